@@ -1,0 +1,175 @@
+"""The command `certlut`. Exit status: 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 stopped by Ctrl-C."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="First-order robustness certificates for Gaussian-smoothed classifiers, from look-up tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="File or folder to write.")]
+
+
+@app.command()
+def build(
+    out: Out,
+    grid: Annotated[str, typer.Option(help="Preset: small, default or dense.")] = "default",
+    sigma: Annotated[
+        float | None, typer.Option(help="Bind the table to this noise level; without it, it serves every one.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Worker processes; -1 for all cores.")] = -1,
+) -> None:
+    """Solve a grid and write a table.
+
+    Example: certlut build --out tables/default.h5 --grid default --jobs 2
+    """
+    from tablegen.build import build as build_table
+
+    data = build_table(out, sigma, grid, jobs)
+    print(f"{out}: {data.datasets['radius'].size} nodes, digest {data.digest[:16]}")
+
+
+@app.command()
+def prove(
+    file: Path,
+    nodes: Annotated[int | None, typer.Option(help="Check this many random nodes only; the file is not written.")] = None,
+    jobs: Annotated[int, typer.Option(help="Worker processes; -1 for all cores.")] = -1,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random choice of nodes.")] = None,
+) -> None:
+    """Prove a table's cuts in ball arithmetic, and record a whole proof in the file.
+
+    Example: certlut prove tables/default.h5 --nodes 500
+    """
+    from tablegen.prove import prove as prove_table
+
+    proof = prove_table(file, nodes, jobs, seed)
+    if proof.failed:
+        raise ValueError(f"{file}: {len(proof.failed)} of {proof.nodes} nodes not proven, the first is node {proof.failed[0]}")
+    print(f"{file}: {proof.nodes} nodes, all proven" + ("" if proof.whole else " (a sample; the file is unchanged)"))
+
+
+@app.command()
+def info(file: Annotated[Path | None, typer.Argument(help="A table; without it, the one that would be used.")] = None) -> None:
+    """Print what a table holds, and where these packages came from.
+
+    Example: certlut info tables/default.h5
+    """
+    import runtime
+
+    from .format import AXES, read_table
+    from .table import find
+
+    path = find(file)
+    data = read_table(path)
+    lines: dict[str, Any] = {"file": path, "digest": data.digest}
+    lines |= {name: value for name, value in data.attributes().items() if name not in ("grid", "filetype")}
+    for name in AXES:
+        knots = data.datasets[name]
+        lines[name] = f"{len(knots)} knots, {knots[0]:g} to {knots[-1]:g}"
+    lines["nodes"] = data.datasets["radius"].size
+    lines["packages"] = Path(runtime.__file__).parent.parent
+    for name, value in lines.items():
+        print(f"{name:15}{value}")
+
+
+@app.command()
+def radius(
+    q: Annotated[float, typer.Option("--q", help="Lower bound of the class's probability.")],
+    m1: Annotated[float, typer.Option("--m1", help="Lower bound of the gradient along the perturbation, sigma = 1 units.")],
+    m2: Annotated[float, typer.Option("--m2", help="Lower bound of the gradient across it.")],
+) -> None:
+    """Print the exact radius (sigma = 1), solved afresh, without a table.
+
+    Example: certlut radius --q 0.9 --m1 -0.1 --m2 0.05
+    """
+    from tablegen.solve import radius as exact
+
+    print(repr(exact(q, m1, m2)))
+
+
+@app.command()
+def sample(
+    out: Out,
+    model: Annotated[str, typer.Option(help=".pt2 or TorchScript file, or module:function.")],
+    data: Annotated[str, typer.Option(help=".npz with inputs x and labels y.")],
+    sigma: Annotated[float, typer.Option(help="Noise level in the model's input units.")],
+    num_classes: Annotated[int, typer.Option(help="Number of classes.")],
+    n0: Annotated[int, typer.Option(help="Samples to choose the class.")] = 100,
+    n: Annotated[int, typer.Option(help="Samples to certify it.")] = 100_000,
+    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 1000,
+    alpha: Annotated[float, typer.Option(help="Checked against n before sampling; certify may use another.")] = 0.001,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    skip: Annotated[int, typer.Option(help="Take every skip-th input.")] = 1,
+    limit: Annotated[int | None, typer.Option("--max", help="Take at most this many inputs.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Draw the votes and moments of a data set and write a statistics file, to certify from as often as you like.
+
+    Example: certlut sample --model net.pt2 --data test.npz --sigma 0.5 --num-classes 10 --out stats.h5
+    """
+    from .certify import Certifier
+    from .data import load_data
+    from .models import load_model
+    from .run import sample_dataset
+
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
+    certifier = Certifier(load_model(model, device), sigma, num_classes, seed=seed)
+    settings = {"model": model, "data": data, "skip": skip, "max": limit}
+    sample_dataset(certifier, load_data(data, skip, limit), out, n0, n, alpha, batch_size, settings)
+    print(f"{out}: wrote statistics")
+
+
+@app.command()
+def certify(
+    statistics: Annotated[Path, typer.Argument(help="Statistics file from `certlut sample`.")],
+    out: Out,
+    alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
+    estimator: Annotated[str, typer.Option(help="Gradient estimator: paper.")] = "paper",
+    table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print how alpha is spent.")] = False,
+) -> None:
+    """Turn statistics into certified radii (TSV).
+
+    Example: certlut certify stats.h5 --out results.tsv --alpha 0.001
+    """
+    from .run import certify_statistics
+
+    budget, rows = certify_statistics(statistics, out, alpha, estimator, table)
+    if explain:
+        print(budget)
+    print(f"{out}: {rows} inputs")
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="20 digits, n = 10,000.")] = False,
+) -> None:
+    """Train a small network on handwritten digits, certify 100 held-out ones, plot and tabulate the gain over Cohen's radii.
+
+    Example: certlut demo --out demo --quick
+    """
+    from .demo import run
+
+    run(out, quick)
+
+
+def main() -> None:
+    """Entry point: turns expected failures into one line on stderr and exit status 1."""
+    try:
+        app()
+    except (ValueError, ArithmeticError, ImportError, OSError) as error:
+        print(f"certlut: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

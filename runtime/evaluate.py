@@ -1,0 +1,79 @@
+"""From statistics to certified radii, vectorised over inputs: bounds, then (q, m1, m2) per threat, then the table. No torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from .budget import Budget, split
+from .statistics import Statistics, gradient_bounds, least_n, lower_probability
+from .table import Table, load
+from .threats import Quantity, Threat, containment, resolve
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything certified about N inputs at one alpha."""
+
+    q_lower: Array
+    """Lower bound of the class's probability at the budget's level, shape (N,); at 1/2 or below the input abstains."""
+    radius: dict[str, Array]
+    """Threat -> radius in input units, shape (N,), 0 where it abstains; "cohen", at the full alpha, is outside the guarantee."""
+    bounds: dict[Quantity, Array]
+    budget: Budget
+
+
+def check_n(n: int, alpha: float, threats: Sequence[Threat]) -> None:
+    """ValueError where even n unanimous votes cannot certify: said before any sampling."""
+    level = split(alpha, threats).q
+    if n < least_n(level):
+        raise ValueError(
+            f"n = {n}: even a unanimous vote cannot reach alpha = {alpha} (level {level:.3g} for q); n >= {least_n(level)} can"
+        )
+
+
+def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: float, estimator: str, table: Table) -> Evaluation:
+    """Bounds and radii of every input; all radii but "cohen" hold together with probability >= 1 - alpha, per input."""
+    threats = resolve(threats)
+    table.check_sigma(statistics.sigma)
+    budget = split(alpha, threats)
+    votes, n = statistics.count.sum(axis=1), statistics.n.sum(axis=1)
+    q = lower_probability(votes, n, budget.q)
+    sure = q > 0.5
+    z = -ndtri(1.0 - np.where(sure, q, 0.5))
+    # The largest |y|_2 that q allows, rounded up.
+    rim = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) * (1.0 + 1e-12)
+    bounds = gradient_bounds(statistics, budget, rim, estimator)
+    scale = statistics.sigma / table.sigma
+    own: dict[str, Array] = {}
+    for threat in threats:
+        m1, m2 = threat.cut(bounds, statistics.d)
+        radius = np.asarray(table.radius(q, m1, m2), dtype=np.float64)
+        own[threat.name] = np.where(sure, scale * radius / threat.kappa(statistics.d), 0.0)
+    radii = {threat.name: own[threat.name] for threat in threats}
+    for inner in threats:
+        for outer in threats:
+            factor = containment(inner, outer, statistics.d)
+            radii[inner.name] = np.maximum(radii[inner.name], own[outer.name] / factor)
+    baseline = lower_probability(votes, n, alpha)
+    radii["cohen"] = np.where(baseline > 0.5, -ndtri(1.0 - np.maximum(baseline, 0.5)) * statistics.sigma, 0.0)
+    return Evaluation(q, radii, bounds, budget)
+
+
+def radii(
+    statistics: Statistics,
+    threats: Sequence[str | Threat] = ("l1", "l2", "linf"),
+    alpha: float = 0.001,
+    estimator: str = "paper",
+    table: Table | None = None,
+) -> dict[str, Array]:
+    """Certified radii from stored statistics: threat -> array of shape (N,) in input units, "l2" and "cohen" always there.
+
+    Raises:
+        ValueError: alpha, estimator or a threat that is not known; a table bound to another sigma.
+    """
+    return evaluate(statistics, threats, alpha, estimator, table or load()).radius

@@ -1,0 +1,178 @@
+"""The table file: HDF5 schema, version, digest, validation. tables/README.md describes every field; both sides share this."""
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+FILETYPE = "certlut-table"
+FORMAT_VERSION = (1, 0)
+
+Array = npt.NDArray[np.float64]
+
+# name -> (dtype, unit, description); node arrays have the shape (z, rho, theta).
+DATASETS = {
+    "z": ("<f8", "1", "axis 0: Phi^-1(q)"),
+    "rho": ("<f8", "1", "axis 1: hypot(m1, m2) / phi(z)"),
+    "theta": ("<f8", "degree", "axis 2: angle of (-m1, m2); 0 points against the gradient, 90 across it, 180 along it"),
+    "radius": ("<f8", "sigma", "radius at which the node's cut is taken"),
+    "a0": ("<f4", "1", "multiplier of E f"),
+    "a1": ("<f4", "1", "multiplier of E u1 f"),
+    "a2": ("<f4", "1", "multiplier of E u2 f"),
+    "c": ("<f8", "1", "upper bound of E(L_r(u1) - a0 - a1 u1 - a2 u2)_+ for the stored radius and multipliers"),
+    "status": ("|u1", "enum", "1 slab, 2 both constraints active, 3 m1 slack, 4 half-space; 0 (failed) is never stored"),
+}
+AXES = ("z", "rho", "theta")
+
+
+class TableError(ValueError):
+    """A file that is not a readable, intact table; the message names the file, what was seen and what was expected."""
+
+
+@dataclass(frozen=True)
+class TableData:
+    """What a table file holds; `sigma` is None where the table is normalised (serves every sampler)."""
+
+    datasets: dict[str, npt.NDArray[Any]]
+    grid: str
+    generator: str
+    tolerance: float
+    sigma: float | None = None
+    data_version: int = 0
+    proof: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    def attributes(self) -> dict[str, Any]:
+        """The root attributes, without the digest."""
+        return {
+            "filetype": FILETYPE,
+            "format_version": f"{FORMAT_VERSION[0]}.{FORMAT_VERSION[1]}",
+            "data_version": self.data_version,
+            "sigma": 1.0 if self.sigma is None else self.sigma,
+            "normalised": self.sigma is None,
+            "grid": self.grid,
+            "grid_sha256": hashlib.sha256(self.grid.encode()).hexdigest(),
+            "generator": self.generator,
+            "tolerance": self.tolerance,
+            "proof": json.dumps(self.proof, sort_keys=True),
+        }
+
+
+def compute_digest(attributes: dict[str, Any], datasets: dict[str, npt.NDArray[Any]]) -> str:
+    """sha256 over canonical JSON of the attributes (less digest and proof.date), then name, dtype, shape, bytes of each dataset."""
+    plain = {name: value for name, value in attributes.items() if name != "digest"}
+    plain["proof"] = {key: value for key, value in json.loads(plain["proof"]).items() if key != "date"}
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
+    for name, (dtype, _, _) in DATASETS.items():
+        values = np.ascontiguousarray(datasets[name], dtype=dtype)
+        digest.update(f"{name} {dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def write_table(path: str | os.PathLike[str], data: TableData) -> TableData:
+    """Write under a temporary name, then rename: a reader never sees half a file. Returns `data` with its digest."""
+    path = Path(path)
+    _validate(path, data)
+    data = replace(data, digest=compute_digest(data.attributes(), data.datasets))
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+            for name, value in (data.attributes() | {"digest": data.digest}).items():
+                file.attrs[name] = value
+            for name, (dtype, unit, description) in DATASETS.items():
+                values = np.asarray(data.datasets[name], dtype=dtype)
+                # One chunk per z: shuffled bytes of neighbouring nodes compress; timestamps would break byte identity.
+                node = values.ndim == 3
+                dataset = file.create_dataset(
+                    name,
+                    data=values,
+                    chunks=(1, *values.shape[1:]) if node else None,
+                    compression="gzip" if node else None,
+                    compression_opts=9 if node else None,
+                    shuffle=node,
+                    track_times=False,
+                )
+                dataset.attrs["units"] = unit
+                dataset.attrs["description"] = description
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return data
+
+
+def read_table(path: str | os.PathLike[str]) -> TableData:
+    """Read and check a table file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        TableError: not HDF5, truncated, another filetype, a newer major version, missing parts, a wrong digest, bad values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table file; build one with `certlut build --out {path}`")
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(path, file)
+    except OSError as error:
+        raise TableError(f"{path}: not a readable HDF5 file, truncated or damaged ({error}); fetch or build it again") from None
+
+
+def _read(path: Path, file: h5py.File) -> TableData:
+    attributes = {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
+    if attributes.get("filetype") != FILETYPE:
+        raise TableError(f"{path}: filetype {attributes.get('filetype')!r}, expected {FILETYPE!r}; this is not a table")
+    version = str(attributes.get("format_version", "?"))
+    if version.split(".")[0] != str(FORMAT_VERSION[0]):
+        raise TableError(
+            f"{path}: format_version {version}, this reader knows {FORMAT_VERSION[0]}.x; "
+            "install the certlut release that wrote it, or build the table again"
+        )
+    try:
+        data = TableData(
+            datasets={name: np.asarray(file[name]) for name in DATASETS},
+            grid=str(attributes["grid"]),
+            generator=str(attributes["generator"]),
+            tolerance=float(attributes["tolerance"]),
+            sigma=None if attributes["normalised"] else float(attributes["sigma"]),
+            data_version=int(attributes["data_version"]),
+            proof=dict(json.loads(attributes["proof"])),
+            digest=str(attributes["digest"]),
+        )
+        digest = compute_digest(attributes, data.datasets)
+    except (KeyError, ValueError, TypeError) as error:
+        raise TableError(f"{path}: incomplete or malformed table ({error}); fetch or build it again") from None
+    if digest != data.digest:
+        raise TableError(
+            f"{path}: digest {data.digest[:16]}..., but the contents give {digest[:16]}...; "
+            "the file was edited or damaged: fetch or build it again"
+        )
+    _validate(path, data)
+    return data
+
+
+def _validate(path: Path, data: TableData) -> None:
+    """Shapes, dtypes, finite values, increasing axes, converged nodes, a usable sigma."""
+    shape = tuple(len(data.datasets[name]) for name in AXES)
+    for name, (dtype, _, _) in DATASETS.items():
+        values = data.datasets[name]
+        expected = (shape[AXES.index(name)],) if name in AXES else shape
+        if values.shape != expected or values.dtype != np.dtype(dtype):
+            raise TableError(f"{path}: dataset {name} is {values.dtype} {values.shape}, expected {np.dtype(dtype)} {expected}")
+        if not np.isfinite(values).all():
+            raise TableError(f"{path}: dataset {name} has non-finite values")
+        if name in AXES and (len(values) < 2 or not (np.diff(values) > 0).all()):
+            raise TableError(f"{path}: axis {name} is not increasing")
+        if name not in AXES and not (values >= 0).all():
+            raise TableError(f"{path}: dataset {name} has negative values")
+    if not (data.datasets["status"] > 0).all():
+        raise TableError(f"{path}: {int((data.datasets['status'] == 0).sum())} nodes did not converge")
+    if data.sigma is not None and not (math.isfinite(data.sigma) and data.sigma > 0):
+        raise TableError(f"{path}: sigma = {data.sigma}, expected a positive number")

@@ -1,0 +1,180 @@
+"""Results: the field's TSV, the journal it grows in, and the statistics file (HDF5) that radii can be redone from."""
+
+import csv
+import datetime
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from .statistics import Part, Statistics
+
+STATISTICS = "certlut-statistics"
+STATISTICS_VERSION = 1
+FIRST = ("idx", "label", "predict", "radius", "correct", "time", "count", "n", "q_lower")
+
+
+def row(
+    idx: int, label: int, predict: int, seconds: float, count: int, n: int, q_lower: float, radius: Mapping[str, float]
+) -> dict[str, str]:
+    """One line of results.tsv; every radius and bound is rounded down to six decimals, q_lower to ten."""
+    values = {
+        "idx": str(idx),
+        "label": str(label),
+        "predict": str(predict),
+        "radius": _down(radius["l2"], 6),
+        "correct": str(int(predict == label)),
+        "time": str(datetime.timedelta(seconds=seconds)),
+        "count": str(count),
+        "n": str(n),
+        "q_lower": _down(q_lower, 10),
+    }
+    return values | {f"radius_{name}": _down(value, 6) for name, value in radius.items()}
+
+
+def _down(x: float, digits: int) -> str:
+    text = f"{x:.{digits}f}"
+    # Formatting rounds to nearest: step back where that went up.
+    return text if float(text) <= x else f"{math.nextafter(float(text), 0.0) - 0.5 * 10.0**-digits:.{digits}f}"
+
+
+def write_tsv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Write rows in order under a temporary name, then rename."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else list(FIRST), delimiter="\t", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tsv(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """Numeric columns of a results file, by name (`time` is left out)."""
+    with Path(path).open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    names = [name for name in (rows[0] if rows else FIRST) if name != "time"]
+    return {name: np.array([float(r[name]) for r in rows]) for name in names}
+
+
+class Journal:
+    """Append-only JSON lines beside an output file: the settings first, then one record an input. A torn tail is dropped."""
+
+    def __init__(self, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+        """Open, or start, the journal of `out`. ValueError where it was started with other settings."""
+        self.path = Path(str(out) + ".journal")
+        settings = json.loads(json.dumps(settings))
+        self.records: list[dict[str, Any]] = []
+        kept = b""
+        if self.path.exists():
+            for line in self.path.read_bytes().splitlines(keepends=True):
+                try:
+                    record = json.loads(line) if line.endswith(b"\n") else None
+                except json.JSONDecodeError:
+                    record = None
+                if record is None:
+                    break
+                kept += line
+                self.records.append(record)
+        if self.records:
+            started = self.records.pop(0)
+            changed = [k for k in sorted({*started, *settings}) if started.get(k) != settings.get(k)]
+            if changed:
+                differences = "; ".join(f"{k} was {started.get(k)!r}, is {settings.get(k)!r}" for k in changed)
+                raise ValueError(f"{self.path}: started with other settings: {differences}; delete it to start again")
+        else:
+            kept = (json.dumps(settings) + "\n").encode()
+        # Rewritten whole, so that a torn tail is gone before anything follows it.
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_bytes(kept)
+        os.replace(partial, self.path)
+        self._file = self.path.open("ab")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record and push it to disk."""
+        self._file.write((json.dumps(record) + "\n").encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records.append(dict(record))
+
+    def close(self, finished: bool) -> None:
+        """Close; delete the file once its output is complete."""
+        self._file.close()
+        if finished:
+            self.path.unlink()
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A statistics file: what was drawn for N inputs, and with which settings."""
+
+    statistics: Statistics
+    idx: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    predict: npt.NDArray[np.int64]
+    """The class chosen from the selection samples; whether it holds depends on alpha."""
+    seconds: npt.NDArray[np.float64]
+    settings: dict[str, Any]
+
+
+_PART_FIELDS = ("inner", "x_l2", "y_l2", "l1", "l2", "linf", "dot")
+_COLUMNS = ("idx", "label", "predict", "seconds")
+
+
+def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
+    """Write under a temporary name, then rename."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    s = sampled.statistics
+    try:
+        with h5py.File(partial, "w") as file:
+            attributes = {"filetype": STATISTICS, "format_version": STATISTICS_VERSION, "sigma": s.sigma, "d": s.d}
+            for name, value in (attributes | {"settings": json.dumps(sampled.settings, sort_keys=True)}).items():
+                file.attrs[name] = value
+            for name in _COLUMNS:
+                file.create_dataset(name, data=getattr(sampled, name), track_times=False)
+            file.create_dataset("count", data=s.count, track_times=False)
+            file.create_dataset("n", data=s.n, track_times=False)
+            for name, part in s.parts.items():
+                group = file.create_group(f"parts/{name}")
+                group.attrs["d"] = part.d
+                for field in _PART_FIELDS:
+                    group.create_dataset(field, data=getattr(part, field), track_times=False)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_statistics(path: str | os.PathLike[str]) -> Sampled:
+    """Read a statistics file. FileNotFoundError; ValueError that names the file for anything that is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such statistics file")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("filetype") != STATISTICS or file.attrs.get("format_version") != STATISTICS_VERSION:
+                raise ValueError(
+                    f"{path}: filetype {file.attrs.get('filetype')!r} version {file.attrs.get('format_version')}, "
+                    f"expected {STATISTICS!r} version {STATISTICS_VERSION}"
+                )
+            parts = {
+                name: Part(int(group.attrs["d"]), *(np.asarray(group[field], dtype=np.float64) for field in _PART_FIELDS))
+                for name, group in file["parts"].items()
+            }
+            statistics = Statistics(
+                np.asarray(file["count"]), np.asarray(file["n"]), float(file.attrs["sigma"]), int(file.attrs["d"]), parts
+            )
+            columns: dict[str, Any] = {name: np.asarray(file[name]) for name in _COLUMNS}
+            return Sampled(statistics, settings=json.loads(file.attrs["settings"]), **columns)
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path}: not a readable statistics file, truncated or damaged ({error})") from None

@@ -1,0 +1,102 @@
+"""Where the nodes are: axes z = Phi^-1(q), rho = |m| / phi(z), theta = angle of (-m1, m2); presets; the card and its hash."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+# Each spacing is uniform in a transform of the coordinate: (forward, inverse).
+_SPACINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "linear": (lambda x: x, lambda x: x),
+    "sqrt": (np.sqrt, np.square),
+    # Stretched toward the rim rho = 1, where the radius and its slopes diverge.
+    "rim": (lambda x: np.sqrt(-np.log1p(-x)), lambda x: -np.expm1(-np.square(x))),
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """`count` knots from `low` to `high`, uniform after the transform `spacing` (linear, sqrt or rim)."""
+
+    low: float
+    high: float
+    count: int
+    spacing: str
+
+    def knots(self) -> Array:
+        """The knots, increasing, shape (count,)."""
+        forward, inverse = _SPACINGS[self.spacing]
+        knots = np.asarray(inverse(np.linspace(forward(self.low), forward(self.high), self.count)), dtype=np.float64)
+        knots[0], knots[-1] = self.low, self.high
+        return knots
+
+
+@dataclass(frozen=True)
+class GridSpec:
+    """A grid of nodes; `theta` in degrees."""
+
+    z: Axis
+    rho: Axis
+    theta: Axis
+
+    def __post_init__(self) -> None:
+        limits = {"z": (1e-4, 8.0), "rho": (0.0, 0.99999), "theta": (0.0, 180.0)}
+        for name, (least, most) in limits.items():
+            axis: Axis = getattr(self, name)
+            if axis.spacing not in _SPACINGS:
+                raise ValueError(f"grid axis {name}: spacing {axis.spacing!r}, expected one of {', '.join(_SPACINGS)}")
+            if not (least <= axis.low < axis.high <= most and axis.count >= 2):
+                raise ValueError(
+                    f"grid axis {name}: {axis.count} knots from {axis.low} to {axis.high}, "
+                    f"expected at least 2 knots, increasing, within [{least}, {most}]"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Nodes along z, rho and theta."""
+        return (self.z.count, self.rho.count, self.theta.count)
+
+    @property
+    def size(self) -> int:
+        """Nodes in all."""
+        return math.prod(self.shape)
+
+    def card(self) -> str:
+        """Canonical JSON of the grid, as stored in the table."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    def sha256(self) -> str:
+        """Hash of the card: two grids with the same hash have the same nodes."""
+        return hashlib.sha256(self.card().encode()).hexdigest()
+
+    @classmethod
+    def from_card(cls, card: str) -> "GridSpec":
+        """The inverse of `card`; ValueError where a field is missing or unknown."""
+        try:
+            fields: dict[str, Any] = json.loads(card)
+            return cls(**{name: Axis(**axis) for name, axis in fields.items()})
+        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a grid card: {card!r} ({error})") from None
+
+
+PRESETS = {
+    "small": GridSpec(Axis(0.02, 4.5, 24, "sqrt"), Axis(0.0, 0.999, 12, "rim"), Axis(0.0, 180.0, 13, "linear")),
+    "default": GridSpec(Axis(0.01, 5.3, 112, "sqrt"), Axis(0.0, 0.9999, 40, "rim"), Axis(0.0, 180.0, 49, "linear")),
+    "dense": GridSpec(Axis(0.01, 5.3, 384, "sqrt"), Axis(0.0, 0.9999, 64, "rim"), Axis(0.0, 180.0, 97, "linear")),
+}
+
+
+def grid_spec(grid: "str | GridSpec") -> GridSpec:
+    """A preset by name, or the spec itself. ValueError for an unknown name."""
+    if isinstance(grid, GridSpec):
+        return grid
+    if grid not in PRESETS:
+        raise ValueError(f"grid {grid!r}: expected one of {', '.join(PRESETS)}, or a GridSpec")
+    return PRESETS[grid]

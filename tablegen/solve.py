@@ -1,0 +1,222 @@
+"""One node: the exact radius r(q, m1, m2) with its multipliers and a status. Pure functions, no files, no tables."""
+
+import enum
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.jit import jit
+from runtime.normal import density, upper, upper_quantile
+
+from .dual import SIZE, Array, maximise, newton_step
+
+# Relative accuracy that a converged radius has by its own a-posteriori estimate.
+TOLERANCE = 1e-9
+# Below this m2 / phi(z) the slab (m2 = 0) is exact to far better than TOLERANCE: the radius is quadratic in m2 there.
+SLAB = 1e-9
+
+
+class Status(enum.IntEnum):
+    """How a node was solved; stored with it."""
+
+    FAILED = 0
+    SLAB = 1
+    BOTH_ACTIVE = 2
+    M1_SLACK = 3
+    HALF_SPACE = 4
+
+
+@dataclass(frozen=True)
+class Solution:
+    """An exact radius (sigma = 1) with the multipliers (a0, a1, a2) of its cut."""
+
+    radius: float
+    multipliers: tuple[float, float, float]
+    status: Status
+    error: float
+    """Estimated relative error of `radius`."""
+    iterations: int
+
+    @property
+    def converged(self) -> bool:
+        """Whether `radius` may be used."""
+        return self.status != Status.FAILED
+
+
+@jit
+def _slab_edges(eps: float, m1: float, z: float) -> tuple[float, float]:
+    """(w1, w2) with P(u > w1) + P(u < w2) = eps and phi(w1) - phi(w2) = -m1, for |m1| < phi(z)."""
+    # The unknown is the smaller of the two tail masses, which alone carries its own relative accuracy.
+    target = abs(m1)
+    lo, hi = 0.0, 0.5 * eps
+    small = 0.25 * eps * (1.0 - target / density(z))
+    near = far = z
+    for _ in range(200):
+        near, far = upper_quantile(eps - small), upper_quantile(small)
+        f = density(near) - density(far) - target
+        if f > 0.0:
+            lo = small
+        else:
+            hi = small
+        new = small + f / (near + far)
+        if not lo < new < hi:
+            new = 0.5 * (lo + hi) if lo > 0.0 else 0.01 * hi
+        if abs(new - small) <= 2e-16 * small:
+            break
+        small = new
+    return (near, -far) if m1 <= 0.0 else (far, -near)
+
+
+@jit
+def _slab_radius(w1: float, w2: float) -> float:
+    """The larger r with Phi(w1 - r) - Phi(w2 - r) = 1/2 (Corollary 3.1)."""
+    lo, hi = max(0.5 * (w1 + w2), 0.0), w1
+    r = w1
+    for _ in range(200):
+        f = upper(r - w1) - upper(r - w2) - 0.5
+        if f > 0.0:
+            lo = r
+        else:
+            hi = r
+        new = r + f / (density(w1 - r) - density(w2 - r))
+        if not lo <= new <= hi:
+            new = 0.5 * (lo + hi)
+        if abs(new - r) <= 2e-16 * r:
+            break
+        r = new
+    return r
+
+
+@jit
+def _slab_multipliers(w1: float, w2: float, r: float, m2: float, a: Array) -> None:
+    """The slab's exact a0, a1 and the a2 that a small m2 would give it: the start for every other node."""
+    l1 = math.exp(r * w1 - 0.5 * r * r)
+    l2 = math.exp(r * w2 - 0.5 * r * r)
+    a[1] = (l1 - l2) / (w1 - w2)
+    a[0] = l1 - a[1] * w1
+    a[2] = m2 / (density(w1) / abs(a[1] - r * l1) + density(w2) / abs(a[1] - r * l2))
+
+
+@jit
+def solve_node(eps: float, m1: float, m2: float, z: float, a: Array) -> tuple[float, float, int, int]:
+    """Root search in r over the maximised dual; returns (r, relative error estimate, status, Newton steps) and fills `a`.
+
+    0 < eps < 1/2, m2 >= 0, hypot(m1, m2) < phi(z), z = Phi^-1(1 - eps). The search starts at the slab's radius, a lower bound;
+    every maximisation starts from the last good one, carried to the new radius along the curve of optima.
+    """
+    w1, w2 = _slab_edges(eps, m1, z)
+    r = _slab_radius(w1, w2)
+    if m2 <= SLAB * density(z):
+        _slab_multipliers(w1, w2, r, 0.0, a)
+        return r, 1e-15 / abs(density(w1 - r) - density(w2 - r)) / r, 1, 0
+    _slab_multipliers(w1, w2, r, m2, a)
+    moments = np.empty(SIZE)
+    trial_moments = np.empty(SIZE)
+    trial = np.empty(3)
+    step = np.empty(3)
+    good = r
+    lo, hi = r, math.inf
+    steps = 0
+    for _ in range(80):
+        trial[:] = a
+        shift = (r - good) / a[2]
+        # At the last optimum d(gradient)/dr = (k0, k1, -kc) / a2.
+        if r != good and newton_step(moments, a, shift * moments[11], shift * moments[12], -shift * moments[13], a[1] > 0.0, step):
+            scale = 1.0
+            for i in range(3):
+                if step[i] < 0.0 and a[i] > 0.0:
+                    scale = min(scale, -0.8 * a[i] / step[i])
+            trial += scale * step
+        value, gap, its = maximise(eps, m1, m2, z, r, trial, trial_moments)
+        steps += its
+        if not gap < 1e-8:
+            # Too far from the last good point: come half the way back.
+            if abs(r - good) < 1e-3 * r:
+                break
+            r = 0.5 * (good + r)
+            continue
+        a[:] = trial
+        moments[:] = trial_moments
+        good = r
+        value += gap
+        if value >= 0.0:
+            lo = max(lo, r)
+        else:
+            hi = min(hi, r)
+        slope = moments[4]  # -d(value)/dr
+        noise = 1e-15 * (1.0 + a[0] * (moments[0] + eps) + a[1] * (abs(moments[1]) + abs(m1)) + a[2] * m2)
+        new = r + value / slope
+        if abs(new - r) <= max(1e-13 * r, noise / slope):
+            return new, (gap + noise) / (slope * r), 2 if a[1] > 0.0 else 3, steps
+        furthest = r + 0.5 * max(r, 1.0)
+        new = min(new, furthest)
+        if not lo <= new <= hi:
+            new = 0.5 * (lo + hi) if hi < math.inf else furthest
+        r = new
+    return r, math.inf, 0, steps
+
+
+def _check(q: float, m1: float, m2: float) -> tuple[float, float]:
+    """(1 - q, Phi^-1(q)) of a valid node; ValueError that says which input is outside the domain, and why."""
+    for name, x in (("q", q), ("m1", m1), ("m2", m2)):
+        if not math.isfinite(x):
+            raise ValueError(f"{name} = {x}: expected a finite number")
+    if not 0.5 < q < 1.0:
+        raise ValueError(f"q = {q!r}: expected 1/2 < q < 1 (at 1/2 or below there is no majority to certify)")
+    if m2 < 0.0:
+        raise ValueError(f"m2 = {m2!r}: expected m2 >= 0, it is a norm")
+    eps = 1.0 - q
+    z = upper_quantile(eps)
+    length, rim = math.hypot(m1, m2), density(z)
+    # Up to a few roundings of phi(z) the half-space itself is a valid node.
+    if length >= rim and not (m2 <= SLAB * rim and 0.0 < -m1 <= rim * (1.0 + 1e-14)):
+        raise ValueError(
+            f"(m1, m2) = ({m1!r}, {m2!r}) has length {length:.17g}: no classifier with q = {q!r} has a gradient of length "
+            f"phi(Phi^-1(q)) = {rim:.17g} or more"
+        )
+    return eps, z
+
+
+def solve(q: float, m1: float, m2: float) -> Solution:
+    """The exact first-order radius of THEORY sections 2-4 at one point, in units of sigma.
+
+    Args:
+        q: lower bound of the class's smoothed probability, 1/2 < q < 1.
+        m1: lower bound of the gradient `sigma * grad g` along the direction of the perturbation (negative: away).
+        m2: lower bound of its length across that direction, >= 0; `hypot(m1, m2) < phi(Phi^-1(q))`.
+
+    Returns:
+        A Solution whose status says how it was reached; FAILED where the search did not converge (its radius is then NaN).
+
+    Raises:
+        ValueError: an input outside the domain, named.
+    """
+    q, m1, m2 = float(q), float(m1), float(m2)
+    eps, z = _check(q, m1, m2)
+    if math.hypot(m1, m2) >= density(z):
+        return Solution(z, (math.exp(0.5 * z * z), 0.0, 0.0), Status.HALF_SPACE, 1e-15, 0)
+    a = np.empty(3)
+    radius, error, status, steps = solve_node(eps, m1, m2, z, a)
+    if not error <= TOLERANCE:
+        return Solution(math.nan, (math.nan, math.nan, math.nan), Status.FAILED, math.inf, steps)
+    return Solution(radius, (float(a[0]), float(a[1]), float(a[2])), Status(status), error, steps)
+
+
+def radius(q: npt.ArrayLike, m1: npt.ArrayLike, m2: npt.ArrayLike) -> float | npt.NDArray[np.float64]:
+    """The exact first-order radius r(q, m1, m2), sigma = 1, to 1e-9 relative; arguments broadcast, scalars give a float.
+
+    Raises:
+        ValueError: an input outside the domain (see `solve`).
+        ArithmeticError: a point at which the solver did not converge; never a silent wrong number.
+    """
+    arrays = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (q, m1, m2)))
+    out = np.empty(arrays[0].shape)
+    for index in np.ndindex(out.shape):
+        node = [float(x[index]) for x in arrays]
+        solution = solve(*node)
+        if not solution.converged:
+            raise ArithmeticError(f"no convergence at q = {node[0]!r}, m1 = {node[1]!r}, m2 = {node[2]!r}")
+        out[index] = solution.radius
+    return float(out[()]) if out.ndim == 0 else out
