@@ -1,7 +1,8 @@
 """Ball-arithmetic proof of a table's cuts (python-flint); knows the file format and nothing of the solver.
 
 The look-up is sound if every node's stored c is an upper bound of H = E(L_r(u1) - a0 - a1 u1 - a2 u2)_+ for the stored
-binary values: that, and nothing else about a node, is what is proven here. With s(t) = (L_r(t) - a0 - a1 t) / a2 and G(s) = s Phi(s) + phi(s),
+binary values: that, and nothing else about a node, is what is proven here. With s(t) = (L_r(t) - a0 - a1 t) / a2,
+G(s) = s Phi(s) + phi(s),
 
     H = a2 int phi(t) G(s(t)) dt   (a2 > 0),
 

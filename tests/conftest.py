@@ -1,0 +1,33 @@
+"""Shared fixtures. Compiled kernels are cached by the digest of their sources: Numba does not see a change in a callee's file."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_sources = b"".join(path.read_bytes() for folder in ("runtime", "tablegen") for path in sorted((ROOT / folder).glob("*.py")))
+os.environ.setdefault(
+    "NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"certlut-numba-{hashlib.sha256(_sources).hexdigest()[:16]}")
+)
+
+import pytest  # noqa: E402
+
+from runtime import Table, load  # noqa: E402
+from tablegen import build  # noqa: E402
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def small_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A freshly built table of the preset `small`; copy it before changing it."""
+    path = tmp_path_factory.mktemp("tables") / "small.h5"
+    build(path, grid="small", jobs=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Table:
+    """The shipped default table."""
+    return load(ROOT / "tables" / "default.h5")
