@@ -13,7 +13,8 @@ os.environ.setdefault(
 
 import pytest  # noqa: E402
 
-from runtime import Table, load  # noqa: E402
+from runtime import Table  # noqa: E402
+from runtime.format import read_table  # noqa: E402
 from tablegen import build  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
@@ -30,4 +31,5 @@ def small_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shipped() -> Table:
     """The shipped default table."""
-    return load(ROOT / "tables" / "default.h5")
+    path = ROOT / "tables" / "default.h5"
+    return Table(read_table(path), path)
