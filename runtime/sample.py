@@ -115,10 +115,11 @@ class Sampler:
         """Batches of (u, predicted class); u is float32 of shape (B, d)."""
         device = self._device(x)
         dtype = self.dtype or (x.dtype if x.is_floating_point() else torch.float32)
-        center = x.to(device, dtype).reshape(1, -1)
+        # The sum x + sigma u is formed in float32 at least; rounding it to the model's type is then part of the classifier.
+        center = x.to(device, torch.promote_types(dtype, torch.float32)).reshape(1, -1)
         finite = torch.ones((), dtype=torch.bool, device=device)
         for u in noise(self.seed, index, stage, n, center.shape[1], batch_size, device):
-            scores = self.model(torch.add(center, u.to(dtype), alpha=self.sigma).reshape(-1, *x.shape))
+            scores = self.model(torch.add(center, u, alpha=self.sigma).to(dtype).reshape(-1, *x.shape))
             if scores.shape != (len(u), self.num_classes):
                 raise ValueError(
                     f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(u), self.num_classes)} "
