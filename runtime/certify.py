@@ -1,5 +1,6 @@
 """The whole chain for one input or a data set: votes, moments, bounds, radii."""
 
+import json
 import os
 import secrets
 import time
@@ -12,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .evaluate import check_n, evaluate
+from .journal import Journal
 from .progress import progress_bar
-from .results import Journal, row, write_tsv
+from .results import row, write_tsv
 from .statistics import ESTIMATORS, Statistics, summarise
 from .table import Table, load
 from .threats import Quantity, Threat, check_shape, resolve
@@ -168,21 +170,19 @@ class Certifier:
             "n": n,
             "alpha": alpha,
         }
-        journal = Journal(out, settings)
-        finished = False
-        try:
+        with Journal(out, settings) as journal:
+            rows: list[dict[str, str]] = [json.loads(record) for record in journal.records]
             with progress_bar(f"certifying sigma={self.sigma:g}", disable=not progress) as bar:
-                task = bar.add_task("", total=len(data), completed=len(journal.records))
-                for index in range(len(journal.records), len(data)):
+                task = bar.add_task("", total=len(data), completed=len(rows))
+                for index in range(len(rows), len(data)):
                     x, label = data[index]
                     start = time.perf_counter()
                     c = self.certify(x, n0, n, alpha, batch_size, index)
                     seconds = time.perf_counter() - start
                     q = c.bounds["q_lower"]
-                    journal.append(row(index, int(label), c.prediction, seconds, c.count, c.n, q, c.radius))
+                    rows.append(row(index, int(label), c.prediction, seconds, c.count, c.n, q, c.radius))
+                    journal.append(json.dumps(rows[-1]).encode())
                     bar.advance(task)
-            write_tsv(out, journal.records)
-            finished = True
-        finally:
-            journal.close(finished)
-        return journal.records
+            write_tsv(out, rows)
+            journal.finish()
+        return rows

@@ -25,14 +25,20 @@ def build(
         float | None, typer.Option(help="Bind the table to this noise level; without it, it serves every one.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; -1 for all cores.")] = -1,
+    backend: Annotated[str, typer.Option(help="loky (processes on this machine) or dask.")] = "loky",
+    scheduler: Annotated[str | None, typer.Option(help="Address of the Dask scheduler, with --backend dask.")] = None,
 ) -> None:
-    """Solve a grid and write a table.
+    """Solve a grid and write a table. Stopped at any moment, the same command goes on where it was.
 
-    Example: certlut build --out tables/default.h5 --grid default --jobs 2
+    Examples: certlut build --out tables/default.h5 --jobs 2
+
+    certlut build --out dense.h5 --grid dense --backend dask --scheduler tcp://head:8786
     """
     from tablegen.build import build as build_table
 
-    data = build_table(out, sigma, grid, jobs)
+    if backend not in ("loky", "dask") or (backend == "dask") != (scheduler is not None):
+        raise typer.BadParameter("expected --backend loky, or --backend dask with --scheduler ADDRESS")
+    data = build_table(out, sigma, grid, jobs, scheduler)
     print(f"{out}: {data.datasets['radius'].size} nodes, digest {data.digest[:16]}")
 
 
@@ -42,6 +48,7 @@ def prove(
     nodes: Annotated[int | None, typer.Option(help="Check this many random nodes only; the file is not written.")] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; -1 for all cores.")] = -1,
     seed: Annotated[int | None, typer.Option(help="Seed of the random choice of nodes.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on.")] = None,
 ) -> None:
     """Prove a table's cuts in ball arithmetic, and record a whole proof in the file.
 
@@ -49,10 +56,17 @@ def prove(
     """
     from tablegen.prove import prove as prove_table
 
-    proof = prove_table(file, nodes, jobs, seed)
+    proof = prove_table(file, nodes, jobs, seed, scheduler)
     if proof.failed:
-        raise ValueError(f"{file}: {len(proof.failed)} of {proof.nodes} nodes not proven, the first is node {proof.failed[0]}")
-    print(f"{file}: {proof.nodes} nodes, all proven" + ("" if proof.whole else " (a sample; the file is unchanged)"))
+        z, rho, theta = proof.failed[0]
+        raise ValueError(
+            f"{file}: {len(proof.failed)} of {proof.nodes} nodes cannot be proven, the first at z = {z:.6g}, rho = {rho:.6g}, "
+            f"theta = {theta:.6g}; the file is unchanged: build it again"
+        )
+    changes = f"{proof.lowered} nodes lowered, by at most {proof.largest:.1e} relative"
+    if proof.lowered and not proof.whole:
+        raise ValueError(f"{file}: of {proof.nodes} nodes tried, not all hold as stored ({changes}); prove the whole table")
+    print(f"{file}: {proof.nodes} nodes, all proven; " + (changes if proof.whole else "a sample, the file is unchanged"))
 
 
 @app.command()

@@ -23,7 +23,7 @@ DATASETS = {
     "rho": ("<f8", "1", "axis 1: hypot(m1, m2) / phi(z)"),
     "theta": ("<f8", "degree", "axis 2: angle of (-m1, m2); 0 points against the gradient, 90 across it, 180 along it"),
     "radius": ("<f8", "sigma", "radius at which the node's cut is taken"),
-    "a0": ("<f4", "1", "multiplier of E f"),
+    "a0": ("<f8", "1", "multiplier of E f"),
     "a1": ("<f4", "1", "multiplier of E u1 f"),
     "a2": ("<f4", "1", "multiplier of E u2 f"),
     "c": ("<f8", "1", "upper bound of E(L_r(u1) - a0 - a1 u1 - a2 u2)_+ for the stored radius and multipliers"),
@@ -149,6 +149,8 @@ def _read(path: Path, file: h5py.File) -> TableData:
         digest = compute_digest(attributes, data.datasets)
     except (KeyError, ValueError, TypeError) as error:
         raise TableError(f"{path}: incomplete or malformed table ({error}); fetch or build it again") from None
+    if attributes["grid_sha256"] != data.attributes()["grid_sha256"] or (data.sigma is None and attributes["sigma"] != 1.0):
+        raise TableError(f"{path}: attributes that contradict each other (grid and its hash, or sigma of a normalised table)")
     if digest != data.digest:
         raise TableError(
             f"{path}: digest {data.digest[:16]}..., but the contents give {digest[:16]}...; "

@@ -1,23 +1,26 @@
-"""The sound look-up: planes and chords from the nodes around a query. Every step is a proven lower bound.
+"""The sound look-up: planes and chords from the eight nodes around a query. Every step is a proven lower bound.
 
-Planes. Node i stores a radius r_i, multipliers a >= 0 and c >= E(L_r - a.(1, u))_+ (r = r_i). By weak duality, for EVERY
-(q, m1, m2) and every classifier f that satisfies them,
+Let p(r) be the least E f L_r over classifiers f with E f >= q, E u1 f >= m1, E u2 f >= m2; the radius is where p falls to 1/2.
 
-    E f L_r >= a0 q + a1 m1 + a2 m2 - (c + a0 - 1)  =  1/2 + s_i,      s_i = 1/2 - c - a0 (1 - q) + a1 m1 + a2 m2.
+Planes. Node i stores a radius r_i, multipliers a >= 0 and c >= E(L_r - a.(1, u))_+ at r = r_i. By weak duality, at EVERY query,
 
-The second form does not cancel as q -> 1. s_i >= 0 certifies r_i, whichever node it is: only the choice of nodes is clamped to the
-grid, never the query.
+    p(r_i) >= a0 q + a1 m1 + a2 m2 - (c + a0 - 1)  =  1/2 + s_i,      s_i = 1/2 - c - a0 (1 - q) + a1 m1 + a2 m2,
 
-Chords. For one f, g(r) = E f L_r has |g''| <= sup_f |E f (L_r)''| = 2 phi(1). So between two radii r_i < r_j, h = r_j - r_i,
-    g(r_i + t h) >= 1/2 + (1 - t) s_i + t s_j - phi(1) t (1 - t) h^2,    0 <= t <= 1,
-and where s_i >= 0 > s_j the right-hand side is >= 1/2 up to its only root in [0, 1].
+and the second form does not cancel as q -> 1. It holds whichever node it is: only the choice of nodes is clamped to the grid, never
+the query.
 
-Reach. From s_i > 0 alone: g(r_i + h) >= Phi(Phi^-1(1/2 + s_i) - h) (Neyman-Pearson for a shift by h), so r_i + sqrt(2 pi) s_i is
-certified, Phi^-1 being convex there.
+Chords. Phi^-1(p(r)) is concave in r >= 0. For r between r_i and r_j let K be the set where L_r(u1) <= a.(1, u), a the optimum
+at r: its indicator attains p(r), and K is convex since L_r is. That f is admissible at every other radius too, so, gamma being
+the Gaussian measure, gamma(K - r_i e1) >= p(r_i) and gamma(K - r_j e1) >= p(r_j); and by Ehrhard's inequality
+Phi^-1(gamma(K - r e1)) is concave in r. (On the rim, where the optimum may not be attained, take the limit from inside.) With
+x_i <= Phi^-1(1/2 + s_i), a sign change x_i >= 0 > x_j at r_i < r_j certifies
 
-Floors. Cohen's radius Phi^-1(q) is always valid. For m2 = 0 the optimum is a slab w2 <= u1 <= w1 (Corollary 3.1): `slab_radius`
-solves for it, then evaluates the cut whose multipliers are the line through L_r(w1) and L_r(w2), so that an inexact root costs
-radius only.
+    r_i + (r_j - r_i) x_i / (x_i - x_j),   and, p(0) being q or more, a node with x_j < 0 certifies  r_j z / (z - x_j),  z = Phi^-1(q).
+
+Reach. A shift by h lowers Phi^-1(E f L_r) by at most h (Neyman-Pearson), so x_i >= 0 alone certifies r_i + x_i.
+
+Floors. Cohen's radius z is always valid. For m2 = 0 the optimum is a slab w2 <= u1 <= w1 (Corollary 3.1): `slab_radius` solves for
+it, then evaluates the cut whose multipliers are the line through L_r(w1) and L_r(w2), so that an inexact root costs radius only.
 
 Rounding. Every s is lowered by more than the rounding of its terms, roots and radii by more than theirs.
 """
@@ -32,13 +35,10 @@ from .normal import density, upper, upper_quantile
 
 Array = npt.NDArray[np.float64]
 
-CURVATURE = 0.24197072451914337 * (1.0 + 1e-15)  # phi(1), rounded up
-SQRT_2PI = 2.5066282746310002 * (1.0 - 1e-15)  # rounded down
+SQRT_2PI = 2.5066282746310002
 # Relative allowance for a sum of a few rounded products (each costs 1.1e-16), and for a root or radius computed from it.
 ROUNDING = 2e-15
 DOWN = 1.0 - 1e-14
-# Layers of constant z that a query may look at before it makes do with the floors.
-LAYERS = 12
 
 
 @jit
@@ -103,6 +103,29 @@ def _cell(knots: Array, x: float) -> int:
 
 
 @jit
+def probit(s: float) -> float:
+    """At most Phi^-1(1/2 + s), and within 0.2 % of it for |s| < 0.05; -inf below s = -0.2, where nodes are of no use."""
+    y = SQRT_2PI * s
+    if s >= 0.0:
+        return y * DOWN  # Phi^-1 is convex there.
+    if s < -0.2:
+        return -math.inf
+    # Phi^-1(1/2 + y / sqrt(2 pi)) = y + y^3/6 + 7 y^5/120 + ...; on |y| < 0.502 the tail from y^5 on stays below 0.075 |y|^5.
+    v = y * y
+    return y * (1.0 + v * (1.0 / 6.0 + 0.075 * v)) / DOWN
+
+
+@jit
+def plane(node: Array, eps: float, m1: float, m2: float) -> float:
+    """s of a node (radius, c, a0, a1, a2) at the query, rounded down."""
+    c: float = node[1]
+    t0: float = node[2] * eps
+    t1: float = node[3] * m1
+    t2: float = node[4] * m2
+    return 0.5 - c - t0 + t1 + t2 - ROUNDING * (0.5 + c + t0 + abs(t1) + t2)
+
+
+@jit
 def lookup(q: float, m1: float, m2: float, z_axis: Array, rho_axis: Array, theta_axis: Array, nodes: Array) -> float:
     """A radius (sigma = 1) never above the exact one. NaN gives NaN, q <= 1/2 gives 0; q < 1 is the caller's to check.
 
@@ -114,53 +137,41 @@ def lookup(q: float, m1: float, m2: float, z_axis: Array, rho_axis: Array, theta
     if q <= 0.5:
         return 0.0
     eps = 1.0 - q
-    z = upper_quantile(eps)
-    cohen = z * DOWN
+    z = upper_quantile(eps) * DOWN
     rim = density(z)
     m1 = min(m1, rim)
     if m2 <= 0.0:
         if m1 <= -rim:
-            return cohen
-        return max(cohen, slab_radius(eps, min(m1, rim * (1.0 - 1e-7)), z))
+            return z
+        return max(z, slab_radius(eps, min(m1, rim * (1.0 - 1e-7)), z))
     m2 = min(m2, math.sqrt(max(rim * rim - m1 * m1, 0.0)))
     iz = _cell(z_axis, z)
     irho = _cell(rho_axis, math.sqrt(m1 * m1 + m2 * m2) / rim)
     itheta = _cell(theta_axis, math.atan2(m2, -m1) * (180.0 / math.pi))
 
-    best = cohen
-    # Candidate starts of chords: the origin (r = 0, s = q - 1/2) and every node whose plane certifies its radius.
-    above_r = np.empty(9)
-    above_s = np.empty(9)
-    below_r = np.empty(4 * LAYERS)
-    below_s = np.empty(4 * LAYERS)
-    above_r[0] = 0.0
-    above_s[0] = (0.5 - eps) * DOWN
-    above, below = 1, 0
-    # From the layer of larger q downwards, until some plane certifies: just above a knot the second layer may fall short too.
-    for layer in range(iz + 1, max(iz + 1 - LAYERS, -1), -1):
-        for corner in range(4):
-            node = nodes[layer, irho + (corner >> 1), itheta + (corner & 1)]
-            r, c = node[0], node[1]
-            t0, t1, t2 = node[2] * eps, node[3] * m1, node[4] * m2
-            s = 0.5 - c - t0 + t1 + t2 - ROUNDING * (0.5 + c + t0 + abs(t1) + t2)
-            if s >= 0.0:
-                best = max(best, (r + SQRT_2PI * s) * DOWN)
-                above_r[above], above_s[above] = r, s
-                above += 1
-            else:
-                below_r[below], below_s[below] = r, s
-                below += 1
-        if above > 1 and layer <= iz:
-            break
+    best = z
+    above_r = np.empty(8)
+    above_x = np.empty(8)
+    below_r = np.empty(8)
+    below_x = np.empty(8)
+    above = below = 0
+    for corner in range(8):
+        node = nodes[iz + (corner & 1), irho + ((corner >> 1) & 1), itheta + (corner >> 2)]
+        r = node[0]
+        x = probit(plane(node, eps, m1, m2))
+        if x >= 0.0:
+            best = max(best, (r + x) * DOWN)
+            above_r[above], above_x[above] = r, x
+            above += 1
+        else:
+            best = max(best, r * (z / (z - x)) * DOWN)
+            below_r[below], below_x[below] = r, x
+            below += 1
     for j in range(below):
         for i in range(above):
             h = below_r[j] - above_r[i]
             if below_r[j] > best and h > 0.0:
-                bend = CURVATURE * h * h
-                # The root of bend t^2 - b t + s_i, in the form that does not cancel.
-                b = above_s[i] - below_s[j] + bend
-                t = 2.0 * above_s[i] / (b + math.sqrt(max(b * b - 4.0 * bend * above_s[i], 0.0)))
-                best = max(best, (above_r[i] + h * t * DOWN) * DOWN)
+                best = max(best, (above_r[i] + h * (above_x[i] / (above_x[i] - below_x[j]))) * DOWN)
     return best
 
 

@@ -1,4 +1,4 @@
-"""Results: the field's TSV, the journal it grows in, and the statistics file (HDF5) that radii can be redone from."""
+"""Results: the field's TSV, and the statistics file (HDF5) that radii can be redone from."""
 
 import csv
 import datetime
@@ -65,53 +65,6 @@ def read_tsv(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float64]]
         rows = list(csv.DictReader(file, delimiter="\t"))
     names = [name for name in (rows[0] if rows else FIRST) if name != "time"]
     return {name: np.array([float(r[name]) for r in rows]) for name in names}
-
-
-class Journal:
-    """Append-only JSON lines beside an output file: the settings first, then one record an input. A torn tail is dropped."""
-
-    def __init__(self, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
-        """Open, or start, the journal of `out`. ValueError where it was started with other settings."""
-        self.path = Path(str(out) + ".journal")
-        settings = json.loads(json.dumps(settings))
-        self.records: list[dict[str, Any]] = []
-        kept = b""
-        if self.path.exists():
-            for line in self.path.read_bytes().splitlines(keepends=True):
-                try:
-                    record = json.loads(line) if line.endswith(b"\n") else None
-                except json.JSONDecodeError:
-                    record = None
-                if record is None:
-                    break
-                kept += line
-                self.records.append(record)
-        if self.records:
-            started = self.records.pop(0)
-            changed = [k for k in sorted({*started, *settings}) if started.get(k) != settings.get(k)]
-            if changed:
-                differences = "; ".join(f"{k} was {started.get(k)!r}, is {settings.get(k)!r}" for k in changed)
-                raise ValueError(f"{self.path}: started with other settings: {differences}; delete it to start again")
-        else:
-            kept = (json.dumps(settings) + "\n").encode()
-        # Rewritten whole, so that a torn tail is gone before anything follows it.
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_bytes(kept)
-        os.replace(partial, self.path)
-        self._file = self.path.open("ab")
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record and push it to disk."""
-        self._file.write((json.dumps(record) + "\n").encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.records.append(dict(record))
-
-    def close(self, finished: bool) -> None:
-        """Close; delete the file once its output is complete."""
-        self._file.close()
-        if finished:
-            self.path.unlink()
 
 
 @dataclass(frozen=True)

@@ -1,64 +1,55 @@
-"""Sweep the grid with joblib, slab by slab, and write the table."""
+"""Sweep the grid slab by slab, journal what is done, and write the table once at the end."""
 
 import importlib.metadata
 import os
+import struct
 from pathlib import Path
 
-import joblib
 import numpy as np
 
-from runtime.format import DATASETS, TableData, write_table
-from runtime.jit import jit
-from runtime.normal import density, upper
+from runtime.format import DATASETS, TableData, read_table, write_table
+from runtime.journal import Journal
 from runtime.progress import progress_bar
 
 from .dual import Array
 from .grid import GridSpec, grid_spec
-from .seal import seal
-from .solve import TOLERANCE, solve_node
+from .parallel import run
+from .solve import TOLERANCE
+from .sweep import solve_slab
+
+_RECORD = struct.Struct("<II")  # index of the slab, nodes that needed the robust search
+FIELDS = ("radius", "c", "a0", "a1", "a2", "status")
 
 
-@jit
-def _solve_slab(z: float, rho: Array, theta: Array, out: Array) -> None:
-    """One z: fill out[rho, theta] with radius, c, a0, a1, a2, status (0 where it did not converge)."""
-    eps, rim = upper(z), density(z)
-    a = np.empty(3)
-    for i in range(rho.size):
-        for j in range(theta.size):
-            angle = np.pi * theta[j] / 180.0
-            m1 = -rho[i] * rim * np.cos(angle)
-            m2 = rho[i] * rim * np.sin(angle) if theta[j] < 180.0 else 0.0
-            r, error, status, _ = solve_node(eps, m1, m2, z, a)
-            if not error <= TOLERANCE:
-                status = 0
-                r = c = 0.0
-                a[:] = 0.0
-            else:
-                # Without m2 the slab's cut: the a2 that the solver suggests belongs to a small m2.
-                r, c = seal(eps, m1, m2, z, r, a)
-            out[i, j, 0], out[i, j, 1] = r, c
-            out[i, j, 2:5] = a
-            out[i, j, 5] = status
+def _slab(index: int, z: float, rho: Array, theta: Array) -> bytes:
+    """One solved slab as a journal record."""
+    out = np.empty((rho.size, theta.size, len(FIELDS)))
+    robust = solve_slab(z, rho, theta, out)
+    return _RECORD.pack(index, robust) + out.astype("<f8").tobytes()
 
 
-def _slab(z: float, rho: Array, theta: Array) -> Array:
-    out = np.empty((rho.size, theta.size, 6))
-    _solve_slab(z, rho, theta, out)
-    return out
-
-
-def build(path: str | os.PathLike[str], sigma: float | None = None, grid: str | GridSpec = "default", jobs: int = -1) -> TableData:
+def build(
+    path: str | os.PathLike[str],
+    sigma: float | None = None,
+    grid: str | GridSpec = "default",
+    jobs: int = -1,
+    scheduler: str | None = None,
+) -> TableData:
     """Solve every node of `grid` and write the table to `path` (data_version 0: not proven).
+
+    Solved slabs go to a journal beside `path`: stopped at any moment, the same call goes on behind them, and the finished file is
+    the same to the byte whatever the interruptions and the number of jobs.
 
     Args:
         path: the HDF5 file; written under a temporary name and renamed. A finished file for the same grid and sigma is kept.
         sigma: noise level to bind the table to, in input units; None for a normalised table that serves every sampler.
         grid: a preset's name or a GridSpec.
         jobs: worker processes, -1 for all cores.
+        scheduler: address of a Dask scheduler to run on instead.
 
     Raises:
-        ValueError: an unknown grid, a sigma that is not positive.
-        ArithmeticError: a node did not converge; nothing is written.
+        ValueError: an unknown grid, a sigma that is not positive, a journal of another build.
+        ArithmeticError: a node did not converge; no table is written.
     """
     spec = grid_spec(grid)
     if sigma is not None and not (np.isfinite(sigma) and sigma > 0):
@@ -66,17 +57,34 @@ def build(path: str | os.PathLike[str], sigma: float | None = None, grid: str | 
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} in")
+    if path.exists() and (finished := read_table(path)).grid == spec.card() and finished.sigma == sigma:
+        return finished
+    generator = f"certlut {importlib.metadata.version('certlut')}"
     axes = {"z": spec.z.knots(), "rho": spec.rho.knots(), "theta": spec.theta.knots()}
-    with progress_bar("solving") as progress:
-        tasks = (joblib.delayed(_slab)(z, axes["rho"], axes["theta"]) for z in axes["z"])
-        slabs = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
-        nodes = np.stack(list(progress.track(slabs, total=spec.z.count)))
-    failed = int((nodes[..., 5] == 0).sum())
-    if failed:
-        where = np.argwhere(nodes[..., 5] == 0)[0]
-        point = ", ".join(f"{name} = {axes[name][i]:.6g}" for name, i in zip(axes, where, strict=True))
-        raise ArithmeticError(f"{failed} of {spec.size} nodes did not converge, the first at {point}; nothing was written")
-    fields = dict(zip(("radius", "c", "a0", "a1", "a2", "status"), np.moveaxis(nodes, -1, 0), strict=True))
-    datasets = {name: (axes | fields)[name].astype(dtype) for name, (dtype, _, _) in DATASETS.items()}
-    version = importlib.metadata.version("certlut")
-    return write_table(path, TableData(datasets, spec.card(), f"certlut {version}", TOLERANCE, sigma))
+    nodes = np.empty((*spec.shape, len(FIELDS)))
+    with Journal(path, {"task": "build", "grid": spec.card(), "generator": generator, "tolerance": TOLERANCE}) as journal:
+        done = {_RECORD.unpack_from(record)[0] for record in journal.records}
+        tasks = [(i, z, axes["rho"], axes["theta"]) for i, z in enumerate(axes["z"].tolist()) if i not in done]
+        with progress_bar("solving") as progress:
+            bar = progress.add_task("", total=spec.z.count, completed=len(done))
+            for record in run(_slab, tasks, jobs, scheduler) if tasks else ():
+                journal.append(record)
+                progress.advance(bar)
+        for record in journal.records:
+            index, _ = _RECORD.unpack_from(record)
+            nodes[index] = np.frombuffer(record, "<f8", offset=_RECORD.size).reshape(nodes.shape[1:])
+        _require_converged(nodes, axes)
+        fields = dict(zip(FIELDS, np.moveaxis(nodes, -1, 0), strict=True))
+        datasets = {name: (axes | fields)[name].astype(dtype) for name, (dtype, _, _) in DATASETS.items()}
+        data = write_table(path, TableData(datasets, spec.card(), generator, TOLERANCE, sigma))
+        journal.finish()
+    return data
+
+
+def _require_converged(nodes: Array, axes: dict[str, Array]) -> None:
+    failed = np.argwhere(nodes[..., 5] == 0)
+    if len(failed):
+        point = ", ".join(f"{name} = {axes[name][i]:.6g}" for name, i in zip(axes, failed[0], strict=True))
+        raise ArithmeticError(
+            f"{len(failed)} of {nodes[..., 0].size} nodes did not converge, the first at {point}; no table written"
+        )

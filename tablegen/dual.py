@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 _points, _weights = np.polynomial.legendre.leggauss(12)
 POINTS = (_points + 1.0) / 2.0
 WEIGHTS = _weights / 2.0
-PANEL = 2.0
+PANEL = 3.0
 
 # Layout of `moments`: E h (1, u1, u2), E h L (1, u1 - r); then, with w = phi(t) phi(c(t)), the boundary integrals of
 # w (1, t, c, t^2, t c, c^2) for the Hessian and of w L (t - r) (1, t, c) for its derivative in r.
@@ -72,7 +72,7 @@ def _left_crossing(b0: float, b1: float, logk: float, r: float, level: float) ->
 
 @jit
 def _panel_length(t: float, b1: float, logk: float, r: float) -> float:
-    """How far a panel that ends at t, its steepest end, may reach: two units of the curve, less where exp(r t) bends it."""
+    """How far a panel that ends at t, its steepest end, may reach: three units of the curve, less where exp(r t) bends it."""
     e = math.exp(logk + r * t)
     root = math.sqrt(e)
     return PANEL / (1.0 + abs(b1 - r * e) + 0.25 * r * max(root, min(1.0, math.sqrt(root))))

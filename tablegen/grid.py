@@ -18,12 +18,23 @@ _SPACINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "sqrt": (np.sqrt, np.square),
     # Stretched toward the rim rho = 1, where the radius and its slopes diverge.
     "rim": (lambda x: np.sqrt(-np.log1p(-x)), lambda x: -np.expm1(-np.square(x))),
+    # Degrees 0 to 180, three quarters of the way for 0 to 90, dense on both sides of 90, where the radius bends most.
+    "fan": (
+        lambda x: np.where(
+            x <= 90.0,
+            1.5 / np.pi * np.arcsin(np.minimum(x, 90.0) / 90.0),
+            0.75 + 0.5 / np.pi * np.arccos(np.clip(2.0 - x / 90.0, 0.0, 1.0)),
+        ),
+        lambda x: np.where(
+            x <= 0.75, 90.0 * np.sin(np.minimum(x, 0.75) * np.pi / 1.5), 180.0 - 90.0 * np.cos((x - 0.75) * np.pi / 0.5)
+        ),
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Axis:
-    """`count` knots from `low` to `high`, uniform after the transform `spacing` (linear, sqrt or rim)."""
+    """`count` knots from `low` to `high`, uniform after the transform `spacing` (linear, sqrt, rim or fan)."""
 
     low: float
     high: float
@@ -87,9 +98,9 @@ class GridSpec:
 
 
 PRESETS = {
-    "small": GridSpec(Axis(0.02, 4.5, 24, "sqrt"), Axis(0.0, 0.999, 12, "rim"), Axis(0.0, 180.0, 13, "linear")),
-    "default": GridSpec(Axis(0.01, 5.3, 112, "sqrt"), Axis(0.0, 0.9999, 40, "rim"), Axis(0.0, 180.0, 49, "linear")),
-    "dense": GridSpec(Axis(0.01, 5.3, 384, "sqrt"), Axis(0.0, 0.9999, 64, "rim"), Axis(0.0, 180.0, 97, "linear")),
+    "small": GridSpec(Axis(0.02, 4.5, 24, "sqrt"), Axis(0.0, 0.999, 12, "rim"), Axis(0.0, 180.0, 13, "fan")),
+    "default": GridSpec(Axis(2.5e-4, 5.3, 192, "sqrt"), Axis(0.0, 0.9999, 40, "rim"), Axis(0.0, 180.0, 45, "fan")),
+    "dense": GridSpec(Axis(2.5e-4, 5.3, 384, "sqrt"), Axis(0.0, 0.9999, 64, "rim"), Axis(0.0, 180.0, 89, "fan")),
 }
 
 

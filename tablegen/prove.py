@@ -1,125 +1,133 @@
-"""Ball-arithmetic proof of a table's cuts (python-flint); knows the file format and nothing of the solver.
+"""Prove a table: every node's cut in ball arithmetic; knows the file format and nothing of the solver.
 
-The look-up is sound if every node's stored c is an upper bound of H = E(L_r(u1) - a0 - a1 u1 - a2 u2)_+ for the stored
-binary values: that, and nothing else about a node, is what is proven here. With s(t) = (L_r(t) - a0 - a1 t) / a2,
-G(s) = s Phi(s) + phi(s),
-
-    H = a2 int phi(t) G(s(t)) dt   (a2 > 0),
-
-an integral of an entire function, enclosed by `acb.integral` over [-T, r + T]. Beyond, (L - a.(1, u))_+ <= L + a1 t_- + a2 (u2)_-,
-so the tails are at most Q(T) + a2 phi(0) Q(r + T) on the right and Q(T + r) + a1 phi(T) + a2 phi(0) Q(T) on the left, Q = 1 - Phi.
+The look-up is sound if each stored c is an upper bound of E(L_r(u1) - a0 - a1 u1 - a2 u2)_+ for the stored binary values of r and a
+(enclose.py). A node is proven when that holds and, besides, its cut certifies its radius at the node's own (q, m1, m2).
 """
 
+import contextlib
 import datetime
+import math
 import os
-from collections.abc import Sequence
+import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
+import numpy.typing as npt
 
-from runtime.format import read_table, write_table
+from runtime.format import AXES, TableData, read_table, write_table
+from runtime.journal import Journal
 from runtime.progress import progress_bar
 
-PRECISION = 80  # bits
-TAIL = 10.5
-METHOD = f"python-flint acb.integral at {PRECISION} bits, tails beyond {TAIL}"
-BATCH = 500
+from .enclose import METHOD, hinge_upper
+from .parallel import run
+
+Array = npt.NDArray[np.float64]
+
+SAMPLE_BATCH = 50
+# The largest relative lowering of a radius that still counts as rounding, not as damage.
+LOWERING = 1e-6
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Outcome of a proof: how many nodes were tried, and the flat indices of those whose bound failed."""
+    """Outcome of a proof."""
 
     nodes: int
-    failed: tuple[int, ...]
+    lowered: int
+    """Nodes whose radius had to be lowered, or c raised, for the bound to hold."""
+    largest: float
+    """The largest relative lowering of a radius."""
+    failed: tuple[tuple[float, float, float], ...]
+    """(z, rho, theta) of the nodes for which nothing near the stored radius could be proven."""
     whole: bool
     """Every node of the table was tried."""
 
 
-def hinge_upper(r: float, a0: float, a1: float, a2: float) -> Any:
-    """An upper bound of H as an exact arb ball of radius 0; the arguments are taken at their exact binary values."""
-    from flint import acb, arb, ctx
+@dataclass(frozen=True)
+class Node:
+    """One node as stored, with its place on the axes."""
 
-    ctx.prec = PRECISION
-    root2 = arb(2).sqrt()
-    peak = 1 / (2 * arb.pi()).sqrt()
-
-    def tail(x: Any) -> Any:
-        return (x / root2).erfc() / 2
-
-    def density(x: Any) -> Any:
-        return peak * (-x * x / 2).exp()
-
-    br, b0, b1, b2 = arb(r), arb(a0), arb(a1), arb(a2)
-    if a2 == 0.0:
-        return _line(br, b0, b1, tail, density).upper()
-    cr, slope, level = acb(br), acb(b1 / b2), acb(b0 / b2)
-    scale, complex_peak, complex_root2 = acb((-br * br / 2).exp() / b2), acb(peak), acb(root2)
-
-    def integrand(t: Any, _analytic: bool) -> Any:
-        s = scale * (cr * t).exp() - level - slope * t
-        return (-t * t / 2).exp() * (s * (-s / complex_root2).erfc() / 2 + complex_peak * (-s * s / 2).exp())
-
-    low, high = -arb(TAIL), br + arb(TAIL)
-    body = acb.integral(integrand, acb(low), acb(high), rel_tol=2.0**-48, abs_tol=2.0**-60 / max(1.0, a2)).real * peak * b2
-    right = tail(arb(TAIL)) + b2 * peak * tail(high)
-    left = tail(br + TAIL) + b1 * density(arb(TAIL)) + b2 * peak * tail(arb(TAIL))
-    return (body + left + right).upper()
+    z: float
+    rho: float
+    theta: float
+    r: float
+    a0: float
+    a1: float
+    a2: float
+    c: float
 
 
-def _line(r: Any, a0: Any, a1: Any, tail: Any, density: Any) -> Any:
-    """H for a2 = 0: L_r > a0 + a1 t outside [w2, w1] only (L_r is convex); both edges are enclosed by bisection."""
+def _own_excess(node: Node, c: Any) -> Any:
+    """s of a node's cut at the node itself, as a ball: its radius is certified there where this is >= 0."""
     from flint import arb
 
-    def gap(t: Any) -> Any:
-        return (r * t - r * r / 2).exp() - a0 - a1 * t
-
-    def edge(inside: Any, outside: Any) -> Any:
-        for _ in range(PRECISION):
-            middle = ((inside + outside) / 2).mid()
-            value = gap(middle)
-            if value > 0:
-                outside = middle
-            elif value < 0:
-                inside = middle
-            else:
-                break
-        return inside.union(outside)
-
-    if not gap(arb(0)) < 0:
-        raise ArithmeticError("a cut with a0 <= L_r(0): the origin must lie inside the slab")
-    right = arb(1)
-    while not gap(right) > 0:
-        right = right * 2
-    w1 = edge(arb(0), right)
-    total = tail(w1 - r) - a0 * tail(w1) - a1 * density(w1)
-    if a1 > 0:
-        left = arb(-1)
-        while not gap(left) > 0:
-            left = left * 2
-        w2 = edge(arb(0), left)
-        total += tail(r - w2) - a0 * tail(-w2) + a1 * density(w2)
-    return total
+    z, rho, turn = arb(node.z), arb(node.rho), arb(node.theta) / 180
+    rim = (-z * z / 2).exp() / (2 * arb.pi()).sqrt()
+    eps = (z / arb(2).sqrt()).erfc() / 2
+    m1, m2 = -rho * rim * turn.cos_pi(), rho * rim * turn.sin_pi()
+    return arb(1) / 2 - c - arb(node.a0) * eps + arb(node.a1) * m1 + arb(node.a2) * m2
 
 
-def _check(nodes: Sequence[tuple[int, float, float, float, float, float]]) -> list[int]:
-    """Indices of the nodes (index, r, a0, a1, a2, c) whose c is not proven."""
+def prove_node(node: Node) -> tuple[float, float]:
+    """(radius, c) proven for the node: as stored where that holds, else the radius lowered by the least that was found to suffice.
+
+    ArithmeticError where no radius within LOWERING of the stored one can be proven.
+    """
     from flint import arb
 
-    return [index for index, r, a0, a1, a2, c in nodes if not hinge_upper(r, a0, a1, a2) <= arb(c)]
+    stored = hinge_upper(node.r, node.a0, node.a1, node.a2)
+    if stored <= arb(node.c) and _own_excess(node, arb(node.c)) >= 0:
+        return node.r, node.c
+    # The excess falls about linearly with r; its slope from a second radius, then secant steps downwards.
+    c = _round_up(stored)
+    missing = -float(_own_excess(node, arb(c)).lower())
+    if missing <= 0.0:
+        return node.r, c
+    r = node.r * (1.0 - 1e-9)
+    slope = 0.0
+    for _ in range(8):
+        lower = _round_up(hinge_upper(r, node.a0, node.a1, node.a2))
+        still = -float(_own_excess(node, arb(lower)).lower())
+        if still <= 0.0:
+            return r, lower
+        slope = max(slope, (missing - still) / (node.r - r))
+        if not (slope > 0.0 and 1.1 * missing / slope < LOWERING * node.r):
+            break
+        r = min(r, node.r) - 1.1 * still / slope
+    raise ArithmeticError(f"no radius near {node.r!r} could be proven at z = {node.z}, rho = {node.rho}, theta = {node.theta}")
 
 
-def prove(path: str | os.PathLike[str], nodes: int | None = None, jobs: int = -1, seed: int | None = None) -> Proof:
+def _round_up(ball: Any) -> float:
+    return math.nextafter(float(ball), math.inf)
+
+
+def _prove_slab(index: int, nodes: Array) -> bytes:
+    """Rows z, rho, theta, r, a0, a1, a2, c -> a journal record: index, then the proven (r, c) of each; NaN where none could be."""
+    out = np.full((len(nodes), 2), np.nan)
+    for row, values in zip(out, nodes.tolist(), strict=True):
+        with contextlib.suppress(ArithmeticError):
+            row[:] = prove_node(Node(*values))
+    return struct.pack("<I", index) + out.astype("<f8").tobytes()
+
+
+def prove(
+    path: str | os.PathLike[str],
+    nodes: int | None = None,
+    jobs: int = -1,
+    seed: int | None = None,
+    scheduler: str | None = None,
+) -> Proof:
     """Prove the table at `path`: all nodes, or a random sample of `nodes` (then the file is only read).
 
-    A whole proof without failures is recorded in the file: data_version 1 and the attribute `proof`.
+    A whole proof goes slab by slab through a journal beside the file, so that a stopped one resumes. Where a node's bound falls
+    short its radius is lowered; the outcome is recorded in the file (data_version 1 or more, attribute `proof`). Nodes that cannot
+    be proven are reported and nothing is written.
 
     Raises:
         FileNotFoundError, TableError: from reading the table.
-        ValueError: nodes < 1.
+        ValueError: nodes < 1; a journal of another proof.
         ImportError: python-flint is missing; install certlut[prove].
     """
     if nodes is not None and nodes < 1:
@@ -130,26 +138,55 @@ def prove(path: str | os.PathLike[str], nodes: int | None = None, jobs: int = -1
         raise ImportError("proving needs python-flint: pip install 'certlut[prove]'") from None
     path = Path(path)
     data = read_table(path)
-    columns = [data.datasets[name].ravel().astype(np.float64).tolist() for name in ("radius", "a0", "a1", "a2", "c")]
-    size = len(columns[0])
-    whole = nodes is None or nodes >= size
-    chosen = np.arange(size) if nodes is None or whole else np.random.default_rng(seed).choice(size, nodes, replace=False)
-    tasks = [[(int(i), *(column[i] for column in columns)) for i in part] for part in _batches(chosen)]
-    failed: list[int] = []
-    with progress_bar("proving") as progress:
-        results = joblib.Parallel(n_jobs=jobs, return_as="generator")(joblib.delayed(_check)(task) for task in tasks)
-        for part in progress.track(results, total=len(tasks)):
-            failed += part
-    proof = Proof(len(chosen), tuple(failed), whole)
-    if nodes is None and not failed:
-        record = {
-            "method": f"{METHOD}, python-flint {flint.__version__}",
-            "nodes": size,
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        }
-        write_table(path, replace(data, data_version=max(1, data.data_version), proof=record))
+    rows = _rows(data)
+    if nodes is not None:
+        chosen = np.random.default_rng(seed).choice(len(rows), min(nodes, len(rows)), replace=False)
+        tasks = [(i, rows[part]) for i, part in enumerate(np.array_split(chosen, max(1, len(chosen) // SAMPLE_BATCH)))]
+        with progress_bar("proving") as bar:
+            records = list(bar.track(run(_prove_slab, tasks, jobs, scheduler), total=len(tasks)))
+        return _outcome(np.concatenate([r for _, r in tasks]), _unpack(records), whole=False)
+    slabs = np.split(rows, len(data.datasets["z"]))
+    with Journal(path, {"task": "prove", "digest": data.digest, "method": METHOD}) as journal:
+        done = {struct.unpack_from("<I", record)[0] for record in journal.records}
+        with progress_bar("proving") as bar:
+            task = bar.add_task("", total=len(slabs), completed=len(done))
+            todo = [(i, slab) for i, slab in enumerate(slabs) if i not in done]
+            for record in run(_prove_slab, todo, jobs, scheduler) if todo else ():
+                journal.append(record)
+                bar.advance(task)
+        proven = _unpack(journal.records)
+        proof = _outcome(rows, proven, whole=True)
+        if not proof.failed:
+            shape = data.datasets["radius"].shape
+            datasets = data.datasets | {"radius": proven[:, 0].reshape(shape), "c": proven[:, 1].reshape(shape)}
+            record = {
+                "method": f"{METHOD}, python-flint {flint.__version__}",
+                "nodes": proof.nodes,
+                "lowered": proof.lowered,
+                "largest_lowering": proof.largest,
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            }
+            write_table(path, replace(data, datasets=datasets, data_version=max(1, data.data_version), proof=record))
+        journal.finish()
     return proof
 
 
-def _batches(indices: np.ndarray[Any, np.dtype[np.int64]]) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
-    return np.array_split(indices, max(1, -(-len(indices) // BATCH)))
+def _rows(data: TableData) -> Array:
+    """Every node as z, rho, theta, r, a0, a1, a2, c; shape (nodes, 8)."""
+    d = data.datasets
+    places = np.meshgrid(*(d[name] for name in AXES), indexing="ij")
+    columns = [*places, *(d[name] for name in ("radius", "a0", "a1", "a2", "c"))]
+    return np.stack([np.asarray(column, dtype=np.float64).ravel() for column in columns], axis=1)
+
+
+def _unpack(records: list[bytes]) -> Array:
+    """The (r, c) of all records, in the order of their indices."""
+    parts = {struct.unpack_from("<I", record)[0]: np.frombuffer(record, "<f8", offset=4).reshape(-1, 2) for record in records}
+    return np.concatenate([parts[index] for index in sorted(parts)])
+
+
+def _outcome(rows: Array, proven: Array, whole: bool) -> Proof:
+    lowering = np.where(np.isnan(proven[:, 0]), 0.0, (rows[:, 3] - proven[:, 0]) / rows[:, 3])
+    changed = (proven[:, 0] != rows[:, 3]) | (proven[:, 1] != rows[:, 7])
+    failed = tuple(tuple(row[:3]) for row in rows[np.isnan(proven[:, 0])].tolist())
+    return Proof(len(rows), int(changed.sum()) - len(failed), float(lowering.max()), failed, whole)

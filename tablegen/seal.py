@@ -1,4 +1,7 @@
-"""From a solution to a node as stored: multipliers rounded to float32, their hinge bounded, the radius lowered to match."""
+"""From a solution to a node as stored: a1 and a2 rounded to float32, their hinge bounded, the radius lowered to match.
+
+a0 stays float64: at small radii the cut lives on the difference between a0 + a1 u1 and L_r, which float32 would wipe out.
+"""
 
 import math
 
@@ -11,6 +14,8 @@ from .dual import SIZE, Array, compute_moments
 
 # Relative allowance of a hinge computed by quadrature: the panels' error and the rounding of its sum, with room to spare.
 MARGIN = 1e-13
+# A step of the multipliers that shifts c(t) by less than this is followed to second order, without another quadrature.
+NEAR = 1e-4
 
 
 @jit
@@ -41,32 +46,62 @@ def _line_hinge(a0: float, a1: float, r: float) -> tuple[float, float]:
 
 
 @jit
-def hinge(a: Array, r: float, z: float, moments: Array) -> tuple[float, float, float]:
-    """(estimate of E(L_r - a.(1, u))_+, allowance for its error, its derivative in r)."""
+def hinge(a: Array, r: float, z: float, moments: Array) -> tuple[float, float]:
+    """(estimate of E(L_r - a.(1, u))_+, allowance for its error)."""
     if a[2] == 0.0:
         value, size = _line_hinge(a[0], a[1], r)
-        shift = 1e-7 * r
-        return value, MARGIN * size, (_line_hinge(a[0], a[1], r + shift)[0] - value) / shift
-    compute_moments(a, r, z, moments)
-    value = moments[3] - a[0] * moments[0] - a[1] * moments[1] - a[2] * moments[2]
-    size = moments[3] + a[0] * moments[0] + a[1] * abs(moments[1]) - a[2] * moments[2]
-    return value, MARGIN * size, moments[4]
+    else:
+        compute_moments(a, r, z, moments)
+        value = moments[3] - a[0] * moments[0] - a[1] * moments[1] - a[2] * moments[2]
+        size = moments[3] + a[0] * moments[0] + a[1] * abs(moments[1]) - a[2] * moments[2]
+    return value, MARGIN * size
 
 
 @jit
-def seal(eps: float, m1: float, m2: float, z: float, r: float, a: Array) -> tuple[float, float]:
-    """Round `a` to float32 in place; return (radius, c) such that the stored cut certifies the stored radius at its own node."""
+def shortfall(eps: float, m1: float, m2: float, a: Array, c: float) -> float:
+    """By how much the stored cut misses 1/2 at its own node, the look-up's rounding allowance and a little more included."""
+    t0: float = a[0] * eps
+    t1: float = a[1] * m1
+    t2: float = a[2] * m2
+    return max(0.0, -(0.5 - c - t0 + t1 + t2 - 4e-15 * (1.0 + c + t0 + abs(t1) + t2)))
+
+
+@jit
+def seal(eps: float, m1: float, m2: float, z: float, r: float, slope: float, a: Array) -> tuple[float, float]:
+    """Round `a` in place; return (radius, c): c bounds the hinge there, and the cut certifies the radius at its own node.
+
+    `slope` is -d(dual value)/dr, at least roughly: it only decides how far a radius is lowered.
+    """
     moments = np.empty(SIZE)
-    for i in range(3):
-        a[i] = np.float64(np.float32(a[i]))
-    c = 0.0
-    for _ in range(20):
-        value, allowance, slope = hinge(a, r, z, moments)
-        c = value + allowance
-        t0, t1, t2 = a[0] * eps, a[1] * m1, a[2] * m2
-        # The look-up's own plane, with a little more than its rounding allowance.
-        s = 0.5 - c - t0 + t1 + t2 - 4e-15 * (1.0 + c + t0 + abs(t1) + t2)
-        if s >= 0.0:
+    a[1] = np.float64(np.float32(a[1]))
+    a[2] = np.float64(np.float32(a[2]))
+    value, allowance = hinge(a, r, z, moments)
+    for _ in range(5):
+        missing = shortfall(eps, m1, m2, a, value + allowance)
+        if missing == 0.0:
             break
-        r += 1.01 * s / slope
-    return r, c
+        r -= 1.01 * missing / slope
+        value, allowance = hinge(a, r, z, moments)
+    return r, value + allowance
+
+
+@jit
+def seal_nearby(eps: float, m1: float, m2: float, z: float, r: float, a: Array, moments: Array, at: Array) -> tuple[float, float]:
+    """`seal`, from moments taken a small step away, at multipliers and radius `at` = (a0, a1, a2, r)."""
+    d0 = a[0] - at[0]
+    d1 = np.float64(np.float32(a[1])) - at[1]
+    d2 = np.float64(np.float32(a[2])) - at[2]
+    dr = r - at[3]
+    if not abs(d0) + abs(d1) + abs(d2) < NEAR * a[2]:
+        return seal(eps, m1, m2, z, r, moments[4], a)
+    a[1] = at[1] + d1
+    a[2] = at[2] + d2
+    m = moments
+    value = m[3] - at[0] * m[0] - at[1] * m[1] - at[2] * m[2]
+    size = m[3] + at[0] * m[0] + at[1] * abs(m[1]) - at[2] * m[2]
+    first = -d0 * m[0] - d1 * m[1] - d2 * m[2]
+    square = m[5] * d0 * d0 + m[8] * d1 * d1 + m[10] * d2 * d2 + 2.0 * (m[6] * d0 * d1 - m[7] * d0 * d2 - m[9] * d1 * d2)
+    cross = -(m[11] * d0 + m[12] * d1 - m[13] * d2) * dr
+    c = value + first + m[4] * dr + (0.5 * square + cross) / at[2] + MARGIN * size
+    down = 1.01 * shortfall(eps, m1, m2, a, c) / m[4]
+    return r - down, c - m[4] * down

@@ -100,17 +100,18 @@ def _slab_multipliers(w1: float, w2: float, r: float, m2: float, a: Array) -> No
 
 
 @jit
-def solve_node(eps: float, m1: float, m2: float, z: float, a: Array) -> tuple[float, float, int, int]:
-    """Root search in r over the maximised dual; returns (r, relative error estimate, status, Newton steps) and fills `a`.
+def solve_node(eps: float, m1: float, m2: float, z: float, a: Array) -> tuple[float, float, float, int, int]:
+    """Root search in r over the maximised dual: (r, slope, relative error estimate, status, Newton steps); fills `a`.
 
-    0 < eps < 1/2, m2 >= 0, hypot(m1, m2) < phi(z), z = Phi^-1(1 - eps). The search starts at the slab's radius, a lower bound;
-    every maximisation starts from the last good one, carried to the new radius along the curve of optima.
+    `slope` is -d(maximum)/dr. 0 < eps < 1/2, m2 >= 0, hypot(m1, m2) < phi(z), z = Phi^-1(1 - eps). The search starts at the
+    slab's radius, a lower bound; every maximisation starts from the last good one, carried along the curve of optima.
     """
     w1, w2 = _slab_edges(eps, m1, z)
     r = _slab_radius(w1, w2)
     if m2 <= SLAB * density(z):
         _slab_multipliers(w1, w2, r, 0.0, a)
-        return r, 1e-15 / abs(density(w1 - r) - density(w2 - r)) / r, 1, 0
+        slope = density(w1 - r) - density(w2 - r)
+        return r, slope, 1e-15 / (slope * r), 1, 0
     _slab_multipliers(w1, w2, r, m2, a)
     moments = np.empty(SIZE)
     trial_moments = np.empty(SIZE)
@@ -149,13 +150,13 @@ def solve_node(eps: float, m1: float, m2: float, z: float, a: Array) -> tuple[fl
         noise = 1e-15 * (1.0 + a[0] * (moments[0] + eps) + a[1] * (abs(moments[1]) + abs(m1)) + a[2] * m2)
         new = r + value / slope
         if abs(new - r) <= max(1e-13 * r, noise / slope):
-            return new, (gap + noise) / (slope * r), 2 if a[1] > 0.0 else 3, steps
+            return new, slope, (gap + noise) / (slope * r), 2 if a[1] > 0.0 else 3, steps
         furthest = r + 0.5 * max(r, 1.0)
         new = min(new, furthest)
         if not lo <= new <= hi:
             new = 0.5 * (lo + hi) if hi < math.inf else furthest
         r = new
-    return r, math.inf, 0, steps
+    return r, math.nan, math.inf, 0, steps
 
 
 def _check(q: float, m1: float, m2: float) -> tuple[float, float]:
@@ -198,7 +199,7 @@ def solve(q: float, m1: float, m2: float) -> Solution:
     if math.hypot(m1, m2) >= density(z):
         return Solution(z, (math.exp(0.5 * z * z), 0.0, 0.0), Status.HALF_SPACE, 1e-15, 0)
     a = np.empty(3)
-    radius, error, status, steps = solve_node(eps, m1, m2, z, a)
+    radius, _, error, status, steps = solve_node(eps, m1, m2, z, a)
     if not error <= TOLERANCE:
         return Solution(math.nan, (math.nan, math.nan, math.nan), Status.FAILED, math.inf, steps)
     return Solution(radius, (float(a[0]), float(a[1]), float(a[2])), Status(status), error, steps)

@@ -1,0 +1,77 @@
+"""Append-only journal of a long job, beside the file it leads to: settings first, then records, each with length and checksum.
+
+A stop at any moment (Ctrl-C, kill -9, a full disk) costs at most the record being written: a torn tail is dropped on reopening.
+"""
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_HEAD = struct.Struct("<II")  # length, crc32
+
+
+class Journal:
+    """The journal `<out>.journal`; use as a context manager, and call `finish` once the output is complete."""
+
+    def __init__(self, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+        """Open or start it; `records` holds what an earlier run left. ValueError where that run had other settings."""
+        self.path = Path(f"{os.fspath(out)}.journal")
+        self.records: list[bytes] = []
+        wanted = json.loads(json.dumps(settings))
+        # "r+b" cannot create and "ab" cannot truncate.
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = os.fdopen(descriptor, "r+b")
+        try:
+            end = self._read()
+            if self.records:
+                self._check(json.loads(self.records.pop(0)), wanted)
+            self._file.seek(end)
+            self._file.truncate()
+            if end == 0:
+                self._write(json.dumps(wanted).encode())
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self) -> int:
+        """Fill `records`; the position behind the last whole one."""
+        end = 0
+        while len(head := self._file.read(_HEAD.size)) == _HEAD.size:
+            length, checksum = _HEAD.unpack(head)
+            record = self._file.read(length)
+            if len(record) < length or zlib.crc32(record) != checksum:
+                break
+            self.records.append(record)
+            end = self._file.tell()
+        return end
+
+    def _check(self, started: dict[str, Any], wanted: dict[str, Any]) -> None:
+        changed = [k for k in sorted({*started, *wanted}) if started.get(k) != wanted.get(k)]
+        if changed:
+            differences = "; ".join(f"{k} was {started.get(k)!r}, is {wanted.get(k)!r}" for k in changed)
+            raise ValueError(f"{self.path}: started with other settings: {differences}; delete it to start again")
+
+    def _write(self, record: bytes) -> None:
+        self._file.write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def append(self, record: bytes) -> None:
+        """Add one record and push it to the disk."""
+        self._write(record)
+        self.records.append(record)
+
+    def finish(self) -> None:
+        """Delete the journal: its output is complete."""
+        self._file.close()
+        self.path.unlink()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,36 @@
+"""Run independent tasks through joblib, on processes here or on a Dask cluster, and hand back results as they come."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import joblib
+
+
+def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int, scheduler: str | None = None) -> Iterator[Any]:
+    """`function(*task)` for every task, in any order of completion.
+
+    Args:
+        function: importable by the workers; each process runs it on one thread.
+        tasks: argument tuples.
+        jobs: worker processes, -1 for all cores; with a scheduler, how many tasks are in flight (-1: one for each of its threads).
+        scheduler: address of a Dask scheduler whose workers have certlut installed; None for processes on this machine.
+
+    Raises:
+        ImportError: a scheduler is given and dask.distributed is missing.
+        OSError: no scheduler answers at the address.
+    """
+    if jobs == 0 or jobs < -1:
+        raise ValueError(f"jobs = {jobs}: expected -1 or at least 1")
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            stack.enter_context(joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1))
+        else:
+            try:
+                from distributed import Client
+            except ImportError:
+                raise ImportError("a Dask cluster needs dask: pip install 'certlut[cluster]'") from None
+            stack.enter_context(Client(scheduler, timeout=20))
+            stack.enter_context(joblib.parallel_config(backend="dask", n_jobs=jobs))
+        calls: Iterable[Any] = (joblib.delayed(function)(*task) for task in tasks)
+        yield from joblib.Parallel(return_as="generator_unordered")(calls)
