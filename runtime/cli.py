@@ -70,6 +70,21 @@ def prove(
 
 
 @app.command()
+def stamp(
+    file: Path,
+    sigma: Annotated[float, typer.Option(help="Noise level to bind the table to, in input units.")],
+    out: Out,
+) -> None:
+    """Re-issue a table for one sigma, without solving; a proof stays valid.
+
+    Example: certlut stamp tables/default.h5 --sigma 0.5 --out model-table.h5
+    """
+    from tablegen.build import stamp as stamp_table
+
+    print(f"{out}: sigma {sigma:g}, digest {stamp_table(file, sigma, out).digest[:16]}")
+
+
+@app.command()
 def info(file: Annotated[Path | None, typer.Argument(help="A table; without it, the one that would be used.")] = None) -> None:
     """Print what a table holds, and where these packages came from.
 

@@ -15,7 +15,7 @@ the Gaussian measure, gamma(K - r_i e1) >= p(r_i) and gamma(K - r_j e1) >= p(r_j
 Phi^-1(gamma(K - r e1)) is concave in r. (On the rim, where the optimum may not be attained, take the limit from inside.) With
 x_i <= Phi^-1(1/2 + s_i), a sign change x_i >= 0 > x_j at r_i < r_j certifies
 
-    r_i + (r_j - r_i) x_i / (x_i - x_j),   and, p(0) being q or more, a node with x_j < 0 certifies  r_j z / (z - x_j),  z = Phi^-1(q).
+    r_i + (r_j - r_i) x_i / (x_i - x_j);   p(0) being q or more, a node with x_j < 0 certifies   r_j z / (z - x_j),   z = Phi^-1(q).
 
 Reach. A shift by h lowers Phi^-1(E f L_r) by at most h (Neyman-Pearson), so x_i >= 0 alone certifies r_i + x_i.
 

@@ -1,8 +1,8 @@
 """Offline half: the exact dual certificate, and tables of it (build, prove)."""
 
-from .build import build
+from .build import build, stamp
 from .grid import Axis, GridSpec
 from .prove import prove
 from .solve import Solution, Status, radius, solve
 
-__all__ = ["Axis", "GridSpec", "Solution", "Status", "build", "prove", "radius", "solve"]
+__all__ = ["Axis", "GridSpec", "Solution", "Status", "build", "prove", "radius", "solve", "stamp"]

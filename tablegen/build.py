@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,7 @@ def build(
         ArithmeticError: a node did not converge; no table is written.
     """
     spec = grid_spec(grid)
-    if sigma is not None and not (np.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"sigma = {sigma}: expected a positive number")
+    _check_sigma(sigma)
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} in")
@@ -79,6 +79,23 @@ def build(
         data = write_table(path, TableData(datasets, spec.card(), generator, TOLERANCE, sigma))
         journal.finish()
     return data
+
+
+def stamp(path: str | os.PathLike[str], sigma: float | None, out: str | os.PathLike[str]) -> TableData:
+    """Write the table at `path` to `out`, bound to `sigma` (None: normalised). Nothing is solved and a proof stays valid: the
+    surface does not depend on sigma.
+
+    Raises:
+        FileNotFoundError, TableError: from reading the table.
+        ValueError: a sigma that is not positive.
+    """
+    _check_sigma(sigma)
+    return write_table(out, replace(read_table(path), sigma=sigma))
+
+
+def _check_sigma(sigma: float | None) -> None:
+    if sigma is not None and not (np.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma = {sigma}: expected a positive number")
 
 
 def _require_converged(nodes: Array, axes: dict[str, Array]) -> None:
