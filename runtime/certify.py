@@ -18,7 +18,7 @@ from .progress import progress_bar
 from .results import row, write_tsv
 from .statistics import ESTIMATORS, Statistics, summarise
 from .table import Table, load
-from .threats import Quantity, Threat, check_shape, resolve
+from .threats import Quantity, Threat, check_shape, projection_key, projections, resolve
 
 if TYPE_CHECKING:
     from .sample import Model
@@ -154,6 +154,8 @@ class Certifier:
         Raises:
             ValueError: as `certify`; or a journal that was started with other settings, with the difference named.
         """
+        from .sample import digest, fingerprint
+
         check_n(n, alpha, self.threats)
         out = Path(out)
         if not out.parent.is_dir():
@@ -162,7 +164,10 @@ class Certifier:
             "inputs": len(data),
             "sigma": self.sigma,
             "num_classes": self.num_classes,
-            "threats": [threat.name for threat in self.threats],
+            "threats": {name: projection_key(by) for name, by in projections(self.threats).items()},
+            "names": [threat.name for threat in self.threats],
+            "model": fingerprint(self.model),
+            "first input": digest(data[0][0]) if len(data) else "",
             "estimator": self.estimator,
             "table": self.table.digest,
             "seed": self.seed,

@@ -28,8 +28,10 @@ class Evaluation:
 
 
 def check_n(n: int, alpha: float, threats: Sequence[Threat]) -> None:
-    """ValueError where even n unanimous votes cannot certify: said before any sampling."""
+    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
     level = split(alpha, threats).q
+    if n != int(n) or n < 2:
+        raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
     if n < least_n(level):
         raise ValueError(
             f"n = {n}: even a unanimous vote cannot reach alpha = {alpha} (level {level:.3g} for q); n >= {least_n(level)} can"
@@ -39,6 +41,7 @@ def check_n(n: int, alpha: float, threats: Sequence[Threat]) -> None:
 def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: float, estimator: str, table: Table) -> Evaluation:
     """Bounds and radii of every input; all radii but "cohen" hold together with probability >= 1 - alpha, per input."""
     threats = resolve(threats)
+    statistics.check(threats)
     table.check_sigma(statistics.sigma)
     budget = split(alpha, threats)
     votes, n = statistics.count.sum(axis=1), statistics.n.sum(axis=1)

@@ -121,7 +121,7 @@ def read_table(path: str | os.PathLike[str]) -> TableData:
     try:
         with h5py.File(path, "r") as file:
             return _read(path, file)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:
         raise TableError(f"{path}: not a readable HDF5 file, truncated or damaged ({error}); fetch or build it again") from None
 
 

@@ -43,7 +43,8 @@ class Journal:
         while len(head := self._file.read(_HEAD.size)) == _HEAD.size:
             length, checksum = _HEAD.unpack(head)
             record = self._file.read(length)
-            if len(record) < length or zlib.crc32(record) != checksum:
+            # Length 0 is what a zero-filled tail looks like.
+            if length == 0 or len(record) < length or zlib.crc32(record) != checksum:
                 break
             self.records.append(record)
             end = self._file.tell()
@@ -61,7 +62,7 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def append(self, record: bytes) -> None:
-        """Add one record and push it to the disk."""
+        """Add one record, not empty, and push it to the disk."""
         self._write(record)
         self.records.append(record)
 

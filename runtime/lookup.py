@@ -129,8 +129,7 @@ def plane(node: Array, eps: float, m1: float, m2: float) -> float:
 def lookup(q: float, m1: float, m2: float, z_axis: Array, rho_axis: Array, theta_axis: Array, nodes: Array) -> float:
     """A radius (sigma = 1) never above the exact one. NaN gives NaN, q <= 1/2 gives 0; q < 1 is the caller's to check.
 
-    `nodes` has the shape (z, rho, theta, 5): radius, c, a0, a1, a2. m2 < 0 counts as 0; beyond the rim m1 and m2 are reduced to it,
-    which only weakens the hypotheses.
+    `nodes` has the shape (z, rho, theta, 5): radius, c, a0, a1, a2. m2 < 0 counts as 0; beyond the rim m1 and m2 are reduced to it.
     """
     if math.isnan(q) or math.isnan(m1) or math.isnan(m2):
         return math.nan
@@ -139,17 +138,19 @@ def lookup(q: float, m1: float, m2: float, z_axis: Array, rho_axis: Array, theta
     eps = 1.0 - q
     z = upper_quantile(eps) * DOWN
     rim = density(z)
-    m1 = min(m1, rim)
-    if m2 <= 0.0:
-        if m1 <= -rim:
-            return z
-        return max(z, slab_radius(eps, min(m1, rim * (1.0 - 1e-7)), z))
+    # No classifier has |m1| > rim, so raising m1 to -rim is free.
+    m1 = max(min(m1, rim), -rim)
     m2 = min(m2, math.sqrt(max(rim * rim - m1 * m1, 0.0)))
+    best = z
+    itheta = _cell(theta_axis, math.atan2(max(m2, 0.0), -m1) * (180.0 / math.pi))
+    if m2 <= 0.0 or itheta == 0:
+        # m2 = 0 is a weaker hypothesis, and near it the slab is the tighter bound.
+        if m1 > -rim:
+            best = max(best, slab_radius(eps, min(m1, rim * (1.0 - 1e-7)), z))
+        if m2 <= 0.0:
+            return best
     iz = _cell(z_axis, z)
     irho = _cell(rho_axis, math.sqrt(m1 * m1 + m2 * m2) / rim)
-    itheta = _cell(theta_axis, math.atan2(m2, -m1) * (180.0 / math.pi))
-
-    best = z
     above_r = np.empty(8)
     above_x = np.empty(8)
     below_r = np.empty(8)

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from .statistics import Part, Statistics
+from .statistics import SCALARS, Part, Statistics
 
 STATISTICS = "certlut-statistics"
 STATISTICS_VERSION = 1
@@ -80,7 +80,6 @@ class Sampled:
     settings: dict[str, Any]
 
 
-_PART_FIELDS = ("inner", "x_l2", "y_l2", "l1", "l2", "linf", "dot")
 _COLUMNS = ("idx", "label", "predict", "seconds")
 
 
@@ -101,7 +100,8 @@ def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
             for name, part in s.parts.items():
                 group = file.create_group(f"parts/{name}")
                 group.attrs["d"] = part.d
-                for field in _PART_FIELDS:
+                group.attrs["key"] = part.key
+                for field in SCALARS:
                     group.create_dataset(field, data=getattr(part, field), track_times=False)
         os.replace(partial, path)
     finally:
@@ -120,14 +120,14 @@ def read_statistics(path: str | os.PathLike[str]) -> Sampled:
                     f"{path}: filetype {file.attrs.get('filetype')!r} version {file.attrs.get('format_version')}, "
                     f"expected {STATISTICS!r} version {STATISTICS_VERSION}"
                 )
-            parts = {
-                name: Part(int(group.attrs["d"]), *(np.asarray(group[field], dtype=np.float64) for field in _PART_FIELDS))
-                for name, group in file["parts"].items()
-            }
+            parts = {}
+            for name, group in file["parts"].items():
+                columns: dict[str, Any] = {field: np.asarray(group[field], dtype=np.float64) for field in SCALARS}
+                parts[name] = Part(d=int(group.attrs["d"]), key=str(group.attrs["key"]), **columns)
             statistics = Statistics(
                 np.asarray(file["count"]), np.asarray(file["n"]), float(file.attrs["sigma"]), int(file.attrs["d"]), parts
             )
-            columns: dict[str, Any] = {name: np.asarray(file[name]) for name in _COLUMNS}
-            return Sampled(statistics, settings=json.loads(file.attrs["settings"]), **columns)
-    except (OSError, KeyError) as error:
+            inputs: dict[str, Any] = {name: np.asarray(file[name]) for name in _COLUMNS}
+            return Sampled(statistics, settings=json.loads(file.attrs["settings"]), **inputs)
+    except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: not a readable statistics file, truncated or damaged ({error})") from None

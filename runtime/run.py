@@ -13,7 +13,7 @@ from .certify import ABSTAIN, Certifier
 from .evaluate import evaluate
 from .progress import progress_bar
 from .results import Sampled, read_statistics, row, write_statistics, write_tsv
-from .statistics import Part, Statistics
+from .statistics import SCALARS, Part, Statistics
 from .table import load
 
 
@@ -55,11 +55,10 @@ def sample_dataset(
 def join(drawn: Sequence[Statistics]) -> Statistics:
     """Concatenate the statistics of inputs of one shape, sampled with one sigma for the same parts."""
     first = drawn[0]
-    fields = [name for name in Part.__dataclass_fields__ if name != "d"]
-    parts = {
-        name: Part(part.d, *(np.concatenate([getattr(s.parts[name], field) for s in drawn]) for field in fields))
-        for name, part in first.parts.items()
-    }
+    parts = {}
+    for name, part in first.parts.items():
+        columns: dict[str, Any] = {field: np.concatenate([getattr(s.parts[name], field) for s in drawn]) for field in SCALARS}
+        parts[name] = Part(d=part.d, key=part.key, **columns)
     count, n = (np.concatenate([getattr(s, name) for s in drawn]) for name in ("count", "n"))
     return Statistics(count, n, first.sigma, first.d, parts)
 

@@ -1,8 +1,14 @@
-"""Noise, votes and moments in torch, on the model's device. Memory is O(batch * d), whatever n is."""
+"""Noise, votes and moments in torch, on the model's device. Memory is O(batch * d), whatever n is.
 
+Noise is float64 and x + sigma u is formed in float64, then rounded once to float32 (or to the model's coarser type): the rounding
+is part of the classifier. Noise on float32's own grid would let a model read x itself from the low bits of x + sigma u.
+"""
+
+import contextlib
 import hashlib
 import struct
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +30,14 @@ def block_rows(d: int) -> int:
 
 
 def fill_block(out: torch.Tensor, seed: int, index: int, stage: int, block: int) -> None:
-    """Standard normals for one block, in place.
+    """Standard normals for one block (float64), in place.
 
     On the CPU a counter-based generator (Philox, 128-bit key) whose counter starts at (block, stage, index): blocks cannot overlap.
     torch's CPU generator keeps 32 bits of a seed and would repeat itself. On a GPU torch's own Philox, keyed by a 64-bit hash.
     """
     if out.device.type == "cpu":
         bits = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64), counter=np.array([0, block, stage, index], np.uint64))
-        np.random.Generator(bits).standard_normal(out=out.numpy(), dtype=np.float32)
+        np.random.Generator(bits).standard_normal(out=out.numpy())
     else:
         key = hashlib.blake2b(struct.pack("<4Q", seed, index, stage, block), digest_size=8).digest()
         generator = torch.Generator(out.device).manual_seed(int.from_bytes(key, "little") >> 1)
@@ -41,8 +47,8 @@ def fill_block(out: torch.Tensor, seed: int, index: int, stage: int, block: int)
 def noise(seed: int, index: int, stage: int, n: int, d: int, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
     """n standard normal rows of length d in batches of at most `batch_size`; a batch is overwritten by the next one."""
     rows = block_rows(d)
-    batch = torch.empty((min(batch_size, n), d), device=device)
-    spare = torch.empty((rows, d), device=device)
+    batch = torch.empty((min(batch_size, n), d), dtype=torch.float64, device=device)
+    spare = torch.empty((rows, d), dtype=torch.float64, device=device)
     used, block = rows, 0
     for start in range(0, n, batch_size):
         size = min(batch_size, n - start)
@@ -62,6 +68,21 @@ def noise(seed: int, index: int, stage: int, n: int, d: int, batch_size: int, de
         yield batch[:size]
 
 
+def digest(x: Any) -> str:
+    """Identifies an input, or any tensor: its type, shape and bytes."""
+    tensor = torch.as_tensor(x).detach().cpu().contiguous()
+    head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
+    return hashlib.sha256(head + tensor.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:32]
+
+
+def fingerprint(model: Model) -> str:
+    """Identifies a Module by its parameters and buffers; any other callable by its type only."""
+    if not isinstance(model, torch.nn.Module):
+        return type(model).__name__
+    state = "".join(f"{name} {digest(value)}\n" for name, value in sorted(model.state_dict().items()))
+    return hashlib.sha256(state.encode()).hexdigest()[:32]
+
+
 class Sampler:
     """Draws noisy votes of `model` around one input at a time.
 
@@ -77,7 +98,9 @@ class Sampler:
         self.device: torch.device | None = None
         self.dtype: torch.dtype | None = None
         if isinstance(model, torch.nn.Module):
-            model.eval()
+            # A torch.export program has no modes and refuses to change them.
+            with contextlib.suppress(NotImplementedError):
+                model.eval()
             parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
             if parameter is not None:
                 self.device, self.dtype = parameter.device, parameter.dtype
@@ -94,14 +117,13 @@ class Sampler:
         d = x.numel()
         halves = np.array([n // 2, n - n // 2], dtype=np.int64)
         count = torch.zeros(2, dtype=torch.int64, device=self._device(x))
-        # Rows: sum u f, sum u. Float32 within a batch, float64 across batches.
-        sums = torch.zeros((2, 2, d), dtype=torch.float64, device="cpu" if count.device.type == "mps" else count.device)
+        sums = torch.zeros((2, 2, d), dtype=torch.float64, device=count.device)
         for half, stage in enumerate((FIRST, SECOND)):
             for u, predicted in self._predictions(x, int(halves[half]), index, stage, batch_size):
                 votes = predicted == label
                 count[half] += votes.sum()
-                weights = torch.stack((votes.to(u.dtype), torch.ones_like(votes, dtype=u.dtype)))
-                sums[half] += (weights @ u).to(sums.device, torch.float64)
+                # Rows: sum u f, sum u.
+                sums[half] += torch.stack((votes.to(u.dtype), torch.ones_like(votes, dtype=u.dtype))) @ u
         total = sums.cpu().numpy()
         return Moments(halves, count.cpu().numpy(), total[:, 0], total[:, 1])
 
@@ -112,14 +134,14 @@ class Sampler:
     def _predictions(
         self, x: torch.Tensor, n: int, index: int, stage: int, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of (u, predicted class); u is float32 of shape (B, d)."""
+        """Batches of (u, predicted class); u is float64 of shape (B, d)."""
         device = self._device(x)
         dtype = self.dtype or (x.dtype if x.is_floating_point() else torch.float32)
-        # The sum x + sigma u is formed in float32 at least; rounding it to the model's type is then part of the classifier.
-        center = x.to(device, torch.promote_types(dtype, torch.float32)).reshape(1, -1)
+        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
+        center = x.to(device, torch.float64).reshape(1, -1)
         finite = torch.ones((), dtype=torch.bool, device=device)
         for u in noise(self.seed, index, stage, n, center.shape[1], batch_size, device):
-            scores = self.model(torch.add(center, u, alpha=self.sigma).to(dtype).reshape(-1, *x.shape))
+            scores = self.model(torch.add(center, u, alpha=self.sigma).to(rounded).to(dtype).reshape(-1, *x.shape))
             if scores.shape != (len(u), self.num_classes):
                 raise ValueError(
                     f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(u), self.num_classes)} "

@@ -7,6 +7,7 @@ halves of n1 and n2 samples. Estimator "paper" is Table 1 of Mohapatra et al. (2
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import betainccinv, betaincinv
 
 from .budget import Budget
-from .threats import ALL, Mask, Quantity, Ray, Threat, complement
+from .threats import ALL, Mask, Quantity, Threat, projection_key, projections
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -22,6 +23,8 @@ Counts = npt.NDArray[np.int64]
 # log E exp(v.(Z - y)) <= K |v|^2 / 2 for b = 1/2 and every f.
 K = 0.25 + 3.0 / math.sqrt(8.0 * math.pi * math.e)
 ESTIMATORS = ("paper",)
+# The fields of a Part that are arrays, in order.
+SCALARS = ("inner", "x_l2", "y_l2", "l1", "l2", "linf", "dot")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Part:
     l2: Array
     linf: Array
     dot: Array
-    """v.Zbar along a direction; NaN for a subspace."""
+    """v.Zbar along a direction; 0 for a subspace."""
+    key: str = ""
+    """Identifies the mask or direction (`threats.projection_key`); empty for the whole gradient."""
 
 
 @dataclass(frozen=True)
@@ -71,28 +76,45 @@ class Statistics:
     def __len__(self) -> int:
         return len(self.count)
 
+    def check(self, threats: Sequence[Threat]) -> None:
+        """ValueError unless these numbers can be what sampling left, and hold what the threats need."""
+        shape = self.count.shape
+        if len(shape) != 2 or shape[1] != 2 or self.n.shape != shape:
+            raise ValueError(f"statistics: count has shape {shape}, n {self.n.shape}; expected (N, 2) for both")
+        if not (math.isfinite(self.sigma) and self.sigma > 0 and self.d >= 1):
+            raise ValueError(f"statistics: sigma = {self.sigma}, d = {self.d}; expected positive numbers")
+        if not ((self.n >= 1) & (self.count >= 0) & (self.count <= self.n)).all():
+            raise ValueError("statistics: expected 0 <= count <= n and n >= 1 in every half")
+        for name, by in projections(threats).items():
+            part = self.parts.get(name)
+            if part is None:
+                raise ValueError(f"statistics: nothing was kept for {name!r}; sampled for {', '.join(self.parts)}")
+            size = self.d if by is None else _size(by, self.d)
+            if part.key != projection_key(by) or part.d != size or (by is not None and by.size != self.d):
+                raise ValueError(f"statistics: {name!r} was sampled with another mask, direction or input shape")
+            norms = (part.x_l2, part.y_l2, part.l1, part.l2, part.linf)
+            values = (part.inner, part.dot, *norms)
+            if any(value.shape != shape[:1] or not np.isfinite(value).all() for value in values):
+                raise ValueError(f"statistics: {name!r} has missing or non-finite values")
+            if any((norm < 0).any() for norm in norms) or (np.abs(part.inner) > part.x_l2 * part.y_l2 * (1 + 1e-9) + 1e-300).any():
+                raise ValueError(f"statistics: the norms and inner products of {name!r} contradict each other")
+
 
 def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: float) -> Statistics:
     """Reduce sums to the scalars that the threats' bounds need; N = len(moments) inputs of one shape."""
     d = moments[0].sum_u.shape[1]
-    projections: dict[str, Mask | Array | None] = {ALL: None}
-    for threat in threats:
-        if isinstance(threat, Ray):
-            projections[threat.name] = threat.v.ravel()
-        elif threat.mask is not None:
-            projections[threat.name] = threat.mask.ravel()
-            projections[complement(threat.name)] = ~threat.mask.ravel()
-    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in projections}
+    wanted = projections(threats)
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in wanted}
     for m in moments:
         # Z = u (f - 1/2): zero-mean noise of the votes it can do without, whatever f is.
         x, y = (m.sum_uf - 0.5 * m.sum_u) / m.n[:, None]
         pooled = (m.n[0] * x + m.n[1] * y) / m.n.sum()
-        for name, by in projections.items():
+        for name, by in wanted.items():
             rows[name].append(_scalars(x, y, pooled, by))
-    parts = {
-        name: Part(_size(by, d), *(np.array(column) for column in zip(*rows[name], strict=True)))
-        for name, by in projections.items()
-    }
+    parts = {}
+    for name, by in wanted.items():
+        columns: dict[str, Any] = dict(zip(SCALARS, np.array(rows[name]).T, strict=True))
+        parts[name] = Part(d=_size(by, d), key=projection_key(by), **columns)
     return Statistics(np.stack([m.count for m in moments]), np.stack([m.n for m in moments]), sigma, d, parts)
 
 
@@ -102,7 +124,7 @@ def _size(by: Mask | Array | None, d: int) -> int:
 
 def _scalars(x: Array, y: Array, pooled: Array, by: Mask | Array | None) -> tuple[float, ...]:
     """The fields of a Part for one input: on all coordinates, on a mask's, or along a unit vector."""
-    dot = math.nan
+    dot = 0.0
     if by is not None and by.dtype == np.bool_:
         x, y, pooled = x[by], y[by], pooled[by]
     elif by is not None:

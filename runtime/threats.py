@@ -6,7 +6,9 @@ such delta the worst lie where both hold with equality, so with r = kappa R / si
     m1 = -upper(|P_S y|_p') / kappa,    m2 = max( sqrt(lower(|y|_2)^2 - m1^2), lower(|y - P_S y|_2) ),    R = sigma r / kappa.
 """
 
+import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +60,8 @@ class Ball:
         upper = Quantity(part, DUAL[self.p], "upper")
         if self.mask is None:
             return (upper,) if self.p == 2.0 else (upper, LENGTH)
+        if self.mask.all():
+            return (upper, LENGTH)
         return (upper, LENGTH, Quantity(complement(self.name), "l2", "lower"))
 
     def cut(self, bounds: Mapping[Quantity, Array], d: int) -> tuple[Array, Array]:
@@ -67,7 +71,7 @@ class Ball:
         if len(needs) == 1:
             return m1, np.zeros_like(m1)
         m2 = np.sqrt(np.maximum(bounds[LENGTH] ** 2 - m1**2, 0.0))
-        return m1, m2 if self.mask is None else np.maximum(m2, bounds[needs[2]])
+        return m1, m2 if len(needs) == 2 else np.maximum(m2, bounds[needs[2]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,15 +131,16 @@ def Subspace(mask: npt.ArrayLike, p: float = 2, name: str = "subspace") -> Ball:
 def Direction(v: npt.ArrayLike, name: str = "direction") -> Ray:
     """The ray x + r v, r >= 0; `v` in the input's shape, any length (it is normalised). ValueError for a zero or non-finite v."""
     array = np.asarray(v, dtype=np.float64)
-    length = float(np.linalg.norm(array))
-    if not (math.isfinite(length) and length > 0.0):
-        raise ValueError(f"direction {name!r}: |v| = {length}, expected a finite vector other than 0")
-    return Ray(_free_name(name), array / length)
+    size = float(np.abs(array).max(initial=0.0))
+    if not (math.isfinite(size) and size > 0.0):
+        raise ValueError(f"direction {name!r}: largest component {size}, expected a finite vector other than 0")
+    array = array / size
+    return Ray(_free_name(name), array / np.linalg.norm(array))
 
 
 def _free_name(name: str) -> str:
-    if name in ("l1", "l2", "linf", "cohen", ALL) or not name or any(c.isspace() for c in name):
-        raise ValueError(f"threat name {name!r}: expected one word other than l1, l2, linf, cohen, {ALL}")
+    if name in ("l1", "l2", "linf", "cohen", ALL) or not re.fullmatch(r"[\w.+-]+", name):
+        raise ValueError(f"threat name {name!r}: expected letters, digits, . + - _, and not l1, l2, linf, cohen or {ALL}")
     return name
 
 
@@ -149,12 +154,30 @@ def resolve(threats: Sequence[str | Threat]) -> tuple[Threat, ...]:
                 raise ValueError(f"threat {threat!r}: expected l1, l2, linf, Subspace(...) or Direction(...)")
             threat = known[threat]
         out.append(threat)
-    if L2 not in out:
+    if all(threat.name != L2.name for threat in out):
         out.append(L2)
     names = [threat.name for threat in out]
     if len(set(names)) < len(names):
         raise ValueError(f"threats {', '.join(names)}: every name must be there once only")
     return tuple(out)
+
+
+def projections(threats: Sequence[Threat]) -> dict[str, Mask | Array | None]:
+    """Part of the gradient -> how to take it: None for all of it, a flat mask, or a flat unit vector."""
+    out: dict[str, Mask | Array | None] = {ALL: None}
+    for threat in threats:
+        if isinstance(threat, Ray):
+            out[threat.name] = threat.v.ravel()
+        elif threat.mask is not None:
+            out[threat.name] = threat.mask.ravel()
+            if not threat.mask.all():
+                out[complement(threat.name)] = ~threat.mask.ravel()
+    return out
+
+
+def projection_key(by: Mask | Array | None) -> str:
+    """Identifies a projection, so that statistics of one mask or direction are not taken for another's of the same name."""
+    return "" if by is None else hashlib.sha256(f"{by.dtype.str} {by.size} ".encode() + by.tobytes()).hexdigest()[:32]
 
 
 def check_shape(threats: Sequence[Threat], shape: tuple[int, ...]) -> None:

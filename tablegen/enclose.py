@@ -15,6 +15,7 @@ import math
 from typing import Any
 
 PRECISION = 64  # bits
+LINE_PRECISION = 128  # bits where a2 = 0: closed forms, which cancel at small radii
 TAIL = 9.0
 MEAN_VALUE = 1.0  # radii below which s(t) is evaluated in mean-value form
 METHOD = f"python-flint acb.integral at {PRECISION} bits"
@@ -23,10 +24,10 @@ METHOD = f"python-flint acb.integral at {PRECISION} bits"
 class Hinge:
     """H of one node in ball arithmetic; the arguments are taken at their exact binary values, a2 > 0."""
 
-    def __init__(self, r: float, a0: float, a1: float, a2: float) -> None:
+    def __init__(self, r: float, a0: float, a1: float, a2: float, precision: int = PRECISION) -> None:
         from flint import acb, arb, ctx
 
-        ctx.prec = PRECISION
+        ctx.prec = precision
         self.float = (r, a0, a1, a2)
         self.r, self.a0, self.a1, self.a2 = arb(r), arb(a0), arb(a1), arb(a2)
         self.root2 = arb(2).sqrt()
@@ -121,7 +122,7 @@ class Hinge:
 
 def hinge_upper(r: float, a0: float, a1: float, a2: float) -> Any:
     """An upper bound of H as an exact ball, for the arguments' exact binary values."""
-    return Hinge(r, a0, a1, a2).upper() if a2 > 0.0 else _line(Hinge(r, a0, a1, 1.0))
+    return Hinge(r, a0, a1, a2).upper() if a2 > 0.0 else _line(Hinge(r, a0, a1, 1.0, LINE_PRECISION))
 
 
 def _line(node: Hinge) -> Any:
@@ -135,7 +136,7 @@ def _line(node: Hinge) -> Any:
         inside = arb(0)
         while not node.s(outside) > 0:
             outside = outside * 2
-        for _ in range(PRECISION):
+        for _ in range(LINE_PRECISION):
             middle = ((inside + outside) / 2).mid()
             value = node.s(middle)
             if value > 0:

@@ -27,7 +27,7 @@ Array = npt.NDArray[np.float64]
 
 SAMPLE_BATCH = 50
 # The largest relative lowering of a radius that still counts as rounding, not as damage.
-LOWERING = 1e-5
+LOWERING = 1e-6
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .dual import SIZE, Array, compute_moments
 # Relative allowance of a hinge computed by quadrature: the panels' error and the rounding of its sum, with room to spare.
 MARGIN = 1e-13
 # A step of the multipliers that shifts c(t) by less than this is followed to second order, without another quadrature.
-NEAR = 1e-4
+NEAR = 2e-5
 
 
 @jit

@@ -100,7 +100,7 @@ def test_build_refuses_bad_arguments_and_writes_nothing(tmp_path: Path) -> None:
 def test_prove_reports_a_raised_radius(tmp_path: Path, small_path: Path) -> None:
     data = read_table(small_path)
     radii = data.datasets["radius"].copy()
-    radii *= 1.0 + 1e-6
+    radii *= 1.0 + 3e-7
     bad = tmp_path / "bad.h5"
     write_table(bad, type(data)(**{**data.__dict__, "datasets": data.datasets | {"radius": radii}}))
     fails("prove", bad, "--nodes", 3, match="not all hold as stored")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from runtime.journal import Journal
 
-RECORDS = [b"", b"one", bytes(range(256)) * 5]
+RECORDS = [b"\0", b"one", bytes(range(256)) * 5]
 
 
 def start(out: Path, records: list[bytes]) -> Path:
@@ -47,6 +47,14 @@ def test_a_flipped_byte_drops_that_record_and_what_follows(tmp_path: Path) -> No
     path.write_bytes(data)
     with Journal(tmp_path / "out", {"task": "x", "n": 3}) as journal:
         assert journal.records == RECORDS[:-1]
+
+
+def test_a_zero_filled_tail_is_dropped(tmp_path: Path) -> None:
+    path = start(tmp_path / "out", RECORDS)
+    with path.open("ab") as file:
+        file.write(bytes(4096))
+    with Journal(tmp_path / "out", {"task": "x", "n": 3}) as journal:
+        assert journal.records == RECORDS
 
 
 def test_other_settings_are_refused_with_the_difference_and_nothing_lost(tmp_path: Path) -> None:
