@@ -18,7 +18,7 @@ from .progress import progress_bar
 from .results import row, write_tsv
 from .statistics import ESTIMATORS, Statistics, summarise
 from .table import Table, load
-from .threats import Quantity, Threat, check_shape, projection_key, projections, resolve
+from .threats import Ball, Quantity, Threat, check_shape, projection_key, projections, resolve
 
 if TYPE_CHECKING:
     from .sample import Model
@@ -86,18 +86,11 @@ class Certifier:
         self, x: Any, n0: int, n: int, alpha: float, batch_size: int, index: int = 0
     ) -> tuple[npt.NDArray[np.int64], int, Statistics]:
         """(selection votes per class, the class chosen from them, statistics of n fresh samples) of one input."""
-        import torch
+        from .sample import Sampler, check_input
 
-        from .sample import Sampler
-
-        for name, value in (("n0", n0), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} = {value}: expected 1 or more")
         check_n(n, alpha, self.threats)
-        x = torch.as_tensor(x)
+        x = check_input(x, n0=n0, batch_size=batch_size)
         check_shape(self.threats, tuple(x.shape))
-        if x.numel() == 0 or x.is_complex() or not torch.isfinite(x).all():
-            raise ValueError(f"input of shape {tuple(x.shape)}: expected finite real numbers, without a batch axis")
         seed = secrets.randbits(63) if self.seed is None else self.seed
         sampler = Sampler(self.model, self.sigma, self.num_classes, seed)
         counts = sampler.votes(x, n0, index, batch_size)
@@ -154,9 +147,11 @@ class Certifier:
         Raises:
             ValueError: as `certify`; or a journal that was started with other settings, with the difference named.
         """
-        from .sample import digest, fingerprint
+        from .sample import check_input, digest, fingerprint
 
         check_n(n, alpha, self.threats)
+        if len(data):
+            check_input(data[0][0], n0=n0, batch_size=batch_size)
         out = Path(out)
         if not out.parent.is_dir():
             raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
@@ -165,7 +160,7 @@ class Certifier:
             "sigma": self.sigma,
             "num_classes": self.num_classes,
             "threats": {name: projection_key(by) for name, by in projections(self.threats).items()},
-            "names": [threat.name for threat in self.threats],
+            "norms": {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)},
             "model": fingerprint(self.model),
             "first input": digest(data[0][0]) if len(data) else "",
             "estimator": self.estimator,

@@ -148,8 +148,6 @@ def sample(
     from .models import load_model
     from .run import sample_dataset
 
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
     certifier = Certifier(load_model(model, device), sigma, num_classes, seed=seed)
     settings = {"model": model, "data": data, "skip": skip, "max": limit}
     sample_dataset(certifier, load_data(data, skip, limit), out, n0, n, alpha, batch_size, settings)

@@ -1,5 +1,7 @@
 """Data sets that people have on disk: an .npz with inputs `x` and labels `y`."""
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,19 @@ def load_data(path: str, skip: int = 1, limit: int | None = None) -> Arrays:
         FileNotFoundError: no such file.
         ValueError: not an .npz, missing arrays, lengths that disagree.
     """
+    if skip < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"skip = {skip}, limit = {limit}: expected 1 or more")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such data file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # zipfile first: np.load takes what is not a zip file for an .npy or a pickle.
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
             x, y = file["x"], file["y"]
-    except (ValueError, OSError, KeyError, EOFError) as error:
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: expected an .npz file with arrays x and y ({error})") from None
-    if y.ndim != 1 or len(x) != len(y) or not np.issubdtype(y.dtype, np.integer):
+    if y.ndim != 1 or x.shape[:1] != y.shape or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"{path}: x has shape {x.shape}, y {y.dtype} {y.shape}; expected (N, ...) and integer (N,)")
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: x has dtype {x.dtype}, expected real numbers")
     x = x.astype(np.float32, copy=False)
     return Arrays(x[::skip][:limit], y[::skip][:limit])

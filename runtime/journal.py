@@ -39,12 +39,14 @@ class Journal:
 
     def _read(self) -> int:
         """Fill `records`; the position behind the last whole one."""
-        end = 0
+        end, size = 0, os.fstat(self._file.fileno()).st_size
         while len(head := self._file.read(_HEAD.size)) == _HEAD.size:
             length, checksum = _HEAD.unpack(head)
+            # Length 0 is what a zero-filled tail looks like; a damaged length may be anything.
+            if length == 0 or length > size - self._file.tell():
+                break
             record = self._file.read(length)
-            # Length 0 is what a zero-filled tail looks like.
-            if length == 0 or len(record) < length or zlib.crc32(record) != checksum:
+            if zlib.crc32(record) != checksum:
                 break
             self.records.append(record)
             end = self._file.tell()

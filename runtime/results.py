@@ -30,7 +30,7 @@ def row(
         "label": str(label),
         "predict": str(predict),
         "radius": _down(radius["l2"], 6),
-        "correct": str(int(predict == label)),
+        "correct": str(int(predict == label and predict >= 0)),
         "time": str(datetime.timedelta(seconds=seconds)),
         "count": str(count),
         "n": str(n),

@@ -28,6 +28,9 @@ def sample_dataset(
     settings: Mapping[str, Any],
 ) -> Sampled:
     """Sample every (input, label) and write the statistics file `out`; ValueError as `Certifier.certify`."""
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
     drawn: list[Statistics] = []
     columns: list[tuple[int, int, int, float]] = []
     with progress_bar("sampling") as bar:

@@ -6,6 +6,7 @@ is part of the classifier. Noise on float32's own grid would let a model read x 
 
 import contextlib
 import hashlib
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -68,6 +69,17 @@ def noise(seed: int, index: int, stage: int, n: int, d: int, batch_size: int, de
         yield batch[:size]
 
 
+def check_input(x: Any, **counts: int) -> torch.Tensor:
+    """`x` as a tensor; ValueError unless it is finite real numbers and every count is 1 or more."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} = {value}: expected 1 or more")
+    tensor: torch.Tensor = torch.as_tensor(x)
+    if tensor.numel() == 0 or tensor.is_complex() or not torch.isfinite(tensor).all():
+        raise ValueError(f"input of shape {tuple(tensor.shape)}: expected finite real numbers, without a batch axis")
+    return tensor
+
+
 def digest(x: Any) -> str:
     """Identifies an input, or any tensor: its type, shape and bytes."""
     tensor = torch.as_tensor(x).detach().cpu().contiguous()
@@ -101,7 +113,8 @@ class Sampler:
             # A torch.export program has no modes and refuses to change them.
             with contextlib.suppress(NotImplementedError):
                 model.eval()
-            parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+            tensors = itertools.chain(model.parameters(), model.buffers())
+            parameter = next((p for p in tensors if p.is_floating_point()), None)
             if parameter is not None:
                 self.device, self.dtype = parameter.device, parameter.dtype
 

@@ -31,13 +31,14 @@ class Smooth:
 
     def predict(self, x: Any, n: int, alpha: float, batch_size: int) -> int:
         """The smoothed class, wrong with probability at most alpha; ABSTAIN where the two leading classes cannot be told apart."""
-        import torch
         from scipy.stats import binomtest
 
-        from .sample import Sampler
+        from .sample import Sampler, check_input
 
+        if not 0.0 < alpha < 1.0:
+            raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1")
         sampler = Sampler(self.base_classifier, self.sigma, self.num_classes, secrets.randbits(63))
-        counts = sampler.votes(torch.as_tensor(x), n, 0, batch_size)
+        counts = sampler.votes(check_input(x, n=n, batch_size=batch_size), n, 0, batch_size)
         first, second = (int(c) for c in counts.argsort()[::-1][:2])
         votes = int(counts[first]), int(counts[second])
         return first if binomtest(votes[0], sum(votes), 0.5).pvalue <= alpha else ABSTAIN

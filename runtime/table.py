@@ -12,6 +12,8 @@ import numpy.typing as npt
 from .format import AXES, TableData, read_table
 from .lookup import lookup, lookup_many
 
+Array = npt.NDArray[np.float64]
+
 
 class UnprovenTable(UserWarning):
     """The table's cuts come from quadrature and have not been bounded by ball arithmetic."""
@@ -33,6 +35,11 @@ class Table:
         self._arrays = (z, rho, theta, nodes)
         for array in self._arrays:
             array.flags.writeable = False
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """z, rho, theta and nodes (radius, c, a0, a1, a2), read-only: what the kernels of lookup.py take."""
+        return self._arrays
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self._arrays[3].shape[:3])

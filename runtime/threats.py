@@ -139,8 +139,8 @@ def Direction(v: npt.ArrayLike, name: str = "direction") -> Ray:
 
 
 def _free_name(name: str) -> str:
-    if name in ("l1", "l2", "linf", "cohen", ALL) or not re.fullmatch(r"[\w.+-]+", name):
-        raise ValueError(f"threat name {name!r}: expected letters, digits, . + - _, and not l1, l2, linf, cohen or {ALL}")
+    if name in ("l1", "l2", "linf", "cohen", ALL) or not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError(f"threat name {name!r}: expected a letter or digit, then also . + - _; not l1, l2, linf, cohen or {ALL}")
     return name
 
 

@@ -12,12 +12,14 @@ os.environ.setdefault(
 )
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 
 from runtime import Table  # noqa: E402
-from runtime.format import read_table  # noqa: E402
+from runtime.format import TableData, read_table  # noqa: E402
 from tablegen import build  # noqa: E402
 
-DATA = Path(__file__).parent / "data"
+# Small products gain nothing from a second thread, and lose much where both cores are busy.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +31,18 @@ def small_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shipped() -> Table:
+def small_table(small_path: Path) -> Table:
+    """It, opened."""
+    return Table(read_table(small_path), small_path)
+
+
+@pytest.fixture(scope="session")
+def shipped_data() -> TableData:
+    """The shipped default table as read."""
+    return read_table(ROOT / "tables" / "default.h5")
+
+
+@pytest.fixture(scope="session")
+def shipped(shipped_data: TableData) -> Table:
     """The shipped default table."""
-    path = ROOT / "tables" / "default.h5"
-    return Table(read_table(path), path)
+    return Table(shipped_data, ROOT / "tables" / "default.h5")

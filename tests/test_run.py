@@ -1,0 +1,169 @@
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from naive_statistics import half_space
+
+from runtime import Certifier, Subspace, Table
+from runtime.results import Sampled, read_statistics, read_tsv, write_statistics
+from runtime.run import certify_statistics, join, sample_dataset
+from runtime.statistics import Moments, Part, lower_probability, summarise
+from runtime.threats import L1, L2, Direction, Threat
+
+SIGMA, SEED, N0, N, ALPHA = 0.5, 4, 20, 2001, 0.01
+
+
+def _model(x: torch.Tensor) -> torch.Tensor:
+    """Class 1 where the first number is positive."""
+    first = x.reshape(len(x), -1)[:, 0]
+    return torch.stack((torch.zeros_like(first), first), dim=1)
+
+
+def _data() -> list[tuple[npt.NDArray[np.float64], int]]:
+    rng = np.random.default_rng(30)
+    inputs = rng.normal(0.3, 0.5, (6, 2, 2))
+    inputs[2] = 0.0
+    return [(x, int(x[0, 0] > 0.0)) for x in inputs]
+
+
+def _certifier(table: Table, threats: tuple[str | Threat, ...] = ("l1", "l2", "linf")) -> Certifier:
+    return Certifier(_model, SIGMA, 2, table, threats, seed=SEED)
+
+
+@pytest.fixture
+def loaded(shipped: Table, monkeypatch: pytest.MonkeyPatch) -> list[Path | None]:
+    """The shipped table in place of the one that is looked for; the paths that were asked for."""
+    asked: list[Path | None] = []
+
+    def load(path: Path | None = None) -> Table:
+        asked.append(path)
+        return shipped
+
+    monkeypatch.setattr("runtime.run.load", load)
+    return asked
+
+
+def test_sampling_then_certifying_gives_what_certifying_at_once_gives(
+    tmp_path: Path, shipped: Table, loaded: list[Path | None]
+) -> None:
+    stats, two, one = tmp_path / "stats.h5", tmp_path / "two.tsv", tmp_path / "one.tsv"
+    sampled = sample_dataset(_certifier(shipped), _data(), stats, N0, N, ALPHA, 300, {"model": "first"})
+    budget, rows = certify_statistics(stats, two, ALPHA, "paper", Path("a.h5"))
+    at_once = _certifier(shipped).certify_dataset(_data(), one, N0, N, ALPHA, 1000, progress=False)
+    assert rows == len(at_once) == len(_data())
+    assert loaded == [Path("a.h5")]
+    assert budget.total <= ALPHA
+    assert set(budget.users) == {quantity for threat in _certifier(shipped).threats for quantity in threat.needs()}
+    first, second = read_tsv(two), read_tsv(one)
+    assert list(first) == list(second)
+    for name, values in first.items():
+        # The batches differed: sums agree to rounding, votes exactly.
+        tolerance = 2e-6 if name.startswith("radius") else 0.0
+        assert np.allclose(values, second[name], rtol=0, atol=tolerance), name
+    assert first["predict"][2] == -1
+    assert np.count_nonzero(first["radius_l1"]) >= 4
+    assert sampled.settings == {"model": "first", "n0": N0, "n": N, "seed": SEED, "num_classes": 2}
+
+
+def test_one_sampling_serves_every_alpha(tmp_path: Path, shipped: Table, loaded: list[Path | None]) -> None:
+    stats = tmp_path / "stats.h5"
+    sample_dataset(_certifier(shipped), _data(), stats, N0, N, ALPHA, 300, {})
+    radii = []
+    for alpha in (1e-8, 1e-3, 0.2):
+        certify_statistics(stats, tmp_path / "results.tsv", alpha, "paper", None)
+        radii.append(read_tsv(tmp_path / "results.tsv")["radius_l1"])
+    assert np.all(radii[0] <= radii[1])
+    assert np.all(radii[1] <= radii[2])
+    assert radii[0].sum() < radii[1].sum() < radii[2].sum()
+
+
+def test_what_is_written_is_what_is_returned(tmp_path: Path, shipped: Table) -> None:
+    stats = tmp_path / "stats.h5"
+    sampled = sample_dataset(_certifier(shipped), _data(), stats, N0, N, ALPHA, 300, {})
+    read = read_statistics(stats)
+    assert read.idx.tolist() == list(range(len(_data())))
+    assert read.label.tolist() == [label for _, label in _data()]
+    assert read.predict.tolist() == sampled.predict.tolist()
+    assert read.seconds.tolist() == sampled.seconds.tolist()
+    assert read.statistics.n.tolist() == [[N // 2, N - N // 2]] * len(_data())
+    for i, (x, _) in enumerate(_data()):
+        _, predict, alone = _certifier(shipped).sample(x, N0, N, ALPHA, 300, i)
+        assert read.predict[i] == predict
+        assert read.statistics.count[i].tolist() == alone.count[0].tolist()
+        assert read.statistics.parts["all"].inner[i] == alone.parts["all"].inner[0]
+
+
+def test_votes_that_are_sure_at_the_full_alpha_alone_abstain_with_every_radius_0(tmp_path: Path, loaded: list[Path | None]) -> None:
+    n = 100_000
+    count = next(k for k in range(n // 2, n) if lower_probability(k, n, ALPHA) > 0.5)
+    moments = Moments(np.array([n // 2] * 2), np.array([count - count // 2, count // 2]), np.zeros((2, 3)), np.zeros((2, 3)))
+    zero = np.zeros(1, dtype=np.int64)
+    sampled = Sampled(summarise([moments], (L2,), SIGMA), zero, zero, zero, zero.astype(float), {})
+    write_statistics(tmp_path / "stats.h5", sampled)
+    certify_statistics(tmp_path / "stats.h5", tmp_path / "results.tsv", ALPHA, "paper", None)
+    columns = read_tsv(tmp_path / "results.tsv")
+    assert columns["predict"].tolist() == [-1.0]
+    assert {name: values[0] for name, values in columns.items() if "radius" in name and values[0] != 0.0} == {}
+
+
+def test_joining_keeps_order_and_every_part() -> None:
+    mask = np.array([True, False, True])
+    threats = (L1, L2, Subspace(mask, 2, "red"), Direction(np.ones(3), "along"))
+    moments = half_space(np.array([0.6, 0.0, 0.8]), 0.5).moments(np.random.default_rng(31), 5, 99)
+    whole = summarise(moments, threats, SIGMA)
+    joined = join(
+        [summarise(moments[:2], threats, SIGMA), summarise(moments[2:3], threats, SIGMA), summarise(moments[3:], threats, SIGMA)]
+    )
+    assert (len(joined), joined.sigma, joined.d) == (5, SIGMA, 3)
+    assert joined.count.tolist() == whole.count.tolist()
+    assert joined.n.tolist() == whole.n.tolist()
+    assert set(joined.parts) == set(whole.parts)
+    for name, part in whole.parts.items():
+        for field in Part.__dataclass_fields__:
+            assert np.asarray(getattr(joined.parts[name], field)).tolist() == pytest.approx(
+                np.asarray(getattr(part, field)).tolist(), nan_ok=True
+            )
+
+
+def test_an_empty_data_set_is_refused(tmp_path: Path, shipped: Table) -> None:
+    with pytest.raises(ValueError, match="the data set is empty: nothing to sample"):
+        sample_dataset(_certifier(shipped), [], tmp_path / "stats.h5", N0, N, ALPHA, 300, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_n_that_cannot_reach_alpha_is_said_before_sampling(tmp_path: Path, shipped: Table) -> None:
+    def never(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the model must not be asked")
+
+    with pytest.raises(ValueError, match="n = 3: even a unanimous vote"):
+        sample_dataset(Certifier(never, SIGMA, 2, shipped), _data(), tmp_path / "stats.h5", N0, 3, ALPHA, 300, {})
+
+
+def test_a_folder_that_is_not_there_is_said_before_reading(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder to write results\.tsv in"):
+        certify_statistics(tmp_path / "stats.h5", tmp_path / "nowhere" / "results.tsv", ALPHA, "paper", None)
+
+
+def test_a_statistics_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"stats\.h5: no such statistics file"):
+        certify_statistics(tmp_path / "stats.h5", tmp_path / "results.tsv", ALPHA, "paper", None)
+
+
+@pytest.mark.parametrize(("alpha", "estimator", "message"), [(0.0, "paper", "alpha = 0"), (0.01, "none", "estimator 'none'")])
+def test_bad_arguments_leave_no_results(
+    alpha: float, estimator: str, message: str, tmp_path: Path, shipped: Table, loaded: list[Path | None]
+) -> None:
+    sample_dataset(_certifier(shipped, ("l2",)), _data()[:1], tmp_path / "stats.h5", N0, N, ALPHA, 300, {})
+    with pytest.raises(ValueError, match=message):
+        certify_statistics(tmp_path / "stats.h5", tmp_path / "results.tsv", alpha, estimator, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["stats.h5"]
+
+
+def test_statistics_sampled_for_l2_alone_still_give_l1_and_linf(tmp_path: Path, shipped: Table, loaded: list[Path | None]) -> None:
+    for name, threats in (("few", ("l2",)), ("all", ("l1", "l2", "linf"))):
+        sample_dataset(_certifier(shipped, threats), _data(), tmp_path / f"{name}.h5", N0, N, ALPHA, 300, {})
+        certify_statistics(tmp_path / f"{name}.h5", tmp_path / f"{name}.tsv", ALPHA, "paper", None)
+    few, every = (read_tsv(tmp_path / f"{name}.tsv") for name in ("few", "all"))
+    assert {name: values.tolist() for name, values in few.items()} == {name: values.tolist() for name, values in every.items()}

@@ -1,0 +1,120 @@
+"""The order of soundness, first line: no look-up is above the exact radius; and a wrong table or a wrong interpolation is seen."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.interpolate import RegularGridInterpolator
+
+from runtime.format import TableData
+from runtime.lookup import lookup_many
+from runtime.normal import density, upper, upper_quantile
+from runtime.table import Table
+from tablegen.solve import solve_node
+
+Array = npt.NDArray[np.float64]
+# The exact solver's own accuracy.
+EXACT = 2e-9
+
+
+def place(z: Array, rho: Array, theta: Array) -> Array:
+    """Columns q, m1, m2, z, rho, theta of queries, z recomputed from the rounded q."""
+    q = np.array([1.0 - upper(x) for x in z])
+    z = np.array([upper_quantile(1.0 - x) for x in q])
+    rim, turn = np.array([density(x) for x in z]), np.radians(theta)
+    return np.stack([q, -rho * rim * np.cos(turn), rho * rim * np.sin(turn), z, rho, theta], axis=1)
+
+
+def random_queries(rng: np.random.Generator, n: int) -> Array:
+    """Half in the bulk; the rest near the rim, at tiny z, beyond the grid in z and rho, at angles near 0, 90 and 180."""
+    z = np.where(rng.random(n) < 0.7, rng.uniform(0.02, 5.5, n), 10.0 ** rng.uniform(-2.5, 0.85, n))
+    rho = np.where(rng.random(n) < 0.6, rng.uniform(0.0, 0.9995, n), 1.0 - 10.0 ** rng.uniform(-5.0, 0.0, n))
+    corner = rng.choice([0.0, 90.0, 180.0], n) + rng.choice([-1.0, 1.0], n) * 10.0 ** rng.uniform(-5.0, 0.5, n)
+    theta = np.where(rng.random(n) < 0.8, rng.uniform(0.0, 180.0, n), np.clip(corner, 0.0, 180.0))
+    return place(z, rho, theta)
+
+
+def knot_queries(rng: np.random.Generator, data: TableData, n: int) -> Array:
+    """On knots, and one ulp to either side."""
+
+    def pick(name: str) -> Array:
+        knots = np.asarray(data.datasets[name], dtype=np.float64)
+        x = rng.choice(knots[1:-1], n)
+        return np.where(rng.random(n) < 1 / 3, x, np.nextafter(x, rng.choice([-np.inf, np.inf], n)))
+
+    return place(pick("z"), pick("rho"), pick("theta"))
+
+
+def exact(queries: Array) -> Array:
+    """Exact radii; NaN where the solver makes no claim (tiny z at the rim)."""
+    a = np.empty(3)
+    solved = [solve_node(1.0 - q, m1, max(m2, 0.0), z, a) for q, m1, m2, z in queries[:, :4]]
+    return np.array([s[0] if s[2] <= 1e-9 else np.nan for s in solved])
+
+
+@pytest.fixture(scope="module")
+def cases(shipped_data: TableData) -> tuple[Array, Array]:
+    rng = np.random.default_rng(20261123)
+    queries = np.concatenate([random_queries(rng, 80_000), knot_queries(rng, shipped_data, 20_000)])
+    truth = exact(queries)
+    good = ~np.isnan(truth)
+    assert good.mean() > 0.999
+    return queries[good], truth[good]
+
+
+def loss(table: Table, queries: Array, truth: Array) -> Array:
+    return 1.0 - np.asarray(table.radius(*queries[:, :3].T)) / truth
+
+
+def test_no_radius_of_100_000_is_above_the_exact_one(shipped: Table, cases: tuple[Array, Array]) -> None:
+    assert loss(shipped, *cases).min() >= -EXACT
+
+
+def test_the_small_table_is_sound_too(small_table: Table, cases: tuple[Array, Array]) -> None:
+    assert loss(small_table, *cases).min() >= -EXACT
+
+
+def test_the_shipped_table_loses_little(shipped: Table) -> None:
+    rng = np.random.default_rng(5)
+    queries = place(rng.uniform(0.05, 5.0, 10_000), rng.uniform(0.0, 0.9995, 10_000), rng.uniform(0.0, 90.0, 10_000))
+    lost = loss(shipped, queries, exact(queries))
+    assert np.median(lost) <= 1e-4
+    assert np.quantile(lost, 0.99) <= 1e-3
+    assert lost.max() <= 1e-2
+
+
+def test_at_m2_0_it_loses_next_to_nothing(shipped: Table) -> None:
+    rng = np.random.default_rng(6)
+    queries = place(rng.uniform(0.05, 5.0, 2000), rng.uniform(0.0, 0.9995, 2000), rng.choice([0.0, 180.0], 2000))
+    queries[:, 2] = 0.0
+    lost = loss(shipped, queries, exact(queries))
+    assert lost.min() >= -EXACT
+    assert np.quantile(lost, 0.99) <= 1e-9
+
+
+@pytest.mark.parametrize(("field", "factor"), [(0, 1.0 + 1e-3), (1, 1.0 - 1e-3), (2, 1.0 - 1e-3), (3, 1.001), (4, 1.001)])
+def test_a_table_changed_in_one_field_is_caught(shipped: Table, cases: tuple[Array, Array], field: int, factor: float) -> None:
+    """Radius raised, c lowered, or a multiplier moved to its unsafe side, by one part in a thousand."""
+    z, rho, theta, nodes = shipped.arrays
+    wrong = nodes.copy()
+    wrong[..., field] *= factor
+    queries, truth = cases
+    out = np.empty(len(queries))
+    lookup_many(*(np.ascontiguousarray(column) for column in queries[:, :3].T), z, rho, theta, wrong, out)
+    assert (1.0 - out / truth).min() < -EXACT
+
+
+def test_linear_interpolation_of_the_radius_is_caught(shipped_data: TableData, cases: tuple[Array, Array]) -> None:
+    axes = tuple(np.asarray(shipped_data.datasets[name]) for name in ("z", "rho", "theta"))
+    naive = RegularGridInterpolator(axes, shipped_data.datasets["radius"], bounds_error=False, fill_value=0.0)
+    queries, truth = cases
+    overstated = naive(queries[:, 3:]) > truth * (1.0 + EXACT)
+    assert overstated.mean() > 0.1
+
+
+def test_moving_the_query_to_the_grid_instead_of_the_nodes_is_caught(shipped: Table) -> None:
+    """Beyond the grid the planes are taken at the true query; at the query clamped in (z, rho, theta) the radius is too large."""
+    z, rho, theta = np.array([1.25]), np.array([0.9]), np.array([30.0])
+    truth = exact(place(z, rho, theta))[0]
+    clamped = np.asarray(shipped.radius(*place(z, np.array([0.5]), theta)[:, :3].T))[0]
+    assert clamped > truth * 1.01
+    assert loss(shipped, place(z, rho, theta), np.array([truth]))[0] >= -EXACT
