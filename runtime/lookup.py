@@ -12,7 +12,7 @@ the query.
 Chords. Phi^-1(p(r)) is concave in r >= 0. For r between r_i and r_j let K be the set where L_r(u1) <= a.(1, u), a the optimum
 at r: its indicator attains p(r), and K is convex since L_r is. That f is admissible at every other radius too, so, gamma being
 the Gaussian measure, gamma(K - r_i e1) >= p(r_i) and gamma(K - r_j e1) >= p(r_j); and by Ehrhard's inequality
-Phi^-1(gamma(K - r e1)) is concave in r. (On the rim, where the optimum may not be attained, take the limit from inside.) With
+Phi^-1(gamma(K - r e1)) is concave in r. (On the rim the only admissible f is a half-space, and the same holds.) With
 x_i <= Phi^-1(1/2 + s_i), a sign change x_i >= 0 > x_j at r_i < r_j certifies
 
     r_i + (r_j - r_i) x_i / (x_i - x_j);   p(0) being q or more, a node with x_j < 0 certifies   r_j z / (z - x_j),   z = Phi^-1(q).
