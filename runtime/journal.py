@@ -18,7 +18,7 @@ class Journal:
     """The journal `<out>.journal`; use as a context manager, and call `finish` once the output is complete."""
 
     def __init__(self, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
-        """Open or start it; `records` holds what an earlier run left. ValueError where that run had other settings."""
+        """Open or start it; `records` holds what earlier runs left. ValueError where that run had other settings."""
         self.path = Path(f"{os.fspath(out)}.journal")
         self.records: list[bytes] = []
         wanted = json.loads(json.dumps(settings))
@@ -64,9 +64,8 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def append(self, record: bytes) -> None:
-        """Add one record, not empty, and push it to the disk."""
+        """Add one record, not empty, and push it to the disk. It is not kept in `records`: memory does not grow with the job."""
         self._write(record)
-        self.records.append(record)
 
     def finish(self) -> None:
         """Delete the journal: its output is complete."""

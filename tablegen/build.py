@@ -29,6 +29,13 @@ def _slab(index: int, z: float, rho: Array, theta: Array) -> bytes:
     return _RECORD.pack(index, robust) + out.astype("<f8").tobytes()
 
 
+def _fill(nodes: Array, record: bytes) -> int:
+    """Put a record's slab in its place; returns its index."""
+    index: int = _RECORD.unpack_from(record)[0]
+    nodes[index] = np.frombuffer(record, "<f8", offset=_RECORD.size).reshape(nodes.shape[1:])
+    return index
+
+
 def build(
     path: str | os.PathLike[str],
     sigma: float | None = None,
@@ -63,16 +70,15 @@ def build(
     axes = {"z": spec.z.knots(), "rho": spec.rho.knots(), "theta": spec.theta.knots()}
     nodes = np.empty((*spec.shape, len(FIELDS)))
     with Journal(path, {"task": "build", "grid": spec.card(), "generator": generator, "tolerance": TOLERANCE}) as journal:
-        done = {_RECORD.unpack_from(record)[0] for record in journal.records}
+        done = {_fill(nodes, record) for record in journal.records}
+        journal.records.clear()
         tasks = [(i, z, axes["rho"], axes["theta"]) for i, z in enumerate(axes["z"].tolist()) if i not in done]
         with progress_bar("solving") as progress:
             bar = progress.add_task("", total=spec.z.count, completed=len(done))
             for record in run(_slab, tasks, jobs, scheduler) if tasks else ():
                 journal.append(record)
+                _fill(nodes, record)
                 progress.advance(bar)
-        for record in journal.records:
-            index, _ = _RECORD.unpack_from(record)
-            nodes[index] = np.frombuffer(record, "<f8", offset=_RECORD.size).reshape(nodes.shape[1:])
         _require_converged(nodes, axes)
         fields = dict(zip(FIELDS, np.moveaxis(nodes, -1, 0), strict=True))
         datasets = {name: (axes | fields)[name].astype(dtype) for name, (dtype, _, _) in DATASETS.items()}

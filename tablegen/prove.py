@@ -26,6 +26,7 @@ from .parallel import run
 Array = npt.NDArray[np.float64]
 
 SAMPLE_BATCH = 50
+_INDEX = struct.Struct("<I")
 # The largest relative lowering of a radius that still counts as rounding, not as damage.
 LOWERING = 1e-6
 
@@ -109,7 +110,7 @@ def _prove_slab(index: int, nodes: Array) -> bytes:
     for row, values in zip(out, nodes.tolist(), strict=True):
         with contextlib.suppress(ArithmeticError):
             row[:] = prove_node(Node(*values))
-    return struct.pack("<I", index) + out.astype("<f8").tobytes()
+    return _INDEX.pack(index) + out.astype("<f8").tobytes()
 
 
 def prove(
@@ -143,22 +144,26 @@ def prove(
         chosen = np.random.default_rng(seed).choice(len(rows), min(nodes, len(rows)), replace=False)
         tasks = [(i, rows[part]) for i, part in enumerate(np.array_split(chosen, max(1, len(chosen) // SAMPLE_BATCH)))]
         with progress_bar("proving") as bar:
-            records = list(bar.track(run(_prove_slab, tasks, jobs, scheduler), total=len(tasks)))
-        return _outcome(np.concatenate([r for _, r in tasks]), _unpack(records), whole=False)
+            parts = {
+                _INDEX.unpack_from(r)[0]: _pairs(r) for r in bar.track(run(_prove_slab, tasks, jobs, scheduler), total=len(tasks))
+            }
+        return _outcome(rows[chosen], np.concatenate([parts[i] for i, _ in tasks]), whole=False)
     slabs = np.split(rows, len(data.datasets["z"]))
     with Journal(path, {"task": "prove", "digest": data.digest, "method": METHOD}) as journal:
-        done = {struct.unpack_from("<I", record)[0] for record in journal.records}
+        proven = np.full((len(slabs), len(slabs[0]), 2), np.nan)
+        done = {_fill(proven, record) for record in journal.records}
+        journal.records.clear()
         with progress_bar("proving") as bar:
             task = bar.add_task("", total=len(slabs), completed=len(done))
             todo = [(i, slab) for i, slab in enumerate(slabs) if i not in done]
             for record in run(_prove_slab, todo, jobs, scheduler) if todo else ():
                 journal.append(record)
+                _fill(proven, record)
                 bar.advance(task)
-        proven = _unpack(journal.records)
-        proof = _outcome(rows, proven, whole=True)
+        proof = _outcome(rows, proven.reshape(-1, 2), whole=True)
         if not proof.failed:
             shape = data.datasets["radius"].shape
-            datasets = data.datasets | {"radius": proven[:, 0].reshape(shape), "c": proven[:, 1].reshape(shape)}
+            datasets = data.datasets | {"radius": proven[..., 0].reshape(shape), "c": proven[..., 1].reshape(shape)}
             record = {
                 "method": f"{METHOD}, python-flint {flint.__version__}",
                 "nodes": proof.nodes,
@@ -179,10 +184,16 @@ def _rows(data: TableData) -> Array:
     return np.stack([np.asarray(column, dtype=np.float64).ravel() for column in columns], axis=1)
 
 
-def _unpack(records: list[bytes]) -> Array:
-    """The (r, c) of all records, in the order of their indices."""
-    parts = {struct.unpack_from("<I", record)[0]: np.frombuffer(record, "<f8", offset=4).reshape(-1, 2) for record in records}
-    return np.concatenate([parts[index] for index in sorted(parts)])
+def _pairs(record: bytes) -> Array:
+    """The (r, c) rows of a record."""
+    return np.frombuffer(record, "<f8", offset=_INDEX.size).reshape(-1, 2)
+
+
+def _fill(proven: Array, record: bytes) -> int:
+    """Put a record's slab in its place; returns its index."""
+    index: int = _INDEX.unpack_from(record)[0]
+    proven[index] = _pairs(record)
+    return index
 
 
 def _outcome(rows: Array, proven: Array, whole: bool) -> Proof:

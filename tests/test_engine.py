@@ -1,5 +1,6 @@
 """Builds and proofs as jobs: killed and resumed, in any number of processes, on a cluster; and what a proof catches."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -16,6 +17,9 @@ from runtime.format import TableData, TableError, read_table, write_table
 from runtime.journal import Journal
 from runtime.table import UnprovenTable, load
 from tablegen import Axis, GridSpec, build, prove, stamp
+from tablegen.prove import Node, prove_node
+from tablegen.seal import seal
+from tablegen.solve import solve_node
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = GridSpec(Axis(0.1, 3.0, 6, "sqrt"), Axis(0.0, 0.99, 5, "rim"), Axis(0.0, 180.0, 5, "fan"))
@@ -62,8 +66,11 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.
     module = sys.modules["tablegen.build"]
 
     class Full(Journal):
+        written = 0
+
         def append(self, record: bytes) -> None:
-            if len(self.records) >= 7:
+            Full.written += 1
+            if Full.written > 7:
                 self._file.write(record[:100])
                 self._file.flush()
                 raise OSError(28, "No space left on device")
@@ -160,6 +167,33 @@ def test_a_node_that_cannot_be_proven_is_named_and_nothing_is_written(tmp_path: 
     monkeypatch.setitem(sys.modules, "flint", None)
     with pytest.raises(ImportError, match=r"certlut\[prove\]"):
         prove(out)
+
+
+def test_golden_nodes_solved_rounded_and_proven_stay_just_below() -> None:
+    a = np.empty(3)
+    with (Path(__file__).parent / "data" / "radius_golden.csv").open() as file:
+        rows = [{name: float(x) for name, x in row.items()} for row in csv.DictReader(file)]
+    assert len(rows) == 107
+    for g in rows:
+        eps, m1, m2, z = g["one_minus_q"], g["m1"], g["m2"], g["z"]
+        r, slope, _, status, _ = solve_node(eps, m1, m2, z, a)
+        assert status > 0
+        r, c = seal(eps, m1, m2, z, r, slope, a)
+        assert g["r"] * (1 - 1e-6) < r <= g["r"] * (1 + 1e-15)
+        assert prove_node(Node(z, g["rho"], g["theta_deg"], r, *a.tolist(), c)) == (r, c)
+
+
+def test_the_build_does_not_depend_on_the_number_of_jobs(tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        build(tmp_path / f"{jobs}.h5", grid=TINY, jobs=jobs)
+    assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
+
+
+def test_a_file_of_format_1_0_stays_readable(tmp_path: Path) -> None:
+    old = Path(__file__).parent / "data" / "table_1.0.h5"
+    data = read_table(old)
+    assert data.data_version == 1
+    assert load(old).radius(0.9, -0.1, 0.05) == pytest.approx(1.4, abs=0.05)
 
 
 def test_stamp_binds_to_a_sigma_and_keeps_the_proof(tmp_path: Path) -> None:
