@@ -73,7 +73,7 @@ def run(out: str | os.PathLike[str], quick: bool = False) -> None:
         model = train(train_set, sigma, epochs=20 if quick else 60)
         certifier = Certifier(model, sigma, 10, table, threats, seed=SEED)
         path = out / ("results.tsv" if sigma == MAIN_SIGMA else f"results_{sigma:g}.tsv")
-        certifier.certify_dataset(chosen, path, n=n, alpha=ALPHA, batch_size=1024)
+        certifier.certify_dataset(chosen, path, n=n, alpha=ALPHA, batch_size=4096)
         results[sigma] = read_tsv(path)
     plot_curves(out / "curves.png", results, threats, int(np.prod(SHAPE)))
     console = Console()
