@@ -111,7 +111,10 @@ def solve_node(eps: float, m1: float, m2: float, z: float, a: Array) -> tuple[fl
     if m2 <= SLAB * density(z):
         _slab_multipliers(w1, w2, r, 0.0, a)
         slope = density(w1 - r) - density(w2 - r)
-        return r, slope, 1e-15 / (slope * r), 1, 0
+        # The gradient fixes the split of the tails to a few roundings of phi(z); next to the rim that moves the far edge.
+        mass = 2e-15 * (density(z) / (w1 - w2) + eps)
+        edges = density(w1 - r) * mass / density(w1) + density(w2 - r) * mass / density(w2)
+        return r, slope, (1e-15 + edges) / (slope * r), 1, 0
     _slab_multipliers(w1, w2, r, m2, a)
     moments = np.empty(SIZE)
     trial_moments = np.empty(SIZE)

@@ -8,6 +8,7 @@ import naive
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.special import ndtri
 
 from tablegen.dual import SIZE, compute_moments, excess, maximise, newton_step
 
@@ -212,3 +213,25 @@ def test_maximise_reaches_the_golden_optimum_from_afar() -> None:
         assert -1e-9 <= value <= 1e-12 * (1.0 + a[0] * row["one_minus_q"])
         assert (a[1] == 0.0) == (row["m1_constraint_active"] == 0.0)
         assert np.array_equal(moments, moments_at(a, row["r"], row["z"]))
+
+
+def test_the_normal_quantile_of_the_optimum_is_concave_in_the_radius() -> None:
+    # What the look-up's chords rest on, with Phi^-1(q) at radius 0.
+    rng = np.random.default_rng(19)
+    for row in GOLDEN[::3]:
+        moments = np.empty(SIZE)
+        a = golden_multipliers(row)
+        # Outwards from the golden radius, each step from the last optimum; where the kernel stalls the walk ends.
+        walks = []
+        for direction in (-1.0, 1.0):
+            start, walk = a.copy(), []
+            for r in row["r"] * (1.0 + direction * np.cumsum(rng.uniform(0.005, 0.02, 25))):
+                value, gap, _ = maximise(*golden_point(row), row["z"], r, start, moments)
+                if not gap < 1e-10 or value < -0.4:
+                    break
+                walk.append((r, float(ndtri(0.5 + value + gap))))
+            walks.append(walk)
+        points = [(0.0, row["z"]), *reversed(walks[0]), (row["r"], 0.0), *walks[1]]
+        assert len(points) >= 12
+        for (r0, x0), (r1, x1), (r2, x2) in zip(points, points[1:], points[2:], strict=False):
+            assert x1 >= x0 + (x2 - x0) * (r1 - r0) / (r2 - r0) - 1e-8, row
