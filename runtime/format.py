@@ -149,13 +149,13 @@ def _read(path: Path, file: h5py.File) -> TableData:
         digest = compute_digest(attributes, data.datasets)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise TableError(f"{path}: incomplete or malformed table ({error}); fetch or build it again") from None
-    if attributes["grid_sha256"] != data.attributes()["grid_sha256"] or (data.sigma is None and attributes["sigma"] != 1.0):
-        raise TableError(f"{path}: attributes that contradict each other (grid and its hash, or sigma of a normalised table)")
     if digest != data.digest:
         raise TableError(
             f"{path}: digest {data.digest[:16]}..., but the contents give {digest[:16]}...; "
             "the file was edited or damaged: fetch or build it again"
         )
+    if attributes["grid_sha256"] != data.attributes()["grid_sha256"] or (data.sigma is None and attributes["sigma"] != 1.0):
+        raise TableError(f"{path}: attributes that contradict each other (grid and its hash, or sigma of a normalised table)")
     _validate(path, data)
     return data
 
