@@ -174,6 +174,8 @@ def _validate(path: Path, data: TableData) -> None:
             raise TableError(f"{path}: axis {name} is not increasing")
         if name not in AXES and not (values >= 0).all():
             raise TableError(f"{path}: dataset {name} has negative values")
+    if not (data.datasets["radius"] > 0).all():
+        raise TableError(f"{path}: dataset radius has values that are not positive")
     if not (data.datasets["status"] > 0).all():
         raise TableError(f"{path}: {int((data.datasets['status'] == 0).sum())} nodes did not converge")
     if data.sigma is not None and not (math.isfinite(data.sigma) and data.sigma > 0):

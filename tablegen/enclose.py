@@ -134,8 +134,12 @@ def _line(node: Hinge) -> Any:
 
     def edge(outside: Any) -> Any:
         inside = arb(0)
-        while not node.s(outside) > 0:
+        for _ in range(64):
+            if node.s(outside) > 0:
+                break
             outside = outside * 2
+        else:
+            raise ArithmeticError("no edge of the slab was found")
         for _ in range(LINE_PRECISION):
             middle = ((inside + outside) / 2).mid()
             value = node.s(middle)
