@@ -178,7 +178,7 @@ def product_quantile(d: int, log_inverse: float) -> float:
     high = 2.0 * (target + math.sqrt(target)) + 1.0
     root: float = brentq(surplus, 1e-9 * math.sqrt(target), high, xtol=1e-15, rtol=1e-12)
     # A larger tau is valid too: its Chernoff exponent is larger.
-    return d * root * (1.0 + 1e-7)
+    return d * root * (1.0 + 1e-9)
 
 
 def _length(part: Part, n: Counts, alpha: float, side: str) -> Array:
