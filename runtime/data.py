@@ -31,8 +31,8 @@ def load_data(path: str, skip: int = 1, limit: int | None = None) -> Arrays:
         FileNotFoundError: no such file.
         ValueError: not an .npz, missing arrays, lengths that disagree.
     """
-    if skip < 1 or (limit is not None and limit < 1):
-        raise ValueError(f"skip = {skip}, limit = {limit}: expected 1 or more")
+    if skip < 1 or (limit is not None and limit < 0):
+        raise ValueError(f"skip = {skip}, limit = {limit}: expected skip >= 1 and limit >= 0")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such data file")
     try:
