@@ -1,5 +1,6 @@
 """Slow references for the statistics: exact binomial tails, brute Chernoff bounds, classifiers whose gradient is known."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 from scipy.stats import ncx2
 
@@ -72,6 +74,63 @@ def log_mgf(edges: Sequence[float], first: float, lam: float) -> float:
     mean = float(np.sum(s * np.diff(-np.exp(-0.5 * cuts**2) / math.sqrt(2.0 * math.pi))))
     mass = sum(math.exp(0.5 * (lam * a) ** 2) * float(np.diff(ndtr(cuts[i : i + 2] - lam * a))[0]) for i, a in enumerate(s))
     return math.log(mass) - lam * mean
+
+
+def rare_gain(t: Array, lam: float, b: float) -> Array:
+    """H(t): what a vote against at t = v.u adds to E exp(lam v.u (f - b)) - 1 - lam v.y."""
+    return np.asarray(np.expm1(-lam * b * t) - np.expm1(lam * (1.0 - b) * t) + lam * t)
+
+
+def rare_exponent(lam: float, b: float, eps: float) -> float:
+    """exp(lam^2 (1 - b)^2 / 2) - 1 + sup{E[g H] : 0 <= g <= 1, E g <= eps}: a linear programme, filled from the largest H down."""
+    step = 1e-4
+    t = np.arange(-14.0, 10.0, step) + 0.5 * step
+    t = t[ndtr(-np.abs(t)) <= 1.1 * eps]
+    gain = rare_gain(t, lam, b)
+    t, gain = t[gain > 0.0], gain[gain > 0.0]
+    order = np.argsort(-gain)
+    t, gain = t[order], gain[order]
+    mass = step * np.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi)
+    spent = np.minimum(np.cumsum(mass), eps)
+    return math.expm1(0.5 * (lam * (1.0 - b)) ** 2) + float(np.sum(gain * np.diff(spent, prepend=0.0)))
+
+
+def rare_tau(x: float, b: float, eps: float) -> float:
+    """inf over lam of (rare_exponent + x) / lam; it has one minimum."""
+    result = minimize_scalar(
+        lambda z: (rare_exponent(math.exp(z), b, eps) + x) / math.exp(z),
+        bracket=(0.5 * math.log(x), 0.5 * math.log(x) + 0.7),
+        method="brent",
+        options={"xtol": 3e-5},
+    )
+    return float(result.fun)
+
+
+def long_excess(lam: float, h: float, b: float) -> mpmath.mpf:
+    """exp(lam^2 (1 - b)^2 / 2) - 1 + E(H - h)+ to 30 digits, by quadrature between the roots of H = h."""
+    with mpmath.workdps(40):
+        lam_, h_, b_ = mpmath.mpf(lam), mpmath.mpf(h), mpmath.mpf(b)
+
+        def surplus(t: mpmath.mpf) -> mpmath.mpf:
+            return mpmath.exp(-lam_ * b_ * t) - mpmath.exp(lam_ * (1 - b_) * t) + lam_ * t - h_
+
+        grid = np.arange(-18.0 - lam, 18.0, 0.01) + 0.003
+        sign = rare_gain(grid, lam, b) > h
+        flips = np.flatnonzero(sign[1:] != sign[:-1])
+        cuts = [grid[0]]
+        for i in flips:
+            low, high, rising = mpmath.mpf(grid[i]), mpmath.mpf(grid[i + 1]), bool(sign[i + 1])
+            for _ in range(80):
+                middle = (low + high) / 2
+                low, high = (low, middle) if (surplus(middle) > 0) == rising else (middle, high)
+            cuts.append(low)
+        cuts.append(grid[-1])
+        total = mpmath.expm1((lam_ * (1 - b_)) ** 2 / 2)
+        for low, high in itertools.pairwise(cuts):
+            if surplus((low + high) / 2) > 0:
+                pieces = mpmath.linspace(low, high, 2 + int((high - low) / 3))
+                total += mpmath.quad(lambda t: surplus(t) * mpmath.npdf(t), pieces)
+        return total
 
 
 def paper_length(inner: float, d: int, n1: int, n2: int, k: float, alpha: float, sign: int) -> float:
