@@ -159,17 +159,19 @@ def _left(lam: float, b: float, eps: float, peak: float) -> float:
     """The left >= 0 with P(H > H(-left)) = eps to 1e-4 of eps; 0 if even P(H > 0) is less."""
     # The left tail holds from half to all of it, because H(-t) >= H(t).
     low, high = upper_quantile(eps) if eps < 0.5 else 0.0, upper_quantile(0.5 * eps)
-    left, at_low, at_high = low, 0.0, 0.0
+    left, at_low, at_high, last = low, 0.0, 0.0, 0.0
     for i in range(60):
         u1, u2 = _right(lam, left, b, peak)
         surplus = math.log((upper(left) + upper(u1) - upper(u2)) / eps)
         if abs(surplus) < 1e-4 or (i == 0 and surplus <= 0.0):
             break
-        # Regula falsi; an end that stays has its value halved (Illinois).
+        # Regula falsi; the value at an end that stays again is halved (Illinois).
+        again = 0.5 if surplus * last > 0.0 else 1.0
+        last = surplus
         if surplus > 0.0:
-            low, at_low, at_high = left, surplus, 0.5 * at_high
+            low, at_low, at_high = left, surplus, again * at_high
         else:
-            high, at_high, at_low = left, surplus, 0.5 * at_low
+            high, at_high, at_low = left, surplus, again * at_low
         left = high if at_high == 0.0 else low + (high - low) * at_low / (at_low - at_high)
     return left
 
@@ -182,7 +184,7 @@ def plane(x: float, b: float, eps: float) -> tuple[float, float, float]:
     variance = (1.0 - b) ** 2 + (2.0 * b - 1.0) * 2.0 * (upper(z) + z * density(z))
     # The best lam of a normal variable, and where votes at the threshold alone would make up x.
     lam = min(math.sqrt(2.0 * x / variance), (1.0 + math.log1p(x / eps)) / (b * max(z, 1.0)), LAM_MAX)
-    low, high, at_low, at_high = 0.0, 0.0, 0.0, 0.0
+    low, high, at_low, at_high, last = 0.0, 0.0, 0.0, 0.0, 0.0
     best, slope, level, constant = math.inf, 0.0, 0.0, 0.0
     for _ in range(60):
         value, error, h, _mass, rate = excess(lam, _left(lam, b, eps, peak), b, peak)
@@ -194,10 +196,12 @@ def plane(x: float, b: float, eps: float) -> tuple[float, float, float]:
         gap = math.log(need / x) if need > 0.0 else -1.0
         if abs(gap) < 3e-4 or (gap < 0.0 and lam == LAM_MAX):
             break
+        again = 0.5 if gap * last > 0.0 else 1.0
+        last = gap
         if gap < 0.0:
-            low, at_low, at_high = math.log(lam), gap, 0.5 * at_high
+            low, at_low, at_high = math.log(lam), gap, again * at_high
         else:
-            high, at_high, at_low = math.log(lam), gap, 0.5 * at_low
+            high, at_high, at_low = math.log(lam), gap, again * at_low
         if at_low < 0.0 and at_high > 0.0:
             lam = math.exp(low + (high - low) * at_low / (at_low - at_high))
         else:

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable
 
+import mpmath
 import numpy as np
 import pytest
 from naive_statistics import Array, long_excess, rare_exponent, rare_gain, rare_tau
@@ -9,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtri
 from scipy.stats import norm
 
-from runtime.chernoff import GRID, best_b, excess, peak_of, plane, tau, variance
+from runtime.chernoff import GRID, _curve, _noise, best_b, excess, peak_of, plane, tau, variance
 from runtime.statistics import deviation
 
 L = math.log(4000)
@@ -85,6 +86,19 @@ def roundings() -> list[tuple[float, float, float, float]]:
 def test_the_constant_of_a_plane_is_exact_within_its_rounding_bound(roundings: list[tuple[float, ...]]) -> None:
     for value, error, gap, _ in roundings:
         assert abs(gap) <= error <= 2e-14 + 1e-10 * value
+
+
+def test_the_noise_of_the_curve_covers_its_rounding_and_that_of_its_argument() -> None:
+    rng = np.random.default_rng(10)
+    shares = []
+    for _ in range(2000):
+        lam, edge = 10.0 ** rng.uniform(-5.0, 1.0), rng.uniform(-9.0, 12.0)
+        b = float(rng.choice([0.5, 1.0, rng.uniform(0.5, 1.0)]))
+        with mpmath.workdps(40):
+            s, c = mpmath.mpf(lam) * mpmath.mpf(edge), mpmath.mpf(b)
+            exact = mpmath.exp(-c * s) - mpmath.exp((1 - c) * s) + s
+            shares.append(float(abs(_curve(lam * edge, b) - exact)) / _noise(lam * edge, b))
+    assert 0.02 < max(shares) < 0.5
 
 
 def test_without_the_rounding_bound_planes_would_be_too_low(roundings: list[tuple[float, ...]]) -> None:
