@@ -4,13 +4,14 @@ import importlib.metadata
 import math
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from .format import AXES, TableData, read_table
-from .lookup import lookup, lookup_many
+from .lookup import STEPS, lookup, lookup_many, positions, turn
 
 Array = npt.NDArray[np.float64]
 
@@ -32,20 +33,22 @@ class Table:
         self.digest = data.digest
         nodes = np.stack([d[name].astype(np.float64) for name in ("radius", "c", "a0", "a1", "a2")], axis=-1)
         z, rho, theta = (np.ascontiguousarray(d[name], dtype=np.float64) for name in AXES)
-        self._arrays = (z, rho, theta, nodes)
+        turns = np.array([turn(-math.cos(math.radians(x)), max(math.sin(math.radians(x)), 0.0)) for x in theta])
+        axes = (z, rho, turns)
+        self._arrays = (np.array([STEPS / axis[-1] for axis in axes]), np.stack([positions(axis) for axis in axes]), nodes)
         for array in self._arrays:
             array.flags.writeable = False
 
     @property
-    def arrays(self) -> tuple[Array, Array, Array, Array]:
-        """z, rho, theta and nodes (radius, c, a0, a1, a2), read-only: what the kernels of lookup.py take."""
+    def arrays(self) -> tuple[Array, Array, Array]:
+        """scale, position and nodes (radius, c, a0, a1, a2), read-only: what the kernels of lookup.py take."""
         return self._arrays
 
     def __repr__(self) -> str:
-        shape = "x".join(str(n) for n in self._arrays[3].shape[:3])
+        shape = "x".join(str(n) for n in self._arrays[-1].shape[:3])
         return f"Table({str(self.path)!r}, {shape} nodes, sigma={self.sigma}, data_version={self.data_version})"
 
-    def radius(self, q: npt.ArrayLike, m1: npt.ArrayLike, m2: npt.ArrayLike) -> float | npt.NDArray[np.float64]:
+    def radius(self, q: npt.ArrayLike, m1: npt.ArrayLike, m2: npt.ArrayLike, threads: int = 1) -> float | npt.NDArray[np.float64]:
         """A certified radius, `sigma` times at most the exact one.
 
         Args:
@@ -53,6 +56,7 @@ class Table:
             m1: lower bound of the gradient along the perturbation, sigma = 1 units.
             m2: lower bound across it; m2 < 0 counts as 0. On or beyond the rim `hypot(m1, m2) = phi(Phi^-1(q))` the answer is
                 at least Cohen's.
+            threads: how many threads share the work; the kernel releases the GIL.
 
         Returns:
             A float for scalars, else a float64 array of the broadcast shape.
@@ -67,7 +71,13 @@ class Table:
         if q.size and (bad := (q < 0.0) | (q >= 1.0)).any():
             _check_probability(float(q[bad][0]))
         out = np.empty(q.size)
-        lookup_many(q.ravel(), m1.ravel(), m2.ravel(), *self._arrays, out)
+        columns = (q.ravel(), m1.ravel(), m2.ravel())
+        if threads > 1:
+            parts = zip(*(np.array_split(column, threads) for column in (*columns, out)), strict=True)
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(lambda part: lookup_many(*part[:3], *self._arrays, part[3]), parts))
+        else:
+            lookup_many(*columns, *self._arrays, out)
         out *= self.sigma
         out *= self._down
         return float(out[0]) if q.ndim == 0 else out.reshape(q.shape)

@@ -99,7 +99,7 @@ class GridSpec:
 
 PRESETS = {
     "small": GridSpec(Axis(0.02, 4.5, 24, "sqrt"), Axis(0.0, 0.999, 12, "rim"), Axis(0.0, 180.0, 13, "fan")),
-    "default": GridSpec(Axis(2.5e-4, 5.3, 192, "sqrt"), Axis(0.0, 0.9999, 40, "rim"), Axis(0.0, 180.0, 45, "fan")),
+    "default": GridSpec(Axis(2.5e-4, 5.3, 240, "sqrt"), Axis(0.0, 0.9999, 40, "rim"), Axis(0.0, 180.0, 45, "fan")),
     "dense": GridSpec(Axis(2.5e-4, 5.3, 384, "sqrt"), Axis(0.0, 0.9999, 64, "rim"), Axis(0.0, 180.0, 89, "fan")),
 }
 

@@ -1,8 +1,9 @@
 """runtime.lookup: never above the exact radius, not needlessly below it; and the checks notice when that is broken."""
 
 import csv
-import importlib
+import importlib.util
 import math
+import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,11 +18,11 @@ from scipy.special import ndtri
 
 from runtime import Table
 from runtime.format import TableData, read_table
-from runtime.lookup import _cell, lookup, probit, slab_radius
+from runtime.lookup import STEPS, _place, positions, probit, turn
+from runtime.slab import slab_radius
 from tablegen import Axis, GridSpec, build, solve
 
 Array = npt.NDArray[np.float64]
-kernels = importlib.import_module("runtime.lookup")
 
 # The exact radius is known to 1e-9.
 SLACK = 1.0 + 2e-9
@@ -69,7 +70,7 @@ def on_knots(rng: np.random.Generator, count: int, knots: Array) -> Array:
 
 
 @pytest.fixture(scope="module")
-def pool(small_data: TableData, shipped: Table) -> Pool:
+def pool(small_data: TableData, shipped_data: TableData) -> Pool:
     """100,000 queries with their exact radii: everywhere, and where it is hard."""
     rng = np.random.default_rng(777)
 
@@ -88,7 +89,7 @@ def pool(small_data: TableData, shipped: Table) -> Pool:
         (rng.uniform(0.02, 6.0, 15_000), near_one(15_000), near_axis(15_000)),
         (rng.uniform(4.3, 7.0, 10_000), rng.uniform(0.0, 1.0 - 1e-5, 10_000), rng.uniform(0.0, 180.0, 10_000)),
     ]
-    for data in (small_data.datasets, dict(zip(("z", "rho", "theta"), shipped.arrays[:3], strict=True))):
+    for data in (small_data.datasets, shipped_data.datasets):
         z, rho, theta = (on_knots(rng, 12_500, data[name]) for name in ("z", "rho", "theta"))
         groups.append((z, np.maximum(rho, 0.0), np.clip(theta, 0.0, 180.0)))
     z, rho, theta = (np.concatenate(x) for x in zip(*groups, strict=True))
@@ -160,20 +161,37 @@ def test_probit_is_a_lower_bound_of_the_normal_quantile() -> None:
     rng = np.random.default_rng(780)
     for s in [*rng.uniform(-0.2, 0.49, 200), *(rng.choice([-1.0, 1.0], 200) * 10.0 ** rng.uniform(-16.0, -1.0, 200))]:
         exact = naive.mp_upper_quantile(naive.MP.mpf(1) / 2 - abs(naive.MP.mpf(s))) * (1 if s > 0 else -1)
-        assert probit(s) <= exact, s
-        if abs(s) < 0.05:
-            assert probit(s) >= exact - 0.003 * abs(exact), s
-    assert probit(0.0) == 0.0
-    assert probit(-0.3) == -math.inf
+        assert probit(s, -math.inf) <= exact, s
+        if abs(s) < 0.1:
+            assert probit(s, -math.inf) >= exact - 0.013 * abs(exact), s
+        if abs(s) < 0.02:
+            assert probit(s, -math.inf) >= exact - 5e-4 * abs(exact), s
+    assert probit(0.0, -1.0) == 0.0
+    assert probit(-0.3, -5.0) == -5.0  # Cohen's bound, where the series is of no use
+    assert probit(-0.1, -0.01) == -0.01  # and where it says more
 
 
-def test_a_cell_holds_its_query_or_is_the_nearest() -> None:
+def test_a_place_among_the_knots_is_close_and_never_outside() -> None:
     rng = np.random.default_rng(781)
     for _ in range(50):
         knots = np.sort(rng.uniform(0.0, 5.0, rng.integers(2, 40)))
-        for x in [*knots, *np.nextafter(knots, -np.inf), *np.nextafter(knots, np.inf), *rng.uniform(-1.0, 6.0, 20)]:
-            expected = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
-            assert _cell(knots, x) == expected
+        x = np.concatenate([knots, np.nextafter(knots, -np.inf), rng.uniform(0.0, 1.2 * knots[-1], 50), [0.0, 1e308, np.inf]])
+        place = x.copy()
+        _place(len(place), place, STEPS / knots[-1], positions(knots))
+        assert ((place >= 0.0) & (place < len(knots) - 1)).all()
+        # Exact up to one step of the map.
+        step = knots[-1] / STEPS * (1 + 1e-9)
+        low, high = (np.interp(x + shift, knots, np.arange(len(knots))) for shift in (-step, step))
+        assert ((place >= low - 1e-8) & (place <= high + 1e-8)).all()
+
+
+def test_turn_goes_up_with_the_angle() -> None:
+    angle = np.radians(np.linspace(0.0, 180.0, 1001))
+    turns = np.array([turn(-math.cos(x), max(math.sin(x), 0.0)) for x in angle])
+    assert (np.diff(turns) > 0.0).all()
+    assert turns[[0, -1]] == pytest.approx([0.0, 2.0], abs=1e-15)
+    assert turns[500] == pytest.approx(1.0, abs=1e-12)
+    assert turn(0.0, 0.0) == 1.0
 
 
 # Tightness
@@ -263,39 +281,58 @@ def replace_pool(pool: Pool, chosen: npt.NDArray[np.bool_]) -> Pool:
     return Pool(pool.q[chosen], pool.m1[chosen], pool.m2[chosen], pool.exact[chosen], pool.inside[chosen])
 
 
-def interpreted(table: Table, pool: Pool) -> Array:
-    """The look-up as plain Python, so that its parts can be exchanged."""
-    points = zip(pool.q.tolist(), pool.m1.tolist(), pool.m2.tolist(), strict=True)
-    return np.array([lookup.py_func(*point, *table.arrays) for point in points])
+def plain_kernels(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """runtime.lookup as plain Python, so that its parts can be exchanged."""
+    with monkeypatch.context() as patch:
+        patch.setattr("runtime.jit.jit", lambda function: function)
+        spec = importlib.util.find_spec("runtime.lookup")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
 
 
-def test_the_interpreted_look_up_is_the_compiled_one(pool: Pool, small: Table) -> None:
+def interpreted(kernels: types.ModuleType, table: Table, pool: Pool) -> Array:
+    out = np.empty(len(pool.q))
+    kernels.lookup_many(pool.q, pool.m1, pool.m2, *table.arrays, out)
+    return out
+
+
+def test_the_interpreted_look_up_is_the_compiled_one(pool: Pool, small: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     some = replace_pool(pool, np.arange(len(pool.q)) % 97 == 0)
-    assert np.allclose(interpreted(small, some), small.radius(some.q, some.m1, some.m2), rtol=1e-13, atol=0.0)
+    assert np.allclose(
+        interpreted(plain_kernels(monkeypatch), small, some), small.radius(some.q, some.m1, some.m2), rtol=1e-13, atol=0.0
+    )
 
 
 @pytest.mark.parametrize(
     ("part", "broken"),
     [
         # A chord on s itself instead of on its normal quantile; one that falls too slowly; a reach beyond the Lipschitz bound.
-        ("probit", lambda probit, s: s),
-        ("probit", lambda probit, s: probit(s) if s >= 0.0 else 0.9 * probit(s)),
-        ("probit", lambda probit, s: 1.05 * probit(s) if s >= 0.0 else probit(s)),
+        ("probit", lambda probit, s, least: s),
+        ("probit", lambda probit, s, least: probit(s, least) if s >= 0.0 else 0.9 * probit(s, least)),
+        ("probit", lambda probit, s, least: 1.05 * probit(s, least) if s >= 0.0 else probit(s, least)),
         # Planes evaluated at another query: wrong sign of m1, a larger m2, a larger q.
-        ("plane", lambda plane, node, eps, m1, m2: plane(node, eps, -m1, m2)),
-        ("plane", lambda plane, node, eps, m1, m2: plane(node, eps, m1, 1.01 * m2)),
-        ("plane", lambda plane, node, eps, m1, m2: plane(node, 0.999 * eps, m1, m2)),
+        ("plane", lambda plane, nodes, i, eps, m1, m2: plane(nodes, i, eps, -m1, m2)),
+        ("plane", lambda plane, nodes, i, eps, m1, m2: plane(nodes, i, eps, m1, 1.01 * m2)),
+        ("plane", lambda plane, nodes, i, eps, m1, m2: plane(nodes, i, 0.999 * eps, m1, m2)),
+        # Pairs: one that certifies the mean of two radii that are not certified; one that takes the farther end of every chord.
+        ("between", lambda between, r, x, s, y: max(between(r, x, s, y), (r * abs(y) + s * abs(x)) / (abs(x) + abs(y)))),
+        ("between", lambda between, r, x, s, y: max(r, s) if max(x, y) > 0.0 else 0.0),
+        ("alone", lambda alone, r, x, z: max(alone(r, x, z), r)),
     ],
-    ids=["no quantile", "slow chord", "long reach", "sign of m1", "larger m2", "larger q"],
+    ids=["no quantile", "slow chord", "long reach", "sign of m1", "larger m2", "larger q", "no sign", "far end", "own radius"],
 )
 def test_a_broken_kernel_is_noticed(
     pool: Pool, small: Table, monkeypatch: pytest.MonkeyPatch, part: str, broken: Callable[..., float]
 ) -> None:
     some = replace_pool(pool, pool.inside & (np.arange(len(pool.q)) % 15 == 0))
+    kernels = plain_kernels(monkeypatch)
     right = getattr(kernels, part)
-    assert len(some.overstated(interpreted(small, some))) == 0
+    assert len(some.overstated(interpreted(kernels, small, some))) == 0
     monkeypatch.setattr(kernels, part, lambda *arguments: broken(right, *arguments))
-    assert len(some.overstated(interpreted(small, some))) >= 20
+    assert len(some.overstated(interpreted(kernels, small, some))) >= 20
 
 
 def test_a_query_moved_to_the_edge_of_the_grid_would_be_noticed(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_scalars_of_every_kind_give_a_float(table: Table) -> None:
     assert type(table.radius(np.float32(0.75), np.float32(0.0), 0)) is float
 
 
-def testarrays_broadcast_and_equal_the_scalar_path(table: Table) -> None:
+def test_arrays_broadcast_and_equal_the_scalar_path(table: Table) -> None:
     rng = np.random.default_rng(61)
     q, m1, m2 = rng.uniform(0.4, 0.999, (5, 1, 7)), rng.uniform(-0.3, 0.3, (3, 1)), rng.uniform(-0.1, 0.3, 7)
     out = table.radius(q, m1, m2)
@@ -142,19 +142,19 @@ def test_shapes_that_disagree_are_a_value_error(table: Table) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0, 5)])
-def test_emptyarrays_give_emptyarrays(table: Table, shape: tuple[int, ...]) -> None:
+def test_empty_arrays_give_empty_arrays(table: Table, shape: tuple[int, ...]) -> None:
     out = table.radius(np.empty(shape), 0.0, 0.0)
     assert isinstance(out, np.ndarray)
     assert out.shape == shape
 
 
-def test_lists_integers_and_float32arrays_are_numbers_too(table: Table) -> None:
+def test_lists_integers_and_float32_arrays_are_numbers_too(table: Table) -> None:
     assert table.radius([Q, Q], [0, 0], 0)[0] == table.radius(Q, 0.0, 0.0)
     single = np.array([0.75, 0.9], dtype=np.float32)
     assert np.array_equal(table.radius(single, 0.0, 0.0), table.radius(single.astype(np.float64), 0.0, 0.0))
 
 
-def test_strided_reversed_transposed_big_endian_and_read_onlyarrays(table: Table) -> None:
+def test_strided_reversed_transposed_big_endian_and_read_only_arrays(table: Table) -> None:
     rng = np.random.default_rng(62)
     plain = rng.uniform(0.5, 0.999, 24), rng.uniform(-0.2, 0.2, 24), rng.uniform(0.0, 0.2, 24)
     expected = table.radius(*plain)
