@@ -59,28 +59,37 @@ class Table:
             threads: how many threads share the work; the kernel releases the GIL.
 
         Returns:
-            A float for scalars, else a float64 array of the broadcast shape.
+            A float for scalars, else a float64 array of the broadcast shape. Contiguous float64 arrays of one shape are read where
+            they are: nothing else of their size is allocated.
 
         Raises:
-            ValueError: some q >= 1 or q < 0.
+            ValueError: some q >= 1 or q < 0; fewer than one thread.
         """
+        if threads < 1:
+            raise ValueError(f"threads = {threads}: expected 1 or more")
         if isinstance(q, float) and isinstance(m1, float) and isinstance(m2, float):
             _check_probability(q)
             return self.sigma * lookup(q, m1, m2, *self._arrays) * self._down
         q, m1, m2 = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (q, m1, m2)))
-        if q.size and (bad := (q < 0.0) | (q >= 1.0)).any():
-            _check_probability(float(q[bad][0]))
+        if q.size:
+            # fmin and fmax pass over NaN.
+            _check_probability(float(np.fmin.reduce(q, axis=None)))
+            _check_probability(float(np.fmax.reduce(q, axis=None)))
         out = np.empty(q.size)
-        columns = (q.ravel(), m1.ravel(), m2.ravel())
+        columns = (q.ravel(), m1.ravel(), m2.ravel(), out)
         if threads > 1:
-            parts = zip(*(np.array_split(column, threads) for column in (*columns, out)), strict=True)
+            parts = zip(*(np.array_split(column, threads) for column in columns), strict=True)
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(lambda part: lookup_many(*part[:3], *self._arrays, part[3]), parts))
+                list(pool.map(self._fill, *zip(*parts, strict=True)))
         else:
-            lookup_many(*columns, *self._arrays, out)
-        out *= self.sigma
-        out *= self._down
+            self._fill(*columns)
         return float(out[0]) if q.ndim == 0 else out.reshape(q.shape)
+
+    def _fill(self, q: Array, m1: Array, m2: Array, out: Array) -> None:
+        lookup_many(q, m1, m2, *self._arrays, out)
+        if self.sigma != 1.0:
+            out *= self.sigma
+            out *= self._down
 
     @property
     def _down(self) -> float:

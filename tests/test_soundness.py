@@ -1,7 +1,11 @@
 """The order of soundness, first line: no look-up is above the exact radius; and a wrong table or a wrong interpolation is seen."""
 
 import math
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joblib import Parallel, delayed
 from scipy.interpolate import RegularGridInterpolator
+from scipy.special import ndtri
 
 from runtime.format import TableData
 from runtime.jit import jit
@@ -197,3 +202,38 @@ def test_moving_the_query_to_the_grid_instead_of_the_nodes_is_caught(shipped: Ta
     clamped = np.asarray(shipped.radius(*place(z, np.array([0.5]), theta)[:, :3].T))[0]
     assert clamped > truth * 1.01
     assert loss(shipped, place(z, rho, theta), np.array([truth]))[0] >= -EXACT
+
+
+def test_without_a_compiler_it_is_the_same_look_up(shipped: Table, tmp_path: Path) -> None:
+    """NUMBA_DISABLE_JIT=1 runs the kernels as plain Python: the same radii, and none above the exact one."""
+    rng = np.random.default_rng(9)
+    queries = random_queries(rng, 3000)
+    truth = exact(queries)
+    np.save(tmp_path / "queries.npy", queries[:, :3].T)
+    code = (
+        "import sys, numpy as np, runtime; q = np.load(sys.argv[1] + '/queries.npy'); "
+        "np.save(sys.argv[1] + '/radii.npy', runtime.load(sys.argv[2]).radius(*q))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(shipped.path)]
+    subprocess.run(command, check=True, env=os.environ | {"NUMBA_DISABLE_JIT": "1"})
+    radii = np.load(tmp_path / "radii.npy")
+    assert not (radii > truth * (1.0 + EXACT)).any()
+    assert np.allclose(radii, np.asarray(shipped.radius(*queries[:, :3].T)), rtol=1e-13, atol=0.0)
+
+
+@pytest.mark.parametrize("coordinate", [0, 1, 2])
+def test_a_larger_bound_gives_a_larger_radius_up_to_the_loss(shipped: Table, coordinate: int) -> None:
+    """q, m1 and m2 raised one at a time, inside the region where the loss is bounded; the exact radius is nondecreasing in each."""
+    rng = np.random.default_rng(10 + coordinate)
+    n = 100_000
+    low = place(rng.uniform(0.05, 4.5, n), rng.uniform(0.0, 0.9, n), rng.uniform(0.0, 90.0, n))
+    high = low.copy()
+    high[:, coordinate] += rng.uniform(0.0, 0.02, n) * (low[:, 3] < 4.0) * (1.0 - low[:, 0])
+    # Still attainable: short of the rim, which a larger q lowers.
+    room = np.hypot(high[:, 1], high[:, 2]) < 0.95 * np.exp(-0.5 * ndtri(high[:, 0]) ** 2) / math.sqrt(2.0 * math.pi)
+    before, after = (np.asarray(shipped.radius(*x[room, :3].T)) for x in (low, high))
+    assert room.mean() > 0.9
+    assert (after >= before * (1.0 - 1e-2)).all()
+    assert (after >= before * (1.0 - 1e-3)).mean() > 0.99
+    # It does see the difference.
+    assert (after > before).mean() > 0.7

@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import math
+import os
 import shutil
 import threading
 import warnings
@@ -13,6 +14,7 @@ import naive
 import numpy as np
 import numpy.typing as npt
 import pytest
+from joblib import Parallel, delayed
 
 from runtime import Table, UnprovenTable, load
 from runtime.format import TableData, TableError, read_table, write_table
@@ -204,6 +206,32 @@ def test_threads_get_the_same_answers(table: Table) -> None:
         thread.join()
     assert len(results) == 18
     assert all(np.array_equal(result, expected) for result in results)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 64])
+def test_a_pool_of_threads_gets_the_same_answers(table: Table, threads: int) -> None:
+    rng = np.random.default_rng(64)
+    for size in (0, 1, 50, 10_001):
+        points = rng.uniform(0.5, 0.9999, size), rng.uniform(-0.4, 0.4, size), rng.uniform(-0.05, 0.4, size)
+        assert np.array_equal(table.radius(*points, threads=threads), table.radius(*points))
+    with pytest.raises(ValueError, match="threads = 0: expected 1 or more"):
+        table.radius(*points, threads=0)
+
+
+def test_processes_share_one_loaded_table(table: Table) -> None:
+    """Forked children use the parent's table, and pickled copies answer alike."""
+    rng = np.random.default_rng(65)
+    points = rng.uniform(0.5, 0.9999, 5000), rng.uniform(-0.4, 0.4, 5000), rng.uniform(-0.05, 0.4, 5000)
+    expected = np.asarray(table.radius(*points))
+    results = Parallel(n_jobs=2)(delayed(table.radius)(*points, threads=2) for _ in range(4))
+    assert all(np.array_equal(result, expected) for result in results)
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        same = np.array_equal(table.radius(*points, threads=2), expected)
+        os.write(writer, b"same" if same else b"other")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 5) == b"same"
 
 
 # sigma
