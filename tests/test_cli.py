@@ -70,7 +70,7 @@ def test_radius_prints_the_exact_radius_and_refuses_what_is_outside() -> None:
 def test_info_prints_the_table_and_where_the_packages_are() -> None:
     result = run("info", ROOT / "tables" / "default.h5")
     assert result.returncode == 0
-    for text in ("digest", "data_version", "192 knots", str(ROOT)):
+    for text in ("digest", "data_version", "240 knots", str(ROOT)):
         assert text in result.stdout
 
 
