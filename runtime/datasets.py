@@ -74,7 +74,8 @@ def _python_batch(path: Path) -> tuple[Images, Labels]:
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected the dictionary of a CIFAR-10 batch")
     named = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     data, labels = named.get("data"), named.get("labels")
-    if not isinstance(data, Recorded) or not isinstance(labels, list) or not all(type(label) is int for label in labels):
+    numbers = isinstance(labels, list) and all(type(label) is int and abs(label) < 2**31 for label in labels)
+    if not isinstance(data, Recorded) or not isinstance(labels, list) or not numbers:
         raise ValueError(f"{path}: has {', '.join(map(str, named))}; expected an array `data` and a list of numbers `labels`")
     try:
         images = data.uint8()
