@@ -20,7 +20,8 @@ def _write(path: Path, text: str) -> Path:
 
 
 def test_radii_are_cohens_rounded_down_and_undecided_rows_abstain(tmp_path: Path) -> None:
-    text = "n\tidx\ttime\tlabel\tpredict\tcount\n1000\t7\t0:01\t3\t3\t990\n1000\t9\t0:01\t3\t4\t700\n100\t11\tx\t1\t1\t55\n100\t12\tx\t1\t-1\t100\n"
+    lines = ("n idx time label predict count", "1000 7 0:01 3 3 990", "1000 9 0:01 3 4 700", "100 11 x 1 1 55", "100 12 x 1 -1 100")
+    text = "".join(f"{line}\n" for line in lines).replace(" ", "\t")
     out = tmp_path / "r.tsv"
     assert certify_counts(_write(tmp_path / "c.tsv", text), out, sigma=0.5, alpha=0.01, d=16) == 4
     assert out.read_text().splitlines()[0].split("\t")[:6] == ["idx", "label", "predict", "radius", "correct", "time"]
