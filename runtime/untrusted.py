@@ -22,6 +22,8 @@ import numpy.typing as npt
 # Node targets of an exported program: operators in a namespace, arithmetic on sizes. Not torch.os.system.
 ARITHMETIC = "getitem|neg|pos|pow|add|sub|mul|mod|floordiv|truediv|lt|le|gt|ge|eq|ne|and_|or_|not_"
 TARGET = re.compile(rf"torch\.ops\.\w+\.\w+(\.\w+)?|torch\.sym_\w+|_operator\.({ARITHMETIC})|math\.\w+")
+# A condition on the sizes of inputs, such as L['x'].size()[0] > 3: no other names.
+GUARD = re.compile(r"(L\['\w+'\]|\[\d+\]|\.(size|stride|storage_offset)\(\)|and|or|not|[-+*/%<>=!()\s\d])*")
 SIZES = (ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp)
 LEAVES = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)
 
@@ -52,7 +54,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith("Unsupported")), lines[0] if lines else type(error).__name__)
+    line = next((line for line in lines if line.startswith("Unsupported")), lines[0] if lines else type(error).__name__)
+    return line.split(". ")[0][:200]
 
 
 def load_exported(path: str, trust: bool) -> Any:
@@ -113,7 +116,7 @@ def _admitted(key: str, value: Any) -> bool:
         case "expr_str":
             return _is_size(str(value))
         case "guards_code":
-            return bool(value == [])
+            return isinstance(value, list) and all(GUARD.fullmatch(str(guard)) for guard in value)
     return True
 
 

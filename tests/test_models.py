@@ -291,7 +291,7 @@ def _rewrite(path: Path, changes: dict[str, Callable[[bytes], bytes]]) -> None:
             new.writestr(name, change(content))
 
 
-@pytest.mark.parametrize("what", ["inputs", "weights", "operator", "size"])
+@pytest.mark.parametrize("what", ["inputs", "weights", "operator", "size", "guard", "guard of names"])
 def test_code_in_an_exported_program_runs_only_with_trust(what: str, net: Net, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     _save_exported(net, path)
@@ -309,13 +309,30 @@ def test_code_in_an_exported_program_runs_only_with_trust(what: str, net: Net, t
             code = f"__import__('os').system('touch {tmp_path}/run') or Integer(1)".encode()
             size = re.compile(rb'(?<="expr_str": ")[^"]*')
             _rewrite(path, {"models/model.json": lambda c: size.sub(code, c)})
+        case "guard" | "guard of names":
+            code = f"__import__('os').system('touch {tmp_path}/run') == 0" if what == "guard" else "L['x'].requires_grad_()"
+            _rewrite(path, {"models/model.json": lambda c: c.replace(b'"guards_code": []', f'"guards_code": ["{code}"]'.encode())})
     with pytest.raises(ValueError, match=r"model\.pt2: [^\n]+$"):
         load_model(str(path))
     assert not (tmp_path / "run").exists()
-    if what != "operator":
+    if what in ("inputs", "weights", "size"):
         with contextlib.suppress(ValueError):
             load_model(str(path), trust=True)
         assert (tmp_path / "run").exists()
+
+
+class OnlyMany(torch.nn.Module):
+    """Looks at the batch size: torch.export keeps the condition as Python."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[0] > 3 else x
+
+
+def test_a_condition_on_sizes_in_an_exported_program_needs_no_trust(tmp_path: Path) -> None:
+    path = tmp_path / "many.pt2"
+    torch.export.save(torch.export.export(OnlyMany(), (torch.zeros(5, 2),), dynamic_shapes=({0: torch.export.Dim.AUTO},)), path)
+    assert b".size()[0] > 3" in zipfile.ZipFile(path).read("many/models/model.json")
+    assert torch.equal(load_model(str(path))(torch.ones(7, 2)), torch.full((7, 2), 2.0))
 
 
 def test_an_exported_convolution_with_two_free_sizes_needs_no_trust(tmp_path: Path) -> None:
