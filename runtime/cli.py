@@ -126,8 +126,10 @@ def radius(
 @app.command()
 def sample(
     out: Out,
-    model: Annotated[str, typer.Option(help=".pt2 or TorchScript file, or module:function.")],
-    data: Annotated[str, typer.Option(help=".npz with inputs x and labels y.")],
+    model: Annotated[str, typer.Option(help="TorchScript or .pt2 file, checkpoint {arch, state_dict}, or module:function.")],
+    data: Annotated[
+        str, typer.Option(help=".npz or .pt with x and y, folder with CIFAR-10's batches, or folder [split/]class/image.")
+    ],
     sigma: Annotated[float, typer.Option(help="Noise level in the model's input units.")],
     num_classes: Annotated[int, typer.Option(help="Number of classes.")],
     n0: Annotated[int, typer.Option(help="Samples to choose the class.")] = 100,
@@ -137,36 +139,68 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     skip: Annotated[int, typer.Option(help="Take every skip-th input.")] = 1,
     limit: Annotated[int | None, typer.Option("--max", help="Take at most this many inputs.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, test or val, of a folder.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Unpickle objects in the model's file: they can run any code.")] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Skip the look at 50 inputs for wrong units and normalisation.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
 ) -> None:
     """Draw the votes and moments of a data set and write a statistics file, to certify from as often as you like.
 
-    Example: certlut sample --model net.pt2 --data test.npz --sigma 0.5 --num-classes 10 --out stats.h5
+    Examples: certlut sample --model net.pt2 --data test.npz --sigma 0.5 --num-classes 10 --out stats.h5
+
+    certlut sample --model checkpoint.pth.tar --data cifar-10-batches-bin --skip 20 --sigma 0.25 --num-classes 10 --out stats.h5
     """
     from .certify import Certifier
     from .data import load_data
+    from .evaluate import check_n
     from .models import load_model
     from .run import sample_dataset
 
-    certifier = Certifier(load_model(model, device), sigma, num_classes, seed=seed)
-    settings = {"model": model, "data": data, "skip": skip, "max": limit}
-    sample_dataset(certifier, load_data(data, skip, limit), out, n0, n, alpha, batch_size, settings)
+    certifier = Certifier(load_model(model, device, trust), sigma, num_classes, seed=seed)
+    settings = {"model": model, "data": data, "split": split, "skip": skip, "max": limit}
+    inputs = load_data(data, skip, limit, split)
+    check_n(n, alpha, certifier.threats)
+    if not no_check:
+        from .preflight import preflight
+
+        for warning in preflight(certifier.model, inputs, sigma, num_classes, batch_size).warnings:
+            print(f"certlut: warning: {warning}", file=sys.stderr)
+    sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, settings)
     print(f"{out}: wrote statistics")
 
 
 @app.command()
 def certify(
-    statistics: Annotated[Path, typer.Argument(help="Statistics file from `certlut sample`.")],
     out: Out,
+    statistics: Annotated[Path | None, typer.Argument(help="Statistics file from `certlut sample`.")] = None,
     alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
     estimator: Annotated[str, typer.Option(help="Gradient estimator: paper.")] = "paper",
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print how alpha is spent.")] = False,
+    from_counts: Annotated[
+        Path | None,
+        typer.Option(help="Instead of statistics: another tool's TSV with idx, label, predict, count, n; Cohen's radii only."),
+    ] = None,
+    sigma: Annotated[float | None, typer.Option(help="With --from-counts: noise level, in input units.")] = None,
+    d: Annotated[int | None, typer.Option("--d", help="With --from-counts: numbers in an input, for linf radii.")] = None,
 ) -> None:
     """Turn statistics into certified radii (TSV).
 
-    Example: certlut certify stats.h5 --out results.tsv --alpha 0.001
+    Examples: certlut certify stats.h5 --out results.tsv --alpha 0.001
+
+    certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 --out results.tsv
     """
+    if from_counts is not None:
+        from .counts import certify_counts
+
+        if statistics is not None or sigma is None:
+            raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
+        print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d)} inputs")
+        return
+    if statistics is None or sigma is not None or d is not None:
+        raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
     from .run import certify_statistics
 
     budget, rows = certify_statistics(statistics, out, alpha, estimator, table)

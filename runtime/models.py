@@ -1,37 +1,96 @@
-"""Models that people have on disk: a TorchScript or torch.export file, or `module:function` that returns a Module."""
+"""Models that people have: TorchScript and torch.export files, the field's checkpoints, `module:function` that returns a Module."""
 
 import importlib
 import os
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
+from .architectures import from_checkpoint
+from .untrusted import load_exported, load_tensors
 
-def load_model(spec: str, device: str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
-    """Open `spec`: a .pt2 file (torch.export), another existing file (TorchScript), or module:function.
 
-    A function is imported with the current folder on the path, called without arguments and must return a torch Module.
+def load_model(spec: str, device: str = "cpu", trust: bool = False) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Open `spec`: a TorchScript or torch.export file, a checkpoint {"arch": ..., "state_dict": ...}, or module:function.
+
+    A file is known by its content. A function is imported with the current folder on the path, called without arguments and must
+    return a torch Module. A checkpoint becomes a network for pixels in [0, 1], with the normalisation inside.
+
+    Args:
+        spec: a path, or module:function.
+        device: where the model is put.
+        trust: read pickled objects too (a whole pickled Module, a checkpoint with other objects in it): that can run any code.
 
     Raises:
         FileNotFoundError: no such file or module.
-        ValueError: a file that is neither, a name that is not in the module, a function that returns something else.
+        ValueError: a file that is none of these, or holds pickled objects without `trust`; a checkpoint that does not fit its
+            architecture; a name that is not in the module, a function that returns something else.
     """
-    model: torch.nn.Module
-    if os.path.exists(spec):
-        try:
-            if spec.endswith(".pt2"):
-                model = torch.export.load(spec).module()
-            else:
-                model = torch.jit.load(spec, map_location=device).eval()
-        except (RuntimeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            line = str(error).strip().splitlines()[0]
-            raise ValueError(f"{spec}: not a torch.export (.pt2) or TorchScript file ({line})") from None
+    model = _from_file(spec, trust) if os.path.exists(spec) else _from_function(spec)
+    try:
         return model.to(device)
+    except (AssertionError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise ValueError(f"{spec}: cannot be put on device {device!r} ({line})") from None
+
+
+def _from_file(path: str, trust: bool) -> torch.nn.Module:
+    kind = _kind(path)
+    try:
+        if kind == "torch.export":
+            model: torch.nn.Module = load_exported(path, trust).module()
+            return model
+        if kind == "TorchScript":
+            return _torchscript(path)
+        content = load_tensors(path, trust)
+    except ValueError as error:
+        # What needs trust is said as it is; else what could have been here.
+        if "--trust" in str(error):
+            raise
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: not a torch.export (.pt2), TorchScript or checkpoint file: {reason}") from None
+    if isinstance(content, torch.nn.Module):
+        return content.eval()
+    if not isinstance(content, Mapping) or not {"arch", "state_dict"} <= content.keys():
+        held = f"keys {', '.join(map(str, list(content)[:4]))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise ValueError(
+            f"{path}: not a torch.export (.pt2), TorchScript or checkpoint file: holds {held}, expected a dictionary with arch and "
+            f"state_dict (weights alone do not say their network: use module:function)"
+        )
+    try:
+        return from_checkpoint(content["arch"], content["state_dict"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _kind(path: str) -> str:
+    """By the names in the zip file: what torch.save wrote has neither a program nor constants."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "torch.export" if path.endswith(".pt2") else "torch.save"
+    if names & {"archive_format", "serialized_exported_program.json"}:
+        return "torch.export"
+    return "TorchScript" if "constants.pkl" in names else "torch.save"
+
+
+def _torchscript(path: str) -> torch.nn.Module:
+    try:
+        model: torch.nn.Module = torch.jit.load(path, map_location="cpu").eval()
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: {str(error).strip().splitlines()[0]}") from None
+    return model
+
+
+def _from_function(spec: str) -> torch.nn.Module:
     module_name, colon, name = spec.partition(":")
     if not colon:
-        raise FileNotFoundError(f"{spec}: no such model file (expected a .pt2 or TorchScript file, or module:function)")
+        raise FileNotFoundError(
+            f"{spec}: no such model file (expected a .pt2 or TorchScript file, a checkpoint, or module:function)"
+        )
     sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
@@ -44,4 +103,4 @@ def load_model(spec: str, device: str = "cpu") -> Callable[[torch.Tensor], torch
     model = make()
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"{spec}: returned {type(model).__name__}, expected a torch.nn.Module")
-    return model.to(device).eval()
+    return model.eval()

@@ -1,14 +1,19 @@
+import contextlib
+import io
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from runtime import Certifier, Table
+from runtime.architectures import cifar_resnet
 from runtime.models import load_model
 
 # torch deprecates TorchScript: it warns on saving, and on loading.
@@ -150,11 +155,10 @@ def test_a_file_that_is_not_there_is_said_with_what_was_expected(tmp_path: Path)
 
 @torchscript
 @pytest.mark.parametrize("name", ["model.pt2", "model.pt"])
-@pytest.mark.parametrize("what", ["empty", "text", "truncated", "state dict", "the other kind", "zip", "folder"])
+@pytest.mark.parametrize("what", ["empty", "text", "truncated", "state dict", "tensor", "zip", "folder"])
 def test_a_file_that_is_neither_kind_is_refused_by_name(what: str, name: str, net: Net, tmp_path: Path) -> None:
     path, elsewhere = tmp_path / name, tmp_path / "saved"
     elsewhere.mkdir()
-    other = next(other for other in SAVERS if other != name)
     match what:
         case "empty":
             path.write_bytes(b"")
@@ -165,12 +169,178 @@ def test_a_file_that_is_neither_kind_is_refused_by_name(what: str, name: str, ne
             path.write_bytes(whole[: len(whole) // 2])
         case "state dict":
             torch.save(net.state_dict(), path)
-        case "the other kind":
-            os.replace(SAVERS[other](net, elsewhere / other), path)
+        case "tensor":
+            torch.save(torch.zeros(3), path)
         case "zip":
             with zipfile.ZipFile(path, "w") as file:
                 file.writestr("x.npy", b"123")
         case "folder":
             path.mkdir()
-    with pytest.raises(ValueError, match=rf"{name}: not a torch\.export \(\.pt2\) or TorchScript file \(.+\)$"):
+    with pytest.raises(ValueError, match=rf"{name}: not a torch\.export \(\.pt2\), TorchScript or checkpoint file: [^\n]+$"):
         load_model(str(path))
+
+
+@torchscript
+def test_a_file_is_known_by_its_content_not_its_name(net: Net, tmp_path: Path) -> None:
+    x = torch.ones(3, 6)
+    for name, other in zip(SAVERS, reversed(SAVERS), strict=True):
+        os.replace(SAVERS[name](net, tmp_path / name), tmp_path / f"other-{other}")
+        model = load_model(str(tmp_path / f"other-{other}"))
+        with torch.no_grad():
+            assert torch.allclose(model(x), net(x), atol=1e-6)
+
+
+def test_a_device_that_is_not_there_is_said_in_one_line(net: Net, tmp_path: Path) -> None:
+    path = _save_exported(net, tmp_path / "model.pt2")
+    for device in ("nowhere", "cuda:99"):
+        with pytest.raises(ValueError, match=rf"model\.pt2: cannot be put on device '{device}' \([^\n]+\)$"):
+            load_model(path, device)
+
+
+# Checkpoints
+
+
+def _save_checkpoint(path: Path, **changes: Any) -> str:
+    """As the field's training script writes it."""
+    weights = {f"1.{key}": weight for key, weight in cifar_resnet(8).state_dict().items()}
+    content = {
+        "epoch": 90,
+        "arch": "cifar_resnet8",
+        "state_dict": weights,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+    }
+    torch.save(content | changes, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])
+def test_a_checkpoint_gives_the_network_in_eval_mode(new: bool, tmp_path: Path) -> None:
+    content = torch.load(_save_checkpoint(tmp_path / "new.tar"), weights_only=True)
+    torch.save(content, tmp_path / "checkpoint.pth.tar", _use_new_zipfile_serialization=new)
+    model = load_model(str(tmp_path / "checkpoint.pth.tar"))
+    assert isinstance(model, torch.nn.Module)
+    assert not model.training
+    assert torch.equal(model.state_dict()["1.fc.weight"], content["state_dict"]["1.fc.weight"])
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arch": "vgg16"}, r"unknown arch 'vgg16', expected one of cifar_resnet20, .*resnet50"),
+        ({"arch": None}, "unknown arch None"),
+        ({"arch": "cifar_resnet9"}, r"cifar_resnet9: expected a depth 6n \+ 2"),
+        ({"arch": "resnet50"}, r"state_dict does not fit resnet50: \d+ missing \(.*\), of 320 weights"),
+        ({"state_dict": {}}, r"state_dict does not fit cifar_resnet8: \d+ missing \(conv1\.weight, bn1\.weight, \.\.\.\)"),
+        ({"state_dict": [1]}, "state_dict is not a dictionary of tensors"),
+    ],
+    ids=["unknown", "none", "depth", "another", "empty", "list"],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = _save_checkpoint(tmp_path / "c.pth", **changes)
+    with pytest.raises(ValueError, match=rf"c\.pth: {message}[^\n]*$"):
+        load_model(path)
+
+
+def test_a_dictionary_without_an_architecture_says_what_it_holds(tmp_path: Path) -> None:
+    torch.save({"net": {}, "acc": 0.9}, tmp_path / "c.pth")
+    with pytest.raises(ValueError, match=r"holds keys net, acc, expected a dictionary with arch and state_dict"):
+        load_model(str(tmp_path / "c.pth"))
+
+
+# Files that would run code
+
+
+class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])
+def test_pickled_objects_in_a_checkpoint_run_only_with_trust(new: bool, tmp_path: Path) -> None:
+    content = torch.load(_save_checkpoint(tmp_path / "c.pth"), weights_only=True) | {"args": Bomb(tmp_path / "run")}
+    torch.save(content, tmp_path / "bomb.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match=r"bomb\.pth: holds a pickled posix\.system, .* pass --trust \(trust=True\)[^\n]*$"):
+        load_model(str(tmp_path / "bomb.pth"))
+    assert not (tmp_path / "run").exists()
+    load_model(str(tmp_path / "bomb.pth"), trust=True)
+    assert (tmp_path / "run").exists()
+
+
+def test_a_pickled_module_is_read_with_trust_only(net: Net, tmp_path: Path) -> None:
+    path = str(tmp_path / "whole.pt")
+    torch.save(net, path)
+    with pytest.raises(ValueError, match=r"whole\.pt: holds a pickled \S+Net, .*--trust"):
+        load_model(path)
+    model = load_model(path, trust=True)
+    assert torch.equal(model(torch.ones(2, 6)), net(torch.ones(2, 6)))
+
+
+def _rewrite(path: Path, changes: dict[str, Callable[[bytes], bytes]]) -> None:
+    """Change members of a zip file, by the end of their names."""
+    with zipfile.ZipFile(path) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w") as new:
+        for name, content in members.items():
+            change = next((change for end, change in changes.items() if name.endswith(end)), bytes)
+            new.writestr(name, change(content))
+
+
+@pytest.mark.parametrize("what", ["inputs", "weights", "operator", "size", "guard", "guard of names"])
+def test_code_in_an_exported_program_runs_only_with_trust(what: str, net: Net, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    _save_exported(net, path)
+    bomb = io.BytesIO()
+    torch.save(Bomb(tmp_path / "run"), bomb)
+    match what:
+        case "inputs":
+            _rewrite(path, {"sample_inputs/model.pt": lambda _: bomb.getvalue()})
+        case "weights":
+            pickled = (b'"use_pickle": false', b'"use_pickle": true')
+            _rewrite(path, {"weights_config.json": lambda c: c.replace(*pickled), "weight_0": lambda _: bomb.getvalue()})
+        case "operator":
+            _rewrite(path, {"models/model.json": lambda c: c.replace(b"torch.ops.aten.linear.default", b"torch.os.system")})
+        case "size":
+            code = f"__import__('os').system('touch {tmp_path}/run') or Integer(1)".encode()
+            size = re.compile(rb'(?<="expr_str": ")[^"]*')
+            _rewrite(path, {"models/model.json": lambda c: size.sub(code, c)})
+        case "guard" | "guard of names":
+            code = f"__import__('os').system('touch {tmp_path}/run') == 0" if what == "guard" else "L['x'].requires_grad_()"
+            _rewrite(path, {"models/model.json": lambda c: c.replace(b'"guards_code": []', f'"guards_code": ["{code}"]'.encode())})
+    with pytest.raises(ValueError, match=r"model\.pt2: [^\n]+$"):
+        load_model(str(path))
+    assert not (tmp_path / "run").exists()
+    if what in ("inputs", "weights", "size"):
+        with contextlib.suppress(ValueError):
+            load_model(str(path), trust=True)
+        assert (tmp_path / "run").exists()
+
+
+class OnlyMany(torch.nn.Module):
+    """Looks at the batch size: torch.export keeps the condition as Python."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[0] > 3 else x
+
+
+def test_a_condition_on_sizes_in_an_exported_program_needs_no_trust(tmp_path: Path) -> None:
+    path = tmp_path / "many.pt2"
+    torch.export.save(torch.export.export(OnlyMany(), (torch.zeros(5, 2),), dynamic_shapes=({0: torch.export.Dim.AUTO},)), path)
+    assert b".size()[0] > 3" in zipfile.ZipFile(path).read("many/models/model.json")
+    assert torch.equal(load_model(str(path))(torch.ones(7, 2)), torch.full((7, 2), 2.0))
+
+
+def test_an_exported_convolution_with_two_free_sizes_needs_no_trust(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)
+    )
+    free = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=4)},)
+    torch.export.save(torch.export.export(net.eval(), (torch.zeros(4, 3, 8, 8),), dynamic_shapes=free), tmp_path / "conv.pt2")
+    x = torch.ones(3, 3, 12, 8)
+    with torch.no_grad():
+        assert torch.allclose(load_model(str(tmp_path / "conv.pt2"))(x), net(x), atol=1e-6)
