@@ -86,7 +86,8 @@ class Journal:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise OSError(error.errno, f"{os.strerror(error.errno or 0)}, what was written before is kept", str(self.path)) from None
+            text = f"{os.strerror(error.errno or 0)}; what was written before is kept"
+            raise OSError(error.errno, text, str(self.path)) from None
 
     def append(self, record: bytes) -> None:
         """Add one record, not empty, and push it to the disk. It is not kept in `records`: memory does not grow with the job."""

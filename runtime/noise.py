@@ -152,9 +152,7 @@ def batches(
                     u, noisy = all_u[:height_left], all_noisy[:height_left]
 
 
-def _buffers(
-    rows: int, d: int, device: torch.device, dtype: torch.dtype, size: BatchSize
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _buffers(rows: int, d: int, device: torch.device, dtype: torch.dtype, size: BatchSize) -> tuple[torch.Tensor, torch.Tensor]:
     """Room for the noise and the noisy inputs of `rows` rows, or of as many as memory allows."""
     while True:
         try:

@@ -53,6 +53,20 @@ def fingerprint(model: Model) -> str:
     return hashlib.sha256(state.encode()).hexdigest()[:32]
 
 
+def data_digest(data: Sequence[tuple[Any, int]]) -> str:
+    """Identifies a data set: all inputs and labels up to half a GiB of numbers, else 64 evenly spread ones; empty for none."""
+    if not len(data):
+        return ""
+    first = torch.as_tensor(data[0][0])
+    many = len(data) * first.numel() * first.element_size() > 2**29
+    places = sorted({i * (len(data) - 1) // 63 for i in range(64)}) if many else range(len(data))
+    hashed = hashlib.sha256()
+    for place in places:
+        x, label = data[place]
+        hashed.update(f"{digest(x)} {int(label)}\n".encode())
+    return hashed.hexdigest()[:32]
+
+
 def add_moments(total: torch.Tensor, u: torch.Tensor, votes: torch.Tensor) -> None:
     """Add to the rows of `total`, shape (2, d): sum u f, sum u. u has shape (B, d), votes (B,); all is float64 but the votes."""
     total += torch.stack((votes.to(u.dtype), torch.ones_like(votes, dtype=u.dtype))) @ u
@@ -101,7 +115,8 @@ class Sampler:
             for segment, rows in pieces:
                 # Not bincount: it would wait for the device.
                 counts[segment.slot].index_add_(0, predicted[rows], torch.ones_like(predicted[rows]))
-        return counts.cpu().numpy()
+        votes: npt.NDArray[np.int64] = counts.cpu().numpy()
+        return votes
 
     def group_moments(
         self, inputs: Sequence[Input], labels: Sequence[int], n: int, batch_size: int, allowed: int | None = None
@@ -171,9 +186,7 @@ class Sampler:
             raise ValueError(f"the model returned NaN scores at input {index}")
 
     @torch.inference_mode()
-    def _score(
-        self, rows: torch.Tensor, dtype: torch.dtype, shape: torch.Size, predicted: torch.Tensor, nan: torch.Tensor
-    ) -> bool:
+    def _score(self, rows: torch.Tensor, dtype: torch.dtype, shape: torch.Size, predicted: torch.Tensor, nan: torch.Tensor) -> bool:
         """Write the class of every row, and whether a score is NaN; False, nothing written, where memory does not suffice."""
         precision = _AUTOCAST.get(self.options.autocast or "")
         try:

@@ -7,8 +7,9 @@ import torch
 from naive_statistics import half_space
 
 from runtime import Certifier, Subspace, Table
+from runtime.pack import join
 from runtime.results import Sampled, read_statistics, read_tsv, write_statistics
-from runtime.run import certify_statistics, join, sample_dataset
+from runtime.run import certify_statistics, sample_dataset
 from runtime.statistics import Moments, Part, lower_probability, summarise
 from runtime.threats import L1, L2, Direction, Threat
 
@@ -64,7 +65,9 @@ def test_sampling_then_certifying_gives_what_certifying_at_once_gives(
         assert np.allclose(values, second[name], rtol=0, atol=tolerance), name
     assert first["predict"][2] == -1
     assert np.count_nonzero(first["radius_l1"]) >= 4
-    assert sampled.settings == {"model": "first", "n0": N0, "n": N, "seed": SEED, "num_classes": 2}
+    assert sampled.settings["information"] == {"model": "first", "alpha": ALPHA, "batch_size": 300}
+    wanted = {"n0": N0, "n": N, "seed": SEED, "sigma": SIGMA, "num_classes": 2, "inputs": 6, "early_stop": None, "autocast": None}
+    assert {name: sampled.settings[name] for name in wanted} == wanted
 
 
 def test_one_sampling_serves_every_alpha(tmp_path: Path, shipped: Table, loaded: list[Path | None]) -> None:
