@@ -6,6 +6,7 @@ is part of the classifier. Noise on float32's own grid would let a model read x 
 
 import hashlib
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,6 +67,13 @@ class Batch(NamedTuple):
     u: torch.Tensor
     noisy: torch.Tensor
     pieces: list[Piece]
+    centers: torch.Tensor
+    sigma: float
+
+    def perturb(self) -> None:
+        """Form the noisy inputs (again: a model may have changed them in place)."""
+        for segment, where in self.pieces:
+            _perturb(self.noisy[where], self.centers[segment.slot], self.u[where], self.sigma)
 
 
 class BatchSize:
@@ -79,6 +87,7 @@ class BatchSize:
         if self.rows == 1:
             return False
         self.rows //= 2
+        warnings.warn(f"out of memory: batches of {self.rows} from here on", RuntimeWarning, stacklevel=2)
         if device.type == "cuda":
             torch.cuda.empty_cache()
         return True
@@ -117,9 +126,9 @@ def batches(
 
     def ready() -> Batch:
         _fill(blocks, seed)
-        for segment, where in pieces:
-            _perturb(noisy[where], centers[segment.slot], u[where], sigma)
-        return Batch(u[:filled], noisy[:filled], list(pieces))
+        batch = Batch(u, noisy, list(pieces), centers, sigma)
+        batch.perturb()
+        return batch
 
     for segment in segments:
         for block in range(segment.start // rows, -(-segment.stop // rows)):

@@ -86,13 +86,6 @@ class Sampler:
     def __init__(self, model: Model, sigma: float, num_classes: int, seed: int, options: Options | None = None) -> None:
         self.model, self.sigma, self.num_classes, self.seed = model, sigma, num_classes, seed
         self.options = options or Options()
-        self.device: torch.device | None = None
-        self.dtype: torch.dtype | None = None
-        if isinstance(model, torch.nn.Module):
-            tensors = itertools.chain(model.parameters(), model.buffers())
-            parameter = next((p for p in tensors if p.is_floating_point()), None)
-            if parameter is not None:
-                self.device, self.dtype = parameter.device, parameter.dtype
         self._run = model
         if backend := self.options.compile:
             self._run = cast(Model, torch.compile(model, backend="inductor" if backend is True else backend))
@@ -101,7 +94,8 @@ class Sampler:
 
     def votes(self, x: torch.Tensor, n: int, index: int, batch_size: int) -> npt.NDArray[np.int64]:
         """Votes per class among n samples of the selection stage, shape (num_classes,)."""
-        return self.group_votes([(index, x)], n, batch_size)[0]
+        votes: npt.NDArray[np.int64] = self.group_votes([(index, x)], n, batch_size)[0]
+        return votes
 
     def moments(self, x: torch.Tensor, label: int, n: int, index: int, batch_size: int) -> Moments:
         """Sums over two halves of n fresh samples, f being the vote for `label`."""
@@ -109,7 +103,7 @@ class Sampler:
 
     def group_votes(self, inputs: Sequence[Input], n: int, batch_size: int) -> npt.NDArray[np.int64]:
         """Votes per class of several (index, input) of one shape, shape (len(inputs), num_classes)."""
-        counts = torch.zeros((len(inputs), self.num_classes), dtype=torch.int64, device=self._device(inputs))
+        counts = torch.zeros((len(inputs), self.num_classes), dtype=torch.int64, device=self._place(inputs)[0])
         segments = [Segment(slot, index, SELECTION, 0, n) for slot, (index, _) in enumerate(inputs)]
         for _, predicted, pieces in self._predictions(inputs, segments, batch_size):
             for segment, rows in pieces:
@@ -127,7 +121,7 @@ class Sampler:
         depends on its votes alone, so what is drawn does not depend on the batch size.
         """
         d = inputs[0][1].numel()
-        count = torch.zeros((len(inputs), 2), dtype=torch.int64, device=self._device(inputs))
+        count = torch.zeros((len(inputs), 2), dtype=torch.int64, device=self._place(inputs)[0])
         sums = torch.zeros((len(inputs), 2, 2, d), dtype=torch.float64, device=count.device)
         halves = np.array([n // 2, n - n // 2], dtype=np.int64)
         drawn = np.zeros((len(inputs), 2), dtype=np.int64)
@@ -149,24 +143,31 @@ class Sampler:
         votes_for, total = count.cpu().numpy(), sums.cpu().numpy()
         return [Moments(drawn[i], votes_for[i], total[i, :, 0], total[i, :, 1]) for i in range(len(inputs))]
 
-    def _device(self, inputs: Sequence[Input]) -> torch.device:
-        return self.device or inputs[0][1].device
+    def _place(self, inputs: Sequence[Input]) -> tuple[torch.device, torch.dtype]:
+        """Device and type of the model, or of the inputs where it is no Module or has no parameters."""
+        x = inputs[0][1]
+        if isinstance(self.model, torch.nn.Module):
+            tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+            parameter = next((p for p in tensors if p.is_floating_point()), None)
+            if parameter is not None:
+                return parameter.device, parameter.dtype
+        return x.device, x.dtype if x.is_floating_point() else torch.float32
 
     def _predictions(
         self, inputs: Sequence[Input], segments: Sequence[Segment], batch_size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Piece]]]:
         """Batches of (u, predicted class, pieces); u is float64 of shape (B, d). Out of memory: half the batch, from there on."""
-        x, device = inputs[0][1], self._device(inputs)
+        x, (device, dtype) = inputs[0][1], self._place(inputs)
         if isinstance(self.model, torch.nn.Module):
             # A torch.export program has no modes and refuses to change them.
             with contextlib.suppress(NotImplementedError):
                 self.model.eval()
-        dtype = self.dtype or (x.dtype if x.is_floating_point() else torch.float32)
         rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
         centers = torch.stack([x.to(device, torch.float64).reshape(-1) for _, x in inputs])
         missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)
         size = BatchSize(min(batch_size, self._limit or batch_size))
-        for u, noisy, pieces in batches(self.seed, centers, self.sigma, segments, size, rounded):
+        for batch in batches(self.seed, centers, self.sigma, segments, size, rounded):
+            u, noisy, pieces = batch.u, batch.noisy, batch.pieces
             predicted = torch.empty(len(u), dtype=torch.int64, device=device)
             nan = torch.empty(len(u), dtype=torch.bool, device=device)
             start = 0
@@ -174,7 +175,9 @@ class Sampler:
                 rows = slice(start, start + size.rows)
                 if self._score(noisy[rows], dtype, x.shape, predicted[rows], nan[rows]):
                     start += size.rows
-                elif not size.halve(device):
+                elif size.halve(device):
+                    batch.perturb()
+                else:
                     raise ValueError(f"out of memory with a single input of shape {tuple(x.shape)} a batch")
             if size.rows < batch_size:
                 self._limit = size.rows
