@@ -154,9 +154,9 @@ def sample(
 
     Example: certlut sample --model net.pt2 --data test.npz --sigma 0.5 --num-classes 10 --out stats.h5
 
-    On 4 GPUs: torchrun --nproc-per-node 4 -m runtime.cli sample --device cuda ... --out stats.h5
+    On 4 GPUs (mind the lone --): torchrun --standalone --nproc-per-node 4 --no-python -- certlut sample --device cuda ... --out s.h5
 
-    then: certlut merge stats.?-of-4.h5 --out stats.h5
+    then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from .certify import Certifier
     from .data import load_data
