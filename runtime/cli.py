@@ -154,7 +154,7 @@ def sample(
 
     Example: certlut sample --model net.pt2 --data test.npz --sigma 0.5 --num-classes 10 --out stats.h5
 
-    On 4 GPUs (mind the lone --): torchrun --standalone --nproc-per-node 4 --no-python -- certlut sample --device cuda ... --out s.h5
+    On 4 GPUs, mind the lone --: torchrun --standalone --nproc-per-node 4 --no-python -- certlut sample --device cuda ... --out s.h5
 
     then: certlut merge s.?-of-4.h5 --out s.h5
     """

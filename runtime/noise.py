@@ -7,7 +7,7 @@ is part of the classifier. Noise on float32's own grid would let a model read x 
 import hashlib
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -71,9 +71,17 @@ class Batch(NamedTuple):
     sigma: float
 
     def perturb(self) -> None:
-        """Form the noisy inputs (again: a model may have changed them in place)."""
+        """Form the noisy inputs again: a model may have changed them in place."""
         for segment, where in self.pieces:
             _perturb(self.noisy[where], self.centers[segment.slot], self.u[where], self.sigma)
+
+
+class _Task(NamedTuple):
+    """Rows of a batch to be made noisy, after they are filled with a block of noise or, for None, as they are."""
+
+    rows: slice
+    segment: Segment
+    block: int | None
 
 
 class BatchSize:
@@ -120,15 +128,14 @@ def batches(
     spare: torch.Tensor | None = None
     all_u, all_noisy = _buffers(min(left, size.rows), d, device, dtype, size)
     u, noisy = all_u, all_noisy
-    blocks: list[tuple[torch.Tensor, Segment, int]] = []
+    tasks: list[_Task] = []
     pieces: list[Piece] = []
     filled = 0
 
-    def ready() -> Batch:
-        _fill(blocks, seed)
-        batch = Batch(u, noisy, list(pieces), centers, sigma)
-        batch.perturb()
-        return batch
+    def prepare(task: _Task) -> None:
+        if task.block is not None:
+            fill_block(u[task.rows], seed, task.segment.index, task.segment.stage, task.block)
+        _perturb(noisy[task.rows], centers[task.segment.slot], u[task.rows], sigma)
 
     for segment in segments:
         for block in range(segment.start // rows, -(-segment.stop // rows)):
@@ -138,9 +145,9 @@ def batches(
             while taken < height:
                 room = len(u) - filled
                 take = min(height - taken, room)
-                if take == height == whole:
-                    blocks.append((u[filled : filled + take], segment, block))
-                else:
+                own = take == height == whole
+                tasks.append(_Task(slice(filled, filled + take), segment, block if own else None))
+                if not own:
                     if taken == 0:
                         spare = spare if spare is not None else torch.empty((rows, d), dtype=torch.float64, device=device)
                         fill_block(spare[:whole], seed, segment.index, segment.stage, block)
@@ -152,11 +159,10 @@ def batches(
                     pieces.append(Piece(segment, slice(filled, filled + take)))
                 filled, taken = filled + take, taken + take
                 if filled == len(u):
-                    yield ready()
+                    _each(prepare, tasks, device, rows * d)
+                    yield Batch(u, noisy, pieces, centers, sigma)
                     left -= filled
-                    blocks.clear()
-                    pieces.clear()
-                    filled = 0
+                    tasks, pieces, filled = [], [], 0
                     height_left = min(left, size.rows)
                     u, noisy = all_u[:height_left], all_noisy[:height_left]
 
@@ -173,28 +179,28 @@ def _buffers(rows: int, d: int, device: torch.device, dtype: torch.dtype, size: 
         rows = min(rows, size.rows)
 
 
-def _fill(blocks: Sequence[tuple[torch.Tensor, Segment, int]], seed: int) -> None:
-    """Fill whole blocks; on the CPU by as many threads as torch uses (NumPy lets go of the interpreter's lock)."""
+def _each(prepare: Callable[[_Task], None], tasks: Sequence[_Task], device: torch.device, numbers: int) -> None:
+    """Do the tasks; on the CPU with as many threads as torch uses, where a block is worth it.
 
-    def fill(item: tuple[torch.Tensor, Segment, int]) -> None:
-        out, segment, block = item
-        fill_block(out, seed, segment.index, segment.stage, block)
-
-    threads = min(len(blocks), torch.get_num_threads())
-    if threads < 2 or blocks[0][0].device.type != "cpu" or blocks[0][0].numel() < BLOCK_SIZE // 4:
-        for item in blocks:
-            fill(item)
+    NumPy lets go of the interpreter's lock, and its threads do not wait for one another after every step as torch's do.
+    """
+    threads = min(len(tasks), torch.get_num_threads())
+    if device.type != "cpu" or threads < 2 or numbers < BLOCK_SIZE // 4:
+        for task in tasks:
+            prepare(task)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(fill, blocks):
+        for _ in pool.map(prepare, tasks):
             pass
 
 
 def _perturb(out: torch.Tensor, center: torch.Tensor, u: torch.Tensor, sigma: float) -> None:
-    """out = center + sigma u in float64, rounded once. On the CPU in steps that stay in the cache."""
-    if out.device.type != "cpu":
+    """out = center + sigma u in float64, rounded once."""
+    if out.device.type != "cpu" or out.dtype == torch.bfloat16:
         torch.add(center, u, alpha=sigma, out=out)
         return
     step = block_rows(u.shape[1])
     for start in range(0, len(u), step):
-        out[start : start + step] = torch.add(center, u[start : start + step], alpha=sigma)
+        scaled = u[start : start + step].numpy() * sigma
+        np.add(scaled, center.numpy(), out=scaled)
+        out[start : start + step].numpy()[...] = scaled
