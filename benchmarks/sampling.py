@@ -1,6 +1,6 @@
 """The sampler beside the bare loop of noise + model + argmax: time, and peak memory for n = 10^4 and 10^6.
 
-Run: python benchmarks/sampling.py [--samples N] [--rounds R] [--threads T] [--no-memory]
+Run: python benchmarks/sampling.py [--samples N] [--rounds R] [--threads T] [--no-memory] [--no-time]
 """
 
 import argparse
@@ -76,40 +76,22 @@ def compare(table: Table, name: str, model: torch.nn.Module, x: torch.Tensor, n:
 
 
 def peak_memory(n: int, device: str) -> float:
-    """MiB at most held by a process of its own that draws n samples of the small network, without what it held before."""
+    """MiB at most held by a process of its own that draws n samples of the small network."""
     code = f"import sampling; sampling.hold({n}, {device!r})"
     command = [sys.executable, "-c", code]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=sys.path[0]).stdout)
 
 
 def hold(n: int, device: str) -> None:
-    """Print the growth of the peak memory by n samples, after a first few."""
-    model, x = small().to(device), torch.rand(3, 32, 32, device=device)
-    ours(model, x, 10, 10)
-    if device == "cpu":
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        ours(model, x, n, 1000)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-    else:
-        ours(model, x, n, 1000)
-        print(torch.cuda.max_memory_allocated() / 2**20)
+    """Draw n samples and print the peak memory: of the process, or of what torch holds on the GPU."""
+    ours(small().eval().to(device), torch.rand(3, 32, 32, device=device), n, 1000)
+    cpu = device == "cpu"
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if cpu else torch.cuda.max_memory_allocated() / 2**20)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--no-memory", action="store_true")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    console = Console(width=160)
+def times(console: Console, n: int, rounds: int) -> None:
     table = Table("network", "loop", "samples/s", "against the field's loop", "against the same noise")
-    threads = torch.get_num_threads()
-    image = torch.rand(3, 32, 32)
-    n, rounds = arguments.samples, arguments.rounds
+    threads, image = torch.get_num_threads(), torch.rand(3, 32, 32)
     compare(table, f"ResNet-18, 3x32x32, CPU, {threads} threads", resnet((2, 2, 2, 2), False, False, 10), image, n, 64, rounds)
     compare(table, f"small, 3x32x32, CPU, {threads} threads", small().eval(), image, 40 * n, 1000, rounds)
     if torch.cuda.is_available():
@@ -119,12 +101,27 @@ def main() -> None:
         net = resnet((3, 4, 6, 3), True, True, 10).to(device)
         compare(table, f"ResNet-50, 3x224x224, {name}", net, torch.rand(3, 224, 224, device=device), 20 * n, 256, rounds)
     console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--no-time", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    console = Console(width=160)
+    # Memory first: a process may inherit the peak of the one that starts it.
     if not arguments.no_memory:
         for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
             held = {n: peak_memory(n, device) for n in (10**4, 10**6)}
-            console.print(
-                f"{device}: peak memory, batches of 1000: " + ", ".join(f"n = {n:.0e}: {mib:.0f} MiB" for n, mib in held.items())
-            )
+            text = ", ".join(f"{mib:.0f} MiB for n = {n:.0e}" for n, mib in held.items())
+            console.print(f"{device}: peak memory of the small network, 3x32x32 in batches of 1000: {text}")
+    if not arguments.no_time:
+        times(console, arguments.samples, arguments.rounds)
 
 
 if __name__ == "__main__":
