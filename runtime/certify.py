@@ -1,27 +1,28 @@
 """The whole chain for one input or a data set: votes, moments, bounds, radii."""
 
-import json
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from .early_stop import tolerance
 from .evaluate import check_n, evaluate
-from .journal import Journal
-from .progress import progress_bar
+from .jobs import Record, check_folder, run_groups
+from .options import Options
 from .results import row, write_tsv
+from .shards import group_size, groups
 from .statistics import ESTIMATORS, Statistics, summarise
 from .table import Table, load
 from .threats import Ball, Quantity, Threat, check_shape, projection_key, projections, resolve
 
 if TYPE_CHECKING:
-    from .sample import Model
+    from .sample import Model, Sampler
 
 ABSTAIN = -1
 
@@ -43,6 +44,17 @@ class Certificate:
     n: int
 
 
+class Drawn(NamedTuple):
+    """What sampling leaves of one input."""
+
+    counts: npt.NDArray[np.int64]
+    """Votes per class among the selection samples."""
+    label: int
+    """The class chosen from them."""
+    statistics: Statistics
+    """Of the fresh samples that certify it."""
+
+
 class Certifier:
     """Certifies inputs of a smoothed classifier against several threats from one set of samples.
 
@@ -54,6 +66,10 @@ class Certifier:
         threats: "l1", "l2", "linf", Subspace(...), Direction(...); "l2" is always added.
         estimator: "paper".
         seed: with a seed the noise depends on (seed, index) alone; without one it is fresh on every call.
+        autocast: "bf16" or "fp16" runs the model under torch.autocast; this is another classifier than the plain model.
+        channels_last: images in channels-last memory order.
+        compile: True, or a backend's name: torch.compile.
+        early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
 
     Raises:
         ValueError: an argument out of range, or a table bound to another sigma.
@@ -68,6 +84,11 @@ class Certifier:
         threats: Sequence[str | Threat] = ("l1", "l2", "linf"),
         estimator: str = "paper",
         seed: int | None = None,
+        *,
+        autocast: str | None = None,
+        channels_last: bool = False,
+        compile: bool | str = False,
+        early_stop: bool = False,
     ) -> None:
         if not (np.isfinite(sigma) and sigma > 0):
             raise ValueError(f"sigma = {sigma}: expected a positive number")
@@ -78,25 +99,42 @@ class Certifier:
         if seed is not None and not 0 <= seed < 2**63:
             raise ValueError(f"seed = {seed}: expected 0 <= seed < 2**63")
         self.model, self.sigma, self.num_classes, self.seed = model, float(sigma), num_classes, seed
+        self.options = Options(autocast, channels_last, compile, early_stop)
         self.threats, self.estimator = resolve(threats), estimator
         self.table = table or load()
         self.table.check_sigma(self.sigma)
 
-    def sample(
-        self, x: Any, n0: int, n: int, alpha: float, batch_size: int, index: int = 0
-    ) -> tuple[npt.NDArray[np.int64], int, Statistics]:
-        """(selection votes per class, the class chosen from them, statistics of n fresh samples) of one input."""
-        from .sample import Sampler, check_input
+    @cached_property
+    def _sampler(self) -> "Sampler":
+        from .sample import Sampler
+
+        return Sampler(self.model, self.sigma, self.num_classes, self.seed or 0, self.options)
+
+    def sample(self, x: Any, n0: int, n: int, alpha: float, batch_size: int, index: int = 0) -> Drawn:
+        """Selection votes and certification statistics of one input."""
+        return next(self.sample_group([(index, x)], n0, n, alpha, batch_size))
+
+    def sample_group(self, inputs: Sequence[tuple[int, Any]], n0: int, n: int, alpha: float, batch_size: int) -> Iterator[Drawn]:
+        """`sample` of several (index, x); inputs of one shape share batches."""
+        from .sample import check_input
 
         check_n(n, alpha, self.threats)
-        x = check_input(x, n0=n0, batch_size=batch_size)
-        check_shape(self.threats, tuple(x.shape))
-        seed = secrets.randbits(63) if self.seed is None else self.seed
-        sampler = Sampler(self.model, self.sigma, self.num_classes, seed)
-        counts = sampler.votes(x, n0, index, batch_size)
-        label = int(counts.argmax())
-        moments = sampler.moments(x, label, n, index, batch_size)
-        return counts, label, summarise([moments], self.threats, self.sigma)
+        checked = []
+        for index, x in inputs:
+            tensor = check_input(x, n0=n0, batch_size=batch_size)
+            check_shape(self.threats, tuple(tensor.shape))
+            checked.append((index, tensor))
+        sampler = self._sampler
+        sampler.seed = secrets.randbits(63) if self.seed is None else self.seed
+        allowed = tolerance(n, alpha) if self.options.early_stop else None
+        alike = len({(x.shape, x.dtype, x.device) for _, x in checked}) == 1
+        for group in [checked] if alike else [[item] for item in checked]:
+            counts = sampler.group_votes(group, n0, batch_size)
+            labels = [int(votes.argmax()) for votes in counts]
+            for votes, label, moments in zip(
+                counts, labels, sampler.group_moments(group, labels, n, batch_size, allowed), strict=True
+            ):
+                yield Drawn(votes, label, summarise([moments], self.threats, self.sigma))
 
     def certify(
         self, x: Any, n0: int = 100, n: int = 100_000, alpha: float = 0.001, batch_size: int = 1000, index: int = 0
@@ -115,7 +153,10 @@ class Certifier:
             ValueError: an input with NaN, a shape that disagrees with a threat's, an n that cannot reach alpha (said before
                 sampling), a model that returns NaN or another number of classes.
         """
-        counts, label, statistics = self.sample(x, n0, n, alpha, batch_size, index)
+        return self._certificate(self.sample(x, n0, n, alpha, batch_size, index), alpha)
+
+    def _certificate(self, drawn: Drawn, alpha: float) -> Certificate:
+        counts, label, statistics = drawn
         result = evaluate(statistics, self.threats, alpha, self.estimator, self.table)
         sure = bool(result.q_lower[0] > 0.5)
         bounds: dict[Quantity | str, float] = {"q_lower": float(result.q_lower[0])}
@@ -126,7 +167,7 @@ class Certifier:
             {str(name): bound for name, bound in bounds.items()},
             counts,
             int(statistics.count.sum()),
-            n,
+            int(statistics.n.sum()),
         )
 
     def certify_dataset(
@@ -147,42 +188,60 @@ class Certifier:
         Raises:
             ValueError: as `certify`; or a journal that was started with other settings, with the difference named.
         """
-        from .sample import check_input, digest, fingerprint
+        out = check_folder(out)
+        settings = self.settings(data, n0, n, alpha, batch_size) | {
+            "norms": {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)},
+            "estimator": self.estimator,
+            "table": self.table.digest,
+            "alpha": alpha,
+        }
+        rows: list[dict[str, str]] = []
+
+        def work(group: range) -> Iterator[Record]:
+            for index, label, drawn, seconds in self.draw(data, group, n0, n, alpha, batch_size):
+                start = time.perf_counter()
+                c = self._certificate(drawn, alpha)
+                seconds += time.perf_counter() - start
+                yield {**row(index, label, c.prediction, seconds, c.count, c.n, c.bounds["q_lower"], c.radius)}
+
+        def write(records: Iterator[Record]) -> None:
+            rows.extend(records)
+            write_tsv(out, rows)
+
+        pieces = groups(len(data), group_size(n, batch_size))
+        verb = f"certifying sigma={self.sigma:g}"
+        run_groups(out, settings, pieces, work, write, verb, lambda record: record["correct"] == "1", progress)
+        return rows
+
+    def draw(
+        self, data: Sequence[tuple[Any, int]], group: range, n0: int, n: int, alpha: float, batch_size: int
+    ) -> Iterator[tuple[int, int, Drawn, float]]:
+        """(index, label, drawn, seconds) of each input of a group."""
+        start = time.perf_counter()
+        items = [data[index] for index in group]
+        inputs = [(index, x) for index, (x, _) in zip(group, items, strict=True)]
+        all_drawn = list(self.sample_group(inputs, n0, n, alpha, batch_size))
+        seconds = (time.perf_counter() - start) / len(group)
+        for index, (_, label), drawn in zip(group, items, all_drawn, strict=True):
+            yield index, int(label), drawn, seconds
+
+    def settings(self, data: Sequence[tuple[Any, int]], n0: int, n: int, alpha: float, batch_size: int) -> dict[str, Any]:
+        """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
+        from .sample import check_input, data_digest, fingerprint
 
         check_n(n, alpha, self.threats)
         if len(data):
             check_input(data[0][0], n0=n0, batch_size=batch_size)
-        out = Path(out)
-        if not out.parent.is_dir():
-            raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
-        settings = {
+        return {
             "inputs": len(data),
+            "data digest": data_digest(data),
+            "model digest": fingerprint(self.model),
             "sigma": self.sigma,
             "num_classes": self.num_classes,
             "threats": {name: projection_key(by) for name, by in projections(self.threats).items()},
-            "norms": {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)},
-            "model": fingerprint(self.model),
-            "first input": digest(data[0][0]) if len(data) else "",
-            "estimator": self.estimator,
-            "table": self.table.digest,
             "seed": self.seed,
             "n0": n0,
             "n": n,
-            "alpha": alpha,
+            "inputs a batch": group_size(n, batch_size),
+            **self.options.settings(alpha),
         }
-        with Journal(out, settings) as journal:
-            rows: list[dict[str, str]] = [json.loads(record) for record in journal.records]
-            with progress_bar(f"certifying sigma={self.sigma:g}", disable=not progress) as bar:
-                task = bar.add_task("", total=len(data), completed=len(rows))
-                for index in range(len(rows), len(data)):
-                    x, label = data[index]
-                    start = time.perf_counter()
-                    c = self.certify(x, n0, n, alpha, batch_size, index)
-                    seconds = time.perf_counter() - start
-                    q = c.bounds["q_lower"]
-                    rows.append(row(index, int(label), c.prediction, seconds, c.count, c.n, q, c.radius))
-                    journal.append(json.dumps(rows[-1]).encode())
-                    bar.advance(task)
-            write_tsv(out, rows)
-            journal.finish()
-        return rows

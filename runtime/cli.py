@@ -144,31 +144,73 @@ def sample(
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Skip the look at 50 inputs for wrong units and normalisation.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; under torchrun cuda is each process's own GPU.")] = "cpu",
+    shard: Annotated[
+        str | None, typer.Option(help="K/N, K from 0: sample one part of N, to its own file. Under torchrun: RANK/WORLD_SIZE.")
+    ] = None,
+    autocast: Annotated[
+        str | None, typer.Option(help="bf16 or fp16: run the model in lower precision. This changes the base classifier.")
+    ] = None,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Images in channels-last memory order.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
+    early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop inputs that are certain to abstain at alpha.")] = False,
 ) -> None:
     """Draw the votes and moments of a data set and write a statistics file, to certify from as often as you like.
+
+    Stopped at any moment (kill -9 too), the same command goes on behind the last finished input.
 
     Examples: certlut sample --model net.pt2 --data test.npz --sigma 0.5 --num-classes 10 --out stats.h5
 
     certlut sample --model checkpoint.pth.tar --data cifar-10-batches-bin --skip 20 --sigma 0.25 --num-classes 10 --out stats.h5
+
+    On 4 GPUs, mind the lone --: torchrun --standalone --nproc-per-node 4 --no-python -- certlut sample --device cuda ... --out s.h5
+
+    then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from .certify import Certifier
     from .data import load_data
     from .evaluate import check_n
     from .models import load_model
     from .run import sample_dataset
+    from .shards import Shard, local_device
 
-    certifier = Certifier(load_model(model, device, trust), sigma, num_classes, seed=seed)
-    settings = {"model": model, "data": data, "split": split, "skip": skip, "max": limit}
+    part = Shard.from_environment() if shard is None else Shard.parse(shard)
+    device = local_device(device)
+    certifier = Certifier(
+        load_model(model, device, trust),
+        sigma,
+        num_classes,
+        seed=seed,
+        autocast=autocast,
+        channels_last=channels_last,
+        compile=compile,
+        early_stop=early_stop,
+    )
+    information = {"model": model, "data": data, "split": split, "skip": skip, "max": limit}
     inputs = load_data(data, skip, limit, split)
     check_n(n, alpha, certifier.threats)
-    if not no_check:
+    first = part.index == 0
+    if first and not no_check:
         from .preflight import preflight
 
         for warning in preflight(certifier.model, inputs, sigma, num_classes, batch_size).warnings:
             print(f"certlut: warning: {warning}", file=sys.stderr)
-    sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, settings)
-    print(f"{out}: wrote statistics")
+    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first)
+    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
+
+
+@app.command()
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="The files of all shards.")],
+    out: Out,
+) -> None:
+    """Join the statistics files of all shards of one run.
+
+    Example: certlut merge stats.0-of-2.h5 stats.1-of-2.h5 --out stats.h5
+    """
+    from .merge import merge as merge_shards
+
+    print(f"{out}: statistics of {len(merge_shards(shards, out).idx)} inputs")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Append-only journal of a long job, beside the file it leads to: settings first, then records, each with length and checksum.
 
 A stop at any moment (Ctrl-C, kill -9, a full disk) costs at most the record being written: a torn tail is dropped on reopening.
+While it is open, a lock file beside it keeps other processes off the same output.
 """
 
 import json
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 _HEAD = struct.Struct("<II")  # length, crc32
 
 
@@ -18,13 +21,31 @@ class Journal:
     """The journal `<out>.journal`; use as a context manager, and call `finish` once the output is complete."""
 
     def __init__(self, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
-        """Open or start it; `records` holds what earlier runs left. ValueError where that run had other settings."""
+        """Open or start it; `records` holds what earlier runs left.
+
+        Raises:
+            ValueError: that run had other settings, or another process has the journal open.
+            OSError: the folder does not exist, cannot be written in, or is full.
+        """
         self.path = Path(f"{os.fspath(out)}.journal")
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"{self.path.parent}: no such folder to write {Path(out).name} in")
         self.records: list[bytes] = []
         wanted = json.loads(json.dumps(settings))
-        # "r+b" cannot create and "ab" cannot truncate.
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        self._file = os.fdopen(descriptor, "r+b")
+        self._lock = FileLock(f"{os.fspath(out)}.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            if not os.path.exists(self._lock.lock_file):
+                raise PermissionError(f"{self._lock.lock_file}: cannot be created") from None
+            raise ValueError(f"{os.fspath(out)}: another process is writing it (it holds {self._lock.lock_file})") from None
+        try:
+            # "r+b" cannot create and "ab" cannot truncate. Unbuffered: a failed write leaves nothing to be tried again on closing.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except BaseException:
+            self._unlock()
+            raise
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
         try:
             end = self._read()
             if self.records:
@@ -34,7 +55,7 @@ class Journal:
             if end == 0:
                 self._write(json.dumps(wanted).encode())
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _read(self) -> int:
@@ -59,9 +80,14 @@ class Journal:
             raise ValueError(f"{self.path}: started with other settings: {differences}; delete it to start again")
 
     def _write(self, record: bytes) -> None:
-        self._file.write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        data = memoryview(_HEAD.pack(len(record), zlib.crc32(record)) + record)
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            text = f"{os.strerror(error.errno or 0)}; what was written before is kept"
+            raise OSError(error.errno, text, str(self.path)) from None
 
     def append(self, record: bytes) -> None:
         """Add one record, not empty, and push it to the disk. It is not kept in `records`: memory does not grow with the job."""
@@ -69,11 +95,22 @@ class Journal:
 
     def finish(self) -> None:
         """Delete the journal: its output is complete."""
-        self._file.close()
         self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Close it and let other processes in; what was appended stays."""
+        self._file.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock.is_locked:
+            # Before it is released; one who has opened this file meanwhile sees that it has no name any more, and starts over.
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import io
 import json
 import math
 import os
@@ -47,14 +48,24 @@ def _down(x: float, digits: int) -> str:
 
 def write_tsv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str]]) -> None:
     """Write rows in order under a temporary name, then rename."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else list(FIRST), delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace(path, text.getvalue().encode())
+
+
+def replace(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a whole file under a temporary name, then rename: what was there stays until all of it is on the disk."""
+    partial = Path(f"{os.fspath(path)}.partial")
     try:
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]) if rows else list(FIRST), delimiter="\t", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), os.fspath(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -84,28 +95,24 @@ _COLUMNS = ("idx", "label", "predict", "seconds")
 
 
 def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
-    """Write under a temporary name, then rename."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    """Write under a temporary name, then rename. Made in memory first: HDF5 does not survive a full disk."""
     s = sampled.statistics
-    try:
-        with h5py.File(partial, "w") as file:
-            attributes = {"filetype": STATISTICS, "format_version": STATISTICS_VERSION, "sigma": s.sigma, "d": s.d}
-            for name, value in (attributes | {"settings": json.dumps(sampled.settings, sort_keys=True)}).items():
-                file.attrs[name] = value
-            for name in _COLUMNS:
-                file.create_dataset(name, data=getattr(sampled, name), track_times=False)
-            file.create_dataset("count", data=s.count, track_times=False)
-            file.create_dataset("n", data=s.n, track_times=False)
-            for name, part in s.parts.items():
-                group = file.create_group(f"parts/{name}")
-                group.attrs["d"] = part.d
-                group.attrs["key"] = part.key
-                for field in SCALARS:
-                    group.create_dataset(field, data=getattr(part, field), track_times=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    whole = io.BytesIO()
+    with h5py.File(whole, "w") as file:
+        attributes = {"filetype": STATISTICS, "format_version": STATISTICS_VERSION, "sigma": s.sigma, "d": s.d}
+        for name, value in (attributes | {"settings": json.dumps(sampled.settings, sort_keys=True)}).items():
+            file.attrs[name] = value
+        for name in _COLUMNS:
+            file.create_dataset(name, data=getattr(sampled, name), track_times=False)
+        file.create_dataset("count", data=s.count, track_times=False)
+        file.create_dataset("n", data=s.n, track_times=False)
+        for name, part in s.parts.items():
+            group = file.create_group(f"parts/{name}")
+            group.attrs["d"] = part.d
+            group.attrs["key"] = part.key
+            for field in SCALARS:
+                group.create_dataset(field, data=getattr(part, field), track_times=False)
+    replace(path, whole.getvalue())
 
 
 def read_statistics(path: str | os.PathLike[str]) -> Sampled:

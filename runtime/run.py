@@ -1,8 +1,7 @@
 """The two halves of a long job: draw a data set's statistics to a file; turn a statistics file into results."""
 
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,15 @@ import numpy as np
 from .budget import Budget
 from .certify import ABSTAIN, Certifier
 from .evaluate import evaluate
-from .progress import progress_bar
+from .jobs import Record, check_folder, run_groups
+from .pack import join, pack, unpack
 from .results import Sampled, read_statistics, row, write_statistics, write_tsv
-from .statistics import SCALARS, Part, Statistics
+from .shards import Shard, group_size, groups
+from .statistics import Statistics, lower_probability
 from .table import load
+
+# Records joined at a time: a million single ones as objects would fill the memory.
+CHUNK = 1000
 
 
 def sample_dataset(
@@ -25,56 +29,95 @@ def sample_dataset(
     n: int,
     alpha: float,
     batch_size: int,
-    settings: Mapping[str, Any],
+    information: Mapping[str, Any],
+    shard: Shard | None = None,
+    progress: bool = True,
 ) -> Sampled:
-    """Sample every (input, label) and write the statistics file `out`; ValueError as `Certifier.certify`."""
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
-    drawn: list[Statistics] = []
-    columns: list[tuple[int, int, int, float]] = []
-    with progress_bar("sampling") as bar:
-        for index in bar.track(range(len(data)), total=len(data)):
-            x, label = data[index]
-            start = time.perf_counter()
-            _, predict, statistics = certifier.sample(x, n0, n, alpha, batch_size, index)
-            drawn.append(statistics)
-            columns.append((index, label, predict, time.perf_counter() - start))
-    if not drawn:
+    """Sample every (input, label), or a shard of them, and write the statistics file `out`; returns what it holds.
+
+    Each finished input goes to a journal beside the file: stopped at any moment, the same call goes on. A file that is complete and
+    has the same settings is left as it is.
+
+    Args:
+        information: written with the settings, but not compared with those of a stopped run or of another shard.
+        shard: written to a file of its own, `shard.path(out)`.
+
+    Raises:
+        ValueError: as `Certifier.certify`; a journal or a complete file of other settings, with the difference named; another
+            process at work on the file; an empty data set or shard.
+    """
+    shard = shard or Shard()
+    out = shard.path(check_folder(out))
+    settings = certifier.settings(data, n0, n, alpha, batch_size)
+    if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
-    idx, label, predict = np.array([c[:3] for c in columns], dtype=np.int64).T
-    sampled = Sampled(
-        join(drawn),
-        idx,
-        label,
-        predict,
-        np.array([c[3] for c in columns]),
-        dict(settings) | {"n0": n0, "n": n, "seed": certifier.seed, "num_classes": certifier.num_classes},
-    )
-    write_statistics(out, sampled)
-    return sampled
+    pieces = shard.pick(groups(len(data), group_size(n, batch_size)))
+    if not pieces:
+        raise ValueError(f"shard {shard}: nothing is left for it, {len(data)} inputs make fewer batches; use fewer shards")
+    if shard.count > 1:
+        settings["shard"] = str(shard)
+
+    def work(group: range) -> Iterator[Record]:
+        for index, label, drawn, seconds in certifier.draw(data, group, n0, n, alpha, batch_size):
+            yield {
+                "idx": index,
+                "label": label,
+                "predict": drawn.label,
+                "seconds": seconds,
+                "statistics": pack(drawn.statistics),
+            }
+
+    def write(records: Iterator[Record]) -> None:
+        described = dict(settings) | {"information": dict(information) | {"alpha": alpha, "batch_size": batch_size}}
+        write_statistics(out, gather(records, described))
+
+    def certified(record: Record) -> bool:
+        count, drawn = (int(np.sum(record["statistics"][name])) for name in ("count", "n"))
+        return record["predict"] == record["label"] and bool(lower_probability(count, drawn, alpha) > 0.5)
+
+    def finished() -> bool:
+        if out.exists():
+            check_same(out, read_statistics(out).settings, settings)
+        return out.exists()
+
+    run_groups(out, settings, pieces, work, write, "sampling", certified, progress, finished)
+    return read_statistics(out)
 
 
-def join(drawn: Sequence[Statistics]) -> Statistics:
-    """Concatenate the statistics of inputs of one shape, sampled with one sigma for the same parts."""
-    first = drawn[0]
-    parts = {}
-    for name, part in first.parts.items():
-        columns: dict[str, Any] = {field: np.concatenate([getattr(s.parts[name], field) for s in drawn]) for field in SCALARS}
-        parts[name] = Part(d=part.d, key=part.key, **columns)
-    count, n = (np.concatenate([getattr(s, name) for s in drawn]) for name in ("count", "n"))
-    return Statistics(count, n, first.sigma, first.d, parts)
+def check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """ValueError naming what differs between a finished file's settings and those wanted; information is not compared."""
+    names = sorted({*found, *wanted} - {"information"})
+    changed = "; ".join(f"{k} was {found.get(k)!r}, is {wanted.get(k)!r}" for k in names if found.get(k) != wanted.get(k))
+    if changed:
+        raise ValueError(f"{path}: holds the statistics of other settings: {changed}; delete it or write another file")
+
+
+def gather(records: Iterator[Record], settings: Mapping[str, Any]) -> Sampled:
+    """The records of inputs of one shape, joined."""
+    columns: list[tuple[int, int, int]] = []
+    seconds: list[float] = []
+    joined: list[Statistics] = []
+    waiting: list[Statistics] = []
+    for record in records:
+        columns.append((record["idx"], record["label"], record["predict"]))
+        seconds.append(record["seconds"])
+        waiting.append(unpack(record["statistics"]))
+        if len(waiting) == CHUNK:
+            joined.append(join(waiting))
+            waiting.clear()
+    idx, label, predict = np.array(columns, dtype=np.int64).T
+    return Sampled(join(joined + waiting), idx, label, predict, np.array(seconds), dict(settings))
 
 
 def certify_statistics(
     path: str | os.PathLike[str], out: str | os.PathLike[str], alpha: float, estimator: str, table: Path | None
 ) -> tuple[Budget, int]:
     """Radii (l1, l2, linf) of a statistics file, as results TSV; returns (budget, number of rows)."""
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
+    out = check_folder(out)
     sampled = read_statistics(path)
     statistics = sampled.statistics
+    if sampled.settings.get("early_stop") is not None and alpha > 0.5:
+        raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
     result = evaluate(statistics, ("l1", "l2", "linf"), alpha, estimator, load(table))
     rows = []
     for i in range(len(statistics)):

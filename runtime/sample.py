@@ -1,72 +1,30 @@
-"""Noise, votes and moments in torch, on the model's device. Memory is O(batch * d), whatever n is.
+"""Votes and moments of a model under noise, in torch, on the model's device: no host round-trip within a batch.
 
-Noise is float64 and x + sigma u is formed in float64, then rounded once to float32 (or to the model's coarser type): the rounding
-is part of the classifier. Noise on float32's own grid would let a model read x itself from the low bits of x + sigma u.
+Sums are float64 throughout. A product of a batch's votes with its noise in float32 would save nothing worth having: next to
+drawing the noise it takes 5 % of the time on a CPU, and on a GPU it is bound by reading u, which is float64 for another reason
+(runtime/noise.py). A sum of n terms in batches of B rounds by at most (B + n/B) 2^-53 sum |u| per coordinate, for n = 1e6 and
+B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 """
 
 import contextlib
 import hashlib
 import itertools
-import struct
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from .early_stop import hopeless, next_look
+from .noise import FIRST, SECOND, SELECTION, BatchSize, Piece, Segment, batches, block_rows, out_of_memory
+from .options import Options
 from .statistics import Moments
 
 Model = Callable[[torch.Tensor], torch.Tensor]
+Input = tuple[int, torch.Tensor]
 
-# Noise is made in blocks that depend on (seed, index, stage, block) alone: of at most this many rows and about this many numbers.
-BLOCK_ROWS = 1024
-BLOCK_SIZE = 2**18
-SELECTION, FIRST, SECOND = 0, 1, 2
-
-
-def block_rows(d: int) -> int:
-    """Rows of one noise block for inputs of d numbers; part of what a seed means."""
-    return max(1, min(BLOCK_ROWS, BLOCK_SIZE // d))
-
-
-def fill_block(out: torch.Tensor, seed: int, index: int, stage: int, block: int) -> None:
-    """Standard normals for one block (float64), in place.
-
-    On the CPU a counter-based generator (Philox, 128-bit key) whose counter starts at (block, stage, index): blocks cannot overlap.
-    torch's CPU generator keeps 32 bits of a seed and would repeat itself. On a GPU torch's own Philox, keyed by a 64-bit hash.
-    """
-    if out.device.type == "cpu":
-        bits = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64), counter=np.array([0, block, stage, index], np.uint64))
-        np.random.Generator(bits).standard_normal(out=out.numpy())
-    else:
-        key = hashlib.blake2b(struct.pack("<4Q", seed, index, stage, block), digest_size=8).digest()
-        generator = torch.Generator(out.device).manual_seed(int.from_bytes(key, "little") >> 1)
-        out.normal_(generator=generator)
-
-
-def noise(seed: int, index: int, stage: int, n: int, d: int, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """n standard normal rows of length d in batches of at most `batch_size`; a batch is overwritten by the next one."""
-    rows = block_rows(d)
-    batch = torch.empty((min(batch_size, n), d), dtype=torch.float64, device=device)
-    spare = torch.empty((rows, d), dtype=torch.float64, device=device)
-    used, block = rows, 0
-    for start in range(0, n, batch_size):
-        size = min(batch_size, n - start)
-        filled = 0
-        while filled < size:
-            if used == rows:
-                used = 0
-                target = batch[filled : filled + rows] if size - filled >= rows else spare
-                fill_block(target, seed, index, stage, block)
-                block += 1
-                if target is not spare:
-                    filled, used = filled + rows, rows
-                    continue
-            take = min(rows - used, size - filled)
-            batch[filled : filled + take] = spare[used : used + take]
-            filled, used = filled + take, used + take
-        yield batch[:size]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_input(x: Any, **counts: int) -> torch.Tensor:
@@ -95,72 +53,176 @@ def fingerprint(model: Model) -> str:
     return hashlib.sha256(state.encode()).hexdigest()[:32]
 
 
+def data_digest(data: Sequence[tuple[Any, int]]) -> str:
+    """Identifies a data set: all inputs and labels up to half a GiB of numbers, else 64 evenly spread ones; empty for none."""
+    if not len(data):
+        return ""
+    first = torch.as_tensor(data[0][0])
+    many = len(data) * first.numel() * first.element_size() > 2**29
+    places = sorted({i * (len(data) - 1) // 63 for i in range(64)}) if many else range(len(data))
+    hashed = hashlib.sha256()
+    for place in places:
+        x, label = data[place]
+        hashed.update(f"{digest(x)} {int(label)}\n".encode())
+    return hashed.hexdigest()[:32]
+
+
+def add_moments(total: torch.Tensor, u: torch.Tensor, votes: torch.Tensor) -> None:
+    """Add to the rows of `total`, shape (2, d): sum u f, sum u. u has shape (B, d), votes (B,); all is float64 but the votes."""
+    total += torch.stack((votes.to(u.dtype), torch.ones_like(votes, dtype=u.dtype))) @ u
+
+
 class Sampler:
-    """Draws noisy votes of `model` around one input at a time.
+    """Draws noisy votes of `model` around inputs.
 
     Args:
         model: maps a batch (B, *shape) to scores (B, num_classes); put in eval mode where it is a Module.
         sigma: noise level in the model's input units.
         num_classes: number of columns the scores must have.
         seed: the same seed gives the same noise for the same index.
+        options: precision and memory format to run the model in, and whether to stop early.
     """
 
-    def __init__(self, model: Model, sigma: float, num_classes: int, seed: int) -> None:
+    def __init__(self, model: Model, sigma: float, num_classes: int, seed: int, options: Options | None = None) -> None:
         self.model, self.sigma, self.num_classes, self.seed = model, sigma, num_classes, seed
-        self.device: torch.device | None = None
-        self.dtype: torch.dtype | None = None
-        if isinstance(model, torch.nn.Module):
-            # A torch.export program has no modes and refuses to change them.
-            with contextlib.suppress(NotImplementedError):
-                model.eval()
-            tensors = itertools.chain(model.parameters(), model.buffers())
-            parameter = next((p for p in tensors if p.is_floating_point()), None)
-            if parameter is not None:
-                self.device, self.dtype = parameter.device, parameter.dtype
+        self.options = options or Options()
+        self._run = model
+        if backend := self.options.compile:
+            self._run = cast(Model, torch.compile(model, backend="inductor" if backend is True else backend))
+        # What memory once refused is not tried again.
+        self._limit: int | None = None
 
     def votes(self, x: torch.Tensor, n: int, index: int, batch_size: int) -> npt.NDArray[np.int64]:
         """Votes per class among n samples of the selection stage, shape (num_classes,)."""
-        counts = torch.zeros(self.num_classes, dtype=torch.int64, device=self._device(x))
-        for _, predicted in self._predictions(x, n, index, SELECTION, batch_size):
-            counts += torch.bincount(predicted, minlength=self.num_classes)
-        return counts.cpu().numpy()
+        votes: npt.NDArray[np.int64] = self.group_votes([(index, x)], n, batch_size)[0]
+        return votes
 
     def moments(self, x: torch.Tensor, label: int, n: int, index: int, batch_size: int) -> Moments:
         """Sums over two halves of n fresh samples, f being the vote for `label`."""
-        d = x.numel()
-        halves = np.array([n // 2, n - n // 2], dtype=np.int64)
-        count = torch.zeros(2, dtype=torch.int64, device=self._device(x))
-        sums = torch.zeros((2, 2, d), dtype=torch.float64, device=count.device)
-        for half, stage in enumerate((FIRST, SECOND)):
-            for u, predicted in self._predictions(x, int(halves[half]), index, stage, batch_size):
-                votes = predicted == label
-                count[half] += votes.sum()
-                # Rows: sum u f, sum u.
-                sums[half] += torch.stack((votes.to(u.dtype), torch.ones_like(votes, dtype=u.dtype))) @ u
-        total = sums.cpu().numpy()
-        return Moments(halves, count.cpu().numpy(), total[:, 0], total[:, 1])
+        return self.group_moments([(index, x)], [label], n, batch_size)[0]
 
-    def _device(self, x: torch.Tensor) -> torch.device:
-        return self.device or x.device
+    def group_votes(self, inputs: Sequence[Input], n: int, batch_size: int) -> npt.NDArray[np.int64]:
+        """Votes per class of several (index, input) of one shape, shape (len(inputs), num_classes)."""
+        counts = torch.zeros((len(inputs), self.num_classes), dtype=torch.int64, device=self._place(inputs)[0])
+        segments = [Segment(slot, index, SELECTION, 0, n) for slot, (index, _) in enumerate(inputs)]
+        for _, predicted, pieces in self._predictions(inputs, segments, batch_size):
+            for segment, rows in pieces:
+                # Not bincount: it would wait for the device.
+                counts[segment.slot].index_add_(0, predicted[rows], torch.ones_like(predicted[rows]))
+        votes: npt.NDArray[np.int64] = counts.cpu().numpy()
+        return votes
+
+    def group_moments(
+        self, inputs: Sequence[Input], labels: Sequence[int], n: int, batch_size: int, allowed: int | None = None
+    ) -> list[Moments]:
+        """`moments` of several (index, input) of one shape, f being the vote for the label of each.
+
+        With `allowed` votes against (`early_stop.tolerance`) an input is stopped where its abstention is certain: when to look
+        depends on its votes alone, so what is drawn does not depend on the batch size.
+        """
+        d = inputs[0][1].numel()
+        count = torch.zeros((len(inputs), 2), dtype=torch.int64, device=self._place(inputs)[0])
+        sums = torch.zeros((len(inputs), 2, 2, d), dtype=torch.float64, device=count.device)
+        halves = np.array([n // 2, n - n // 2], dtype=np.int64)
+        drawn = np.zeros((len(inputs), 2), dtype=np.int64)
+        goals = {slot: n if allowed is None else next_look(n, allowed, 0, 0) for slot in range(len(inputs))}
+        while goals:
+            segments = []
+            for slot, goal in goals.items():
+                for half, stage in enumerate((FIRST, SECOND)):
+                    stop = _share(goal, int(halves[half]), n, block_rows(d))
+                    if stop > drawn[slot, half]:
+                        segments.append(Segment(slot, inputs[slot][0], stage, int(drawn[slot, half]), stop))
+                        drawn[slot, half] = stop
+            for u, predicted, pieces in self._predictions(inputs, segments, batch_size):
+                for segment, rows in pieces:
+                    votes, half = predicted[rows] == labels[segment.slot], segment.stage - FIRST
+                    count[segment.slot, half] += votes.sum()
+                    add_moments(sums[segment.slot, half], u[rows], votes)
+            goals = {} if allowed is None else _goals(goals, n, allowed, count.sum(dim=1).tolist(), drawn.sum(axis=1).tolist())
+        votes_for, total = count.cpu().numpy(), sums.cpu().numpy()
+        return [Moments(drawn[i], votes_for[i], total[i, :, 0], total[i, :, 1]) for i in range(len(inputs))]
+
+    def _place(self, inputs: Sequence[Input]) -> tuple[torch.device, torch.dtype]:
+        """Device and type of the model, or of the inputs where it is no Module or has no parameters."""
+        x = inputs[0][1]
+        if isinstance(self.model, torch.nn.Module):
+            tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+            parameter = next((p for p in tensors if p.is_floating_point()), None)
+            if parameter is not None:
+                return parameter.device, parameter.dtype
+        return x.device, x.dtype if x.is_floating_point() else torch.float32
+
+    def _predictions(
+        self, inputs: Sequence[Input], segments: Sequence[Segment], batch_size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Piece]]]:
+        """Batches of (u, predicted class, pieces); u is float64 of shape (B, d). Out of memory: half the batch, from there on."""
+        x, (device, dtype) = inputs[0][1], self._place(inputs)
+        if isinstance(self.model, torch.nn.Module):
+            # A torch.export program has no modes and refuses to change them.
+            with contextlib.suppress(NotImplementedError):
+                self.model.eval()
+        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
+        centers = torch.stack([x.to(device, torch.float64).reshape(-1) for _, x in inputs])
+        missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)
+        size = BatchSize(min(batch_size, self._limit or batch_size))
+        for batch in batches(self.seed, centers, self.sigma, segments, size, rounded):
+            u, noisy, pieces = batch.u, batch.noisy, batch.pieces
+            predicted = torch.empty(len(u), dtype=torch.int64, device=device)
+            nan = torch.empty(len(u), dtype=torch.bool, device=device)
+            start = 0
+            while start < len(u):
+                rows = slice(start, start + size.rows)
+                if self._score(noisy[rows], dtype, x.shape, predicted[rows], nan[rows]):
+                    start += size.rows
+                elif size.halve(device):
+                    batch.perturb()
+                else:
+                    raise ValueError(f"out of memory with a single input of shape {tuple(x.shape)} a batch")
+            if size.rows < batch_size:
+                self._limit = size.rows
+            for segment, where in pieces:
+                missing[segment.slot] |= nan[where].any()
+            yield u, predicted, pieces
+        if missing.any():
+            index = inputs[int(missing.to(torch.uint8).argmax())][0]
+            raise ValueError(f"the model returned NaN scores at input {index}")
 
     @torch.inference_mode()
-    def _predictions(
-        self, x: torch.Tensor, n: int, index: int, stage: int, batch_size: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of (u, predicted class); u is float64 of shape (B, d)."""
-        device = self._device(x)
-        dtype = self.dtype or (x.dtype if x.is_floating_point() else torch.float32)
-        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
-        center = x.to(device, torch.float64).reshape(1, -1)
-        finite = torch.ones((), dtype=torch.bool, device=device)
-        for u in noise(self.seed, index, stage, n, center.shape[1], batch_size, device):
-            scores = self.model(torch.add(center, u, alpha=self.sigma).to(rounded).to(dtype).reshape(-1, *x.shape))
-            if scores.shape != (len(u), self.num_classes):
+    def _score(self, rows: torch.Tensor, dtype: torch.dtype, shape: torch.Size, predicted: torch.Tensor, nan: torch.Tensor) -> bool:
+        """Write the class of every row, and whether a score is NaN; False, nothing written, where memory does not suffice."""
+        precision = _AUTOCAST.get(self.options.autocast or "")
+        try:
+            x = rows.to(dtype).reshape(-1, *shape)
+            if self.options.channels_last and x.ndim == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(x.device.type, precision) if precision else contextlib.nullcontext():
+                scores = self._run(x)
+            if scores.shape != (len(x), self.num_classes):
                 raise ValueError(
-                    f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(u), self.num_classes)} "
+                    f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(x), self.num_classes)} "
                     f"({self.num_classes} classes)"
                 )
-            finite &= ~scores.isnan().any()
-            yield u, scores.argmax(dim=1)
-        if not finite:
-            raise ValueError("the model returned NaN scores")
+            classes, any_nan = scores.argmax(dim=1), scores.isnan().any(dim=1)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        predicted.copy_(classes)
+        nan.copy_(any_nan)
+        return True
+
+
+def _share(goal: int, half: int, n: int, rows: int) -> int:
+    """Samples of a half when `goal` of all n are drawn: its share, up to the end of a noise block."""
+    blocks = -(-goal * half // (n * rows))
+    return min(half, blocks * rows)
+
+
+def _goals(goals: dict[int, int], n: int, allowed: int, count: list[int], drawn: list[int]) -> dict[int, int]:
+    """The inputs to go on with, and how far."""
+    return {
+        slot: next_look(n, allowed, count[slot], drawn[slot])
+        for slot in goals
+        if drawn[slot] < n and not hopeless(count[slot], drawn[slot], allowed)
+    }

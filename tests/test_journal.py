@@ -1,4 +1,5 @@
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,58 @@ def test_other_settings_are_refused_with_the_difference_and_nothing_lost(tmp_pat
     with pytest.raises(ValueError, match=r"out\.journal.*n was 3, is 4"):
         Journal(tmp_path / "out", {"task": "x", "n": 4})
     assert path.read_bytes() == before
+
+
+def test_a_second_writer_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
+    with Journal(tmp_path / "out", {"n": 3}) as journal:
+        journal.append(b"one")
+        with pytest.raises(ValueError, match=r"out: another process is writing it \(it holds .*out\.lock\)"):
+            Journal(tmp_path / "out", {"n": 3})
+        journal.append(b"two")
+    with Journal(tmp_path / "out", {"n": 3}) as journal:
+        assert journal.records == [b"one", b"two"]
+        journal.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_refuses_its_settings_lets_others_in(tmp_path: Path) -> None:
+    start(tmp_path / "out", RECORDS)
+    with pytest.raises(ValueError, match="n was 3, is 4"):
+        Journal(tmp_path / "out", {"task": "x", "n": 4})
+    assert start(tmp_path / "out", []).exists()
+
+
+def test_a_lock_file_left_by_a_kill_does_not_lock(tmp_path: Path) -> None:
+    (tmp_path / "out.lock").touch()
+    start(tmp_path / "out", RECORDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.journal"]
+
+
+def test_a_folder_that_is_not_there_is_said_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder to write out in"):
+        Journal(tmp_path / "nowhere" / "out", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_in_is_said() -> None:
+    with pytest.raises(PermissionError, match=r"/proc/out\.lock"):
+        Journal("/proc/out", {})
+
+
+def test_a_full_disk_keeps_the_records_before(tmp_path: Path) -> None:
+    path = start(tmp_path / "out", RECORDS)
+    size = path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 500, limits[1]))
+    try:
+        with (
+            Journal(tmp_path / "out", {"task": "x", "n": 3}) as journal,
+            pytest.raises(OSError, match=r"File too large; what was written before is kept: '.*out\.journal'"),
+        ):
+            journal.append(bytes(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.stat().st_size == size + 500
+    with Journal(tmp_path / "out", {"task": "x", "n": 3}) as journal:
+        assert journal.records == RECORDS
+        journal.append(bytes(1000))

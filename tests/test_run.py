@@ -1,4 +1,6 @@
+import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -7,9 +9,11 @@ import torch
 from naive_statistics import half_space
 
 from runtime import Certifier, Subspace, Table
+from runtime.journal import Journal
+from runtime.pack import join
 from runtime.results import Sampled, read_statistics, read_tsv, write_statistics
-from runtime.run import certify_statistics, join, sample_dataset
-from runtime.statistics import Moments, Part, lower_probability, summarise
+from runtime.run import certify_statistics, sample_dataset
+from runtime.statistics import SCALARS, Moments, Part, lower_probability, summarise
 from runtime.threats import L1, L2, Direction, Threat
 
 SIGMA, SEED, N0, N, ALPHA = 0.5, 4, 20, 2001, 0.01
@@ -64,7 +68,9 @@ def test_sampling_then_certifying_gives_what_certifying_at_once_gives(
         assert np.allclose(values, second[name], rtol=0, atol=tolerance), name
     assert first["predict"][2] == -1
     assert np.count_nonzero(first["radius_l1"]) >= 4
-    assert sampled.settings == {"model": "first", "n0": N0, "n": N, "seed": SEED, "num_classes": 2}
+    assert sampled.settings["information"] == {"model": "first", "alpha": ALPHA, "batch_size": 300}
+    wanted = {"n0": N0, "n": N, "seed": SEED, "sigma": SIGMA, "num_classes": 2, "inputs": 6, "early_stop": None, "autocast": None}
+    assert {name: sampled.settings[name] for name in wanted} == wanted
 
 
 def test_one_sampling_serves_every_alpha(tmp_path: Path, shipped: Table, loaded: list[Path | None]) -> None:
@@ -167,3 +173,191 @@ def test_statistics_sampled_for_l2_alone_still_give_l1_and_linf(tmp_path: Path, 
         certify_statistics(tmp_path / f"{name}.h5", tmp_path / f"{name}.tsv", ALPHA, "paper", None)
     few, every = (read_tsv(tmp_path / f"{name}.tsv") for name in ("few", "all"))
     assert {name: values.tolist() for name, values in few.items()} == {name: values.tolist() for name, values in every.items()}
+
+
+# Stops, and going on
+
+
+def _net(seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+
+
+def _sample(table: Table, out: Path, model: Any = None, n: int = 301, **changes: Any) -> Sampled:
+    """Groups of 3 of the 6 inputs."""
+    arguments = {"sigma": SIGMA, "seed": SEED, "threats": ("l1", "l2")} | changes
+    data = arguments.pop("data", _data())
+    certifier = Certifier(model or _net(), num_classes=2, table=table, **arguments)
+    return sample_dataset(certifier, data, out, N0, n, ALPHA, 1000, {}, progress=False)
+
+
+def _flat(sampled: Sampled) -> list[Any]:
+    s = sampled.statistics
+    parts = {name: [getattr(part, field).tolist() for field in SCALARS] for name, part in s.parts.items()}
+    columns = [getattr(sampled, name).tolist() for name in ("idx", "label", "predict")]
+    return [*columns, s.count.tolist(), s.n.tolist(), s.sigma, s.d, parts, sampled.settings]
+
+
+class Counting(torch.nn.Module):
+    """The net, in a model of the same parameters that stops at a call."""
+
+    def __init__(self, stop: int = 10**9, error: type[BaseException] = KeyboardInterrupt) -> None:
+        super().__init__()
+        self.layers, self.stop, self.error, self.calls = _net(), stop, error, 0
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        return self.layers.state_dict()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == self.stop:
+            raise self.error
+        scores: torch.Tensor = self.layers(x)
+        return scores
+
+
+def test_a_run_cut_at_any_byte_of_its_journal_ends_the_same(tmp_path: Path, shipped: Table) -> None:
+    whole = _sample(shipped, tmp_path / "whole.h5")
+    out, journal = tmp_path / "out.h5", tmp_path / "out.h5.journal"
+    # The second group's moments are the fourth call; then all records of both groups are made to be there.
+    with pytest.raises(KeyboardInterrupt):
+        _sample(shipped, out, Counting(4))
+    half = journal.read_bytes()
+    full = _whole_journal(shipped, out)
+    assert full.startswith(half)
+    calls = set()
+    for cut in (0, 3, 100, len(half) - 500, len(half) - 1, len(half), len(half) + 20, len(full) - 500, len(full) - 1, len(full)):
+        journal.write_bytes(full[:cut])
+        model = Counting()
+        assert _flat(_sample(shipped, out, model)) == _flat(whole)
+        assert [path.name for path in sorted(tmp_path.iterdir())] == ["out.h5", "whole.h5"]
+        calls.add(model.calls)
+        out.unlink()
+    # A group takes two calls.
+    assert calls == {4, 2, 0}
+
+
+def _whole_journal(table: Table, out: Path) -> bytes:
+    """The journal as it is just before the statistics are written."""
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtime.run.write_statistics", kill)
+        with pytest.raises(KeyboardInterrupt):
+            _sample(table, out)
+    return Path(f"{out}.journal").read_bytes()
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, shipped: Table) -> None:
+    whole, out = _sample(shipped, tmp_path / "whole.h5"), tmp_path / "out.h5"
+    journal = _whole_journal(shipped, tmp_path / "other.h5")
+    (tmp_path / "other.h5.journal").unlink()
+    assert len(journal) + 100 < (tmp_path / "whole.h5").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No room for the last record; then for the journal but not for the statistics.
+    for room, done in ((len(journal) - 20, 5), (len(journal) + 100, 6)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"File too large.*out\.h5"):
+                _sample(shipped, out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        settings = {name: value for name, value in whole.settings.items() if name != "information"}
+        with Journal(out, settings) as left:
+            assert len(left.records) == done
+        assert not out.exists()
+    model = Counting()
+    assert _flat(_sample(shipped, out, model)) == _flat(whole)
+    assert model.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": _net(1)}, r"model digest was '.*', is '.*'"),
+        ({"data": [*_data()[:5], (_data()[5][0] + 1e-9, 1)]}, r"data digest was '.*', is '.*'"),
+        ({"data": [*_data()[:5], (_data()[5][0], 1 - _data()[5][1])]}, r"data digest was"),
+        ({"data": _data()[:4]}, r"inputs was 6, is 4"),
+        ({"sigma": 0.25}, r"sigma was 0\.5, is 0\.25"),
+        ({"seed": 5}, r"seed was 4, is 5"),
+        ({"n": 302}, r"n was 301, is 302"),
+        ({"threats": ("l2",)}, r"threats was"),
+        ({"threats": ("l1", "l2", Direction(np.ones((2, 2)), "along"))}, r"threats was"),
+        ({"autocast": "bf16"}, r"autocast was None, is 'bf16'"),
+        ({"channels_last": True}, r"channels_last was False, is True"),
+        ({"compile": "eager"}, r"compile was False, is 'eager'"),
+        ({"early_stop": True}, r"early_stop was None, is 0\.01"),
+    ],
+)
+def test_a_change_is_refused_by_name_while_stopped_and_when_finished(
+    changes: dict[str, Any], message: str, tmp_path: Path, shipped: Table
+) -> None:
+    out, journal = tmp_path / "out.h5", tmp_path / "out.h5.journal"
+    if changes == {"threats": ("l2",)}:
+        # The same parts are kept for l1 and l2 as for l2.
+        changes = {"threats": ("l2", Subspace(np.eye(2, dtype=bool), 2, "red"))}
+    with pytest.raises(KeyboardInterrupt):
+        _sample(shipped, out, Counting(4))
+    before = journal.read_bytes()
+    with pytest.raises(ValueError, match=rf"out\.h5\.journal: started with other settings: .*{message}.*; delete it"):
+        _sample(shipped, out, **changes)
+    assert journal.read_bytes() == before
+    _sample(shipped, out)
+    finished = out.read_bytes()
+    with pytest.raises(ValueError, match=rf"out\.h5: holds the statistics of other settings: .*{message}.*; delete it"):
+        _sample(shipped, out, **changes)
+    assert out.read_bytes() == finished
+    assert [path.name for path in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_a_finished_file_is_not_sampled_again_with_any_batch_size(tmp_path: Path, shipped: Table) -> None:
+    first = _sample(shipped, tmp_path / "out.h5")
+    before = (tmp_path / "out.h5").read_bytes()
+    model = Counting()
+    assert _flat(_sample(shipped, tmp_path / "out.h5", model)) == _flat(first)
+    assert model.calls == 0
+    assert (tmp_path / "out.h5").read_bytes() == before
+
+
+def test_a_model_that_fails_at_an_input_keeps_those_before(tmp_path: Path, shipped: Table) -> None:
+    class Fails(Counting):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (torch.nan if self.calls == 3 else 1.0)
+
+    with pytest.raises(ValueError, match="the model returned NaN scores at input 3"):
+        _sample(shipped, tmp_path / "out.h5", Fails())
+    with pytest.raises(ValueError, match=r"scores of shape \(60, 2\), expected \(60, 3\) \(3 classes\)"):
+        sample_dataset(Certifier(_net(), SIGMA, 3, shipped), _data(), tmp_path / "new.h5", N0, 301, ALPHA, 1000, {}, progress=False)
+    model = Counting()
+    whole = _sample(shipped, tmp_path / "out.h5", model)
+    assert model.calls == 2
+    assert whole.idx.tolist() == list(range(6))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_stopping_early_certifies_the_same(tmp_path: Path, shipped: Table, loaded: list[Path | None]) -> None:
+    n, alpha = 20_000, 0.001
+    for name, early in (("all", False), ("early", True)):
+        certifier = Certifier(_model, SIGMA, 2, shipped, seed=SEED, early_stop=early)
+        # A class that is wrong for sure: chosen from one sample.
+        data = [(np.full((2, 2), value), 1) for value in (-0.6, -0.3, 0.02, 0.3, 0.6)] * 2
+        sample_dataset(certifier, data, tmp_path / f"{name}.h5", 1, n, alpha, 5000, {}, progress=False)
+    fewer = read_statistics(tmp_path / "early.h5").statistics.n.sum(axis=1) < n
+    assert 1 <= fewer.sum() < 10
+    for level in (1e-9, alpha, 0.4):
+        rows = []
+        for name in ("all", "early"):
+            certify_statistics(tmp_path / f"{name}.h5", tmp_path / f"{name}.tsv", level, "paper", None)
+            rows.append(read_tsv(tmp_path / f"{name}.tsv"))
+        assert (rows[1]["predict"][fewer] == -1).all()
+        assert (rows[1]["radius_l1"][fewer] == 0).all()
+        assert (rows[1]["radius_cohen"][fewer] == 0).all()
+        for column in rows[0]:
+            same = rows[0][column] == rows[1][column]
+            assert same[~fewer].all()
+            if level <= alpha and (column == "predict" or "radius" in column):
+                assert same.all(), column
+    with pytest.raises(ValueError, match=r"early\.h5: inputs may have been stopped early, certain to abstain for alpha <= 1/2"):
+        certify_statistics(tmp_path / "early.h5", tmp_path / "early.tsv", 0.6, "paper", None)

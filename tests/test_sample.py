@@ -1,5 +1,6 @@
 import gc
 import itertools
+import math
 import tracemalloc
 from collections.abc import Iterator
 
@@ -7,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from scipy.stats import kstest
 
-from runtime.sample import BLOCK_ROWS, BLOCK_SIZE, FIRST, SECOND, SELECTION, Sampler, block_rows, fill_block, noise
+from runtime.early_stop import tolerance
+from runtime.noise import FIRST, SECOND, SELECTION
+from runtime.options import Options
+from runtime.sample import Sampler, add_moments, data_digest
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -21,9 +24,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-CPU = torch.device("cpu")
-
-
 def _naive_blocks(seed: int, index: int, stage: int, n: int, d: int) -> npt.NDArray[np.float64]:
     """The n first rows of a stream, block by block straight from the counter-based generator."""
     rows = max(1, min(1024, 2**18 // d))
@@ -32,10 +32,6 @@ def _naive_blocks(seed: int, index: int, stage: int, n: int, d: int) -> npt.NDAr
         bits = np.random.Philox(key=[seed, 0], counter=[0, block, stage, index])
         out.append(np.random.Generator(bits).standard_normal((rows, d)))
     return np.concatenate(out)[:n]
-
-
-def _stream(seed: int, index: int, stage: int, n: int, d: int, batch_size: int) -> npt.NDArray[np.float64]:
-    return np.concatenate([u.numpy().copy() for u in noise(seed, index, stage, n, d, batch_size, CPU)])
 
 
 class Scores(torch.nn.Module):
@@ -50,65 +46,6 @@ class Scores(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.sizes.append(len(x))
         return (x.reshape(len(x), -1).to(torch.float64)[:, :, None] * self.w).sum(dim=1)
-
-
-# Noise
-
-
-@pytest.mark.parametrize(("n", "d"), [(3000, 7), (1024, 5), (1, 3), (5000, 1), (700, 1000), (5, 2**17), (3, 2**18 + 1)])
-@pytest.mark.parametrize("batch_size", [1, 64, 1000, 1024, 3001])
-def test_noise_is_the_blocks_in_order_whatever_the_batch_size(n: int, d: int, batch_size: int) -> None:
-    if batch_size == 1 and n > 1000:
-        n = 1100
-    batches = [u.numpy().copy() for u in noise(11, 2, FIRST, n, d, batch_size, CPU)]
-    assert {u.dtype for u in batches} == {np.dtype(np.float64)}
-    assert [len(u) for u in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    assert 0 < len(batches[-1]) <= batch_size
-    assert np.array_equal(np.concatenate(batches), _naive_blocks(11, 2, FIRST, n, d))
-
-
-def test_no_samples_are_no_batches() -> None:
-    assert list(noise(1, 0, FIRST, 0, 4, 10, CPU)) == []
-
-
-def test_a_block_has_a_bounded_size_that_depends_on_d_alone() -> None:
-    assert [block_rows(d) for d in (1, 256, 257, 3072, 2**18, 2**20)] == [1024, 1024, 1020, 85, 1, 1]
-    assert (BLOCK_ROWS, BLOCK_SIZE) == (1024, 2**18)
-
-
-def test_noise_is_standard_normal() -> None:
-    u = _stream(3, 0, FIRST, 40_960, 25, 1000)
-    size = u.size
-    assert abs(u.mean()) < 5.0 / np.sqrt(size)
-    assert abs(u.var() - 1.0) < 5.0 * np.sqrt(2.0 / size)
-    assert abs((u**4).mean() - 3.0) < 5.0 * np.sqrt(96.0 / size)
-    assert kstest(u.ravel(), "norm").pvalue > 1e-4
-    # Rows, columns and neighbouring blocks are uncorrelated.
-    columns = np.corrcoef(u.T) - np.eye(25)
-    assert np.abs(columns).max() < 5.0 / np.sqrt(len(u))
-    assert abs(np.mean(u[1:] * u[:-1])) < 5.0 / np.sqrt(size)
-    assert abs(np.mean(u[1024:] * u[:-1024])) < 5.0 / np.sqrt(size)
-
-
-def test_streams_of_another_seed_index_stage_or_block_are_independent_and_share_nothing() -> None:
-    keys = list(itertools.product((0, 1, 2**32, 2**63 - 1), (0, 1, 2**31), (SELECTION, FIRST, SECOND), (0, 1, 7)))
-    blocks = torch.empty(len(keys), 1000, dtype=torch.float64)
-    for row, key in zip(blocks, keys, strict=True):
-        fill_block(row, *key)
-    correlation = np.corrcoef(blocks.numpy()) - np.eye(len(keys))
-    assert np.abs(correlation).max() < 6.0 / np.sqrt(1000)
-    # Nor is one a shifted piece of another: no number occurs twice.
-    assert len(np.unique(blocks.numpy())) == blocks.numel()
-
-
-def test_a_block_is_made_of_its_key_alone() -> None:
-    first, again, other = (torch.empty(40, 3, dtype=torch.float64) for _ in range(3))
-    fill_block(first, 5, 1, FIRST, 2)
-    torch.manual_seed(9)
-    fill_block(other, 5, 1, FIRST, 3)
-    fill_block(again, 5, 1, FIRST, 2)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
 
 
 def test_the_global_random_state_is_left_alone() -> None:
@@ -161,7 +98,7 @@ def test_the_batch_size_changes_neither_votes_nor_moments_beyond_rounding() -> N
     for batch_size in (9, 300, 1024, 100_000):
         model = Scores(6)
         moments = Sampler(model, 0.5, 3, 7).moments(x, 1, 5000, 0, batch_size)
-        assert max(model.sizes) == min(batch_size, 2500)
+        assert max(model.sizes) == min(batch_size, 5000)
         assert moments.count.tolist() == reference.count.tolist()
         assert np.allclose(moments.sum_uf, reference.sum_uf, rtol=0, atol=1e-9)
         assert np.allclose(moments.sum_u, reference.sum_u, rtol=0, atol=1e-9)
@@ -238,6 +175,233 @@ def test_a_nan_score_in_any_batch_is_refused(when: int) -> None:
 
     with pytest.raises(ValueError, match="the model returned NaN scores"):
         Sampler(model, 0.5, 2, 1).votes(torch.zeros(4), 30, 0, 10)
+
+
+def test_nan_scores_in_a_group_name_the_input() -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, :2] > 50.0, torch.nan, x[:, :2])
+
+    inputs = [(index, torch.full((4,), value)) for index, value in ((3, 0.0), (7, 100.0), (8, 0.0))]
+    with pytest.raises(ValueError, match="the model returned NaN scores at input 7"):
+        Sampler(model, 0.5, 2, 1).group_votes(inputs, 20, 100)
+
+
+# Groups
+
+
+def _inputs(d: int, count: int) -> list[tuple[int, torch.Tensor]]:
+    return [(10 + 3 * i, torch.linspace(-0.5, 1.0, d) * (i - 1)) for i in range(count)]
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(101, 1000), (101, 64), (101, 202), (1000, 10_000), (5, 7)])
+def test_inputs_that_share_batches_get_what_each_gets_alone(n: int, batch_size: int) -> None:
+    inputs, labels = _inputs(6, 4), [0, 2, 1, 2]
+    model = Scores(6)
+    votes = Sampler(model, 0.5, 3, 7).group_votes(inputs, n, batch_size)
+    together = Sampler(model, 0.5, 3, 7).group_moments(inputs, labels, n, batch_size)
+    total = 4 * n
+    full = [batch_size] * (total // batch_size) + [total % batch_size] * (total % batch_size > 0)
+    assert model.sizes == full * 2
+    for i, ((index, x), label) in enumerate(zip(inputs, labels, strict=True)):
+        alone = Sampler(Scores(6), 0.5, 3, 7)
+        assert votes[i].tolist() == alone.votes(x, n, index, 1000).tolist()
+        moments = alone.moments(x, label, n, index, 1000)
+        assert (together[i].n.tolist(), together[i].count.tolist()) == (moments.n.tolist(), moments.count.tolist())
+        assert np.allclose(together[i].sum_uf, moments.sum_uf, rtol=0, atol=1e-11)
+        assert np.allclose(together[i].sum_u, moments.sum_u, rtol=0, atol=1e-11)
+    assert len({tuple(v) for v in votes.tolist()}) > 1
+
+
+# Rounding of the sums
+
+
+def test_sums_round_far_below_their_noise() -> None:
+    d, n, rows = 4, 200_000, 1000
+    generator = np.random.default_rng(0)
+    u = generator.standard_normal((n, d))
+    f = generator.random(n) < 0.9
+    total = torch.zeros((2, d), dtype=torch.float64)
+    for start in range(0, n, rows):
+        add_moments(total, torch.from_numpy(u[start : start + rows]), torch.from_numpy(f[start : start + rows]))
+    exact = np.array([[math.fsum(column) for column in part.T] for part in (u[f], u)])
+    noise = 0.5 * math.sqrt(n)
+    bound = (rows + n / rows) * 2.0**-53 * np.abs(u).sum(axis=0).max()
+    assert np.abs(total.numpy() - exact).max() <= bound < 1e-9 * noise
+
+
+# Out of memory
+
+
+class Greedy(torch.nn.Module):
+    """Scores by a plane, in a model that fails above `room` rows, after it has changed its input in place."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.inner, self.room, self.error = Scores(6), room, error
+        self.sizes: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        x.sub_(0.1)
+        if len(x) > self.room:
+            raise self.error
+        scores: torch.Tensor = self.inner(x)
+        return scores
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["device", "cpu"])
+def test_out_of_memory_halves_the_batch_and_counts_every_sample_once(error: Exception) -> None:
+    x = torch.linspace(-0.5, 1.0, 6)
+    plain = Sampler(Greedy(10**9, error), 0.5, 3, 7)
+    model = Greedy(130, error)
+    sampler = Sampler(model, 0.5, 3, 7)
+    with pytest.warns(RuntimeWarning, match=r"out of memory: batches of (500|250|125) from here on"):
+        votes = sampler.votes(x, 300, 2, 1000)
+    assert votes.tolist() == plain.votes(x, 300, 2, 1000).tolist()
+    assert model.sizes[:2] == [300, 300]
+    model.sizes.clear()
+    # What did not fit is not tried again.
+    moments = sampler.moments(x, 1, 3001, 2, 1000)
+    assert set(model.sizes) == {125, 1}
+    assert sum(model.sizes) == 3001
+    expected = plain.moments(x, 1, 3001, 2, 1000)
+    assert moments.count.tolist() == expected.count.tolist()
+    assert np.allclose(moments.sum_uf, expected.sum_uf, rtol=0, atol=1e-10)
+    assert np.allclose(moments.sum_u, expected.sum_u, rtol=0, atol=1e-10)
+
+
+def test_a_model_that_cannot_take_a_single_input_is_refused() -> None:
+    with (
+        pytest.warns(RuntimeWarning, match="out of memory"),
+        pytest.raises(ValueError, match=r"out of memory with a single input of shape \(6,\) a batch"),
+    ):
+        Sampler(Greedy(0, ERRORS[0]), 0.5, 3, 7).votes(torch.zeros(6), 3, 0, 2)
+
+
+def test_another_error_of_the_model_is_passed_on() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Sampler(Greedy(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), 0.5, 3, 7).votes(torch.zeros(6), 3, 0, 2)
+
+
+# Options
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(None, torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_autocast_runs_the_layers_in_the_precision_asked_for(name: str | None, dtype: torch.dtype) -> None:
+    seen: set[tuple[torch.dtype, torch.dtype]] = set()
+
+    class Looking(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = self.layer(x)
+            seen.add((x.dtype, scores.dtype))
+            return scores
+
+    Sampler(Looking(), 0.5, 3, 7, Options(autocast=name)).votes(torch.zeros(6), 50, 0, 20)
+    assert seen == {(torch.float32, dtype)}
+
+
+def test_channels_last_changes_the_strides_alone() -> None:
+    class Looking(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            strides.add(x.stride())
+            return x[:, 0, :3, 1]
+
+    votes = []
+    for channels_last, stride in ((False, (60, 20, 5, 1)), (True, (60, 1, 15, 3))):
+        strides: set[tuple[int, ...]] = set()
+        sampler = Sampler(Looking(), 0.5, 3, 7, Options(channels_last=channels_last))
+        votes.append(sampler.votes(torch.zeros(3, 4, 5), 90, 0, 20).tolist())
+        assert strides == {stride}
+    assert votes[0] == votes[1]
+    # Other inputs than images have no channels.
+    Sampler(lambda x: x[:, :3], 0.5, 3, 7, Options(channels_last=True)).votes(torch.zeros(6), 90, 0, 20)
+
+
+def test_a_compiled_model_gives_the_same_votes() -> None:
+    model, x = torch.nn.Linear(6, 3), torch.linspace(-0.5, 1.0, 6)
+    plain, compiled = (Sampler(model, 0.5, 3, 7, Options(compile=backend)) for backend in (False, "eager"))
+    assert compiled.votes(x, 500, 0, 150).tolist() == plain.votes(x, 500, 0, 150).tolist()
+    with pytest.raises(Exception, match="no_such_backend"):
+        Sampler(model, 0.5, 3, 7, Options(compile="no_such_backend")).votes(x, 500, 0, 150)
+
+
+# Early stop
+
+
+def _for_one(x: torch.Tensor) -> torch.Tensor:
+    """Class 1 where the first number is positive."""
+    return torch.stack((torch.zeros(len(x)), x[:, 0]), dim=1)
+
+
+@pytest.mark.parametrize("n", [1000, 20_001])
+def test_a_hopeless_input_is_stopped_at_the_same_sample_whatever_the_batch_and_the_group(n: int) -> None:
+    inputs = [
+        (0, torch.tensor([-0.5, 0.0])),
+        (1, torch.tensor([0.5, 0.0])),
+        (2, torch.tensor([-0.1, 0.0])),
+        (3, torch.tensor([0.01, 0])),
+    ]
+    allowed = tolerance(n, 0.001)
+    sampler = Sampler(_for_one, 0.5, 2, 3)
+    whole = sampler.group_moments(inputs, [1] * 4, n, 777)
+    stopped = sampler.group_moments(inputs, [1] * 4, n, 777, allowed)
+    for i, (index, x) in enumerate(inputs):
+        alone = sampler.group_moments([(index, x)], [1], n, 5000, allowed)[0]
+        assert (alone.n.tolist(), alone.count.tolist()) == (stopped[i].n.tolist(), stopped[i].count.tolist())
+        assert stopped[i].n.min() >= 1
+        # What was drawn is the beginning of what would have been.
+        first = sampler.moments(x, 1, n, index, 5000)
+        assert (stopped[i].n <= first.n).all()
+        assert first.count.tolist() == whole[i].count.tolist()
+    # q = 0.16, 0.84, 0.42, 0.51: the two below 1/2 are stopped, the sooner the lower; the others run to the end.
+    drawn = [int(m.n.sum()) for m in stopped]
+    rows = 2 * 1024
+    assert drawn[1] == drawn[3] == n
+    assert [m.count.tolist() for m in (stopped[1], stopped[3])] == [m.count.tolist() for m in (whole[1], whole[3])]
+    if n > 5 * rows:
+        assert 0.5 * n < drawn[0] <= 0.6 * n + n / 32 + rows
+        assert drawn[0] < drawn[2] <= 0.9 * n + n / 32 + rows
+    else:
+        assert drawn == [n] * 4
+
+
+def test_the_sums_of_a_stopped_input_are_those_of_the_samples_drawn() -> None:
+    n, x = 50_000, torch.tensor([-0.4, 0.0, 0.2])
+    moments = Sampler(_for_one, 0.5, 2, 3).group_moments([(4, x)], [1], n, 900, tolerance(n, 0.01))[0]
+    for half, stage in enumerate((FIRST, SECOND)):
+        u = _naive_blocks(3, 4, stage, int(moments.n[half]), 3)
+        votes = (x.numpy().astype(np.float64) + 0.5 * u).astype(np.float32)[:, 0] > 0
+        assert moments.count[half] == votes.sum()
+        assert np.allclose(moments.sum_uf[half], u[votes].sum(axis=0), rtol=0, atol=1e-9)
+        assert np.allclose(moments.sum_u[half], u.sum(axis=0), rtol=0, atol=1e-9)
+    assert moments.n.sum() < 0.75 * n
+
+
+# Data
+
+
+def test_the_digest_of_a_data_set_sees_every_input_and_label() -> None:
+    def data() -> list[tuple[npt.NDArray[np.float32], int]]:
+        return [(np.full(3, i, dtype=np.float32), i % 2) for i in range(100)]
+
+    digests = {data_digest([]), data_digest(data()), data_digest(data()[:99]), data_digest([*data()[:99], (np.zeros(3), 1)])}
+    for i in range(100):
+        x, y = data(), data()
+        x[i][0][1] += 1e-6 * (1 + i)
+        y[i] = (y[i][0], 1 - y[i][1])
+        digests |= {data_digest(x), data_digest(y)}
+    assert len(digests) == 204
+    assert data_digest(data()) == data_digest(data())
 
 
 # Memory

@@ -1,0 +1,128 @@
+"""The sampler beside the bare loop of noise + model + argmax: time, and peak memory for n = 10^4 and 10^6.
+
+Run: python benchmarks/sampling.py [--samples N] [--rounds R] [--threads T] [--no-memory] [--no-time]
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from networks import resnet, small
+from rich.console import Console
+from rich.table import Table
+
+from runtime.noise import FIRST, SECOND, BatchSize, Segment, batches
+from runtime.options import Options
+from runtime.sample import Sampler
+
+SIGMA = 0.5
+
+
+def field_loop(model: torch.nn.Module, x: torch.Tensor, n: int, batch_size: int) -> None:
+    """What the field's scripts do: float32 noise from torch, no moments."""
+    with torch.inference_mode():
+        for start in range(0, n, batch_size):
+            batch = x.expand(min(batch_size, n - start), *x.shape)
+            model(batch + torch.randn_like(batch) * SIGMA).argmax(dim=1)
+
+
+def bare_loop(model: torch.nn.Module, x: torch.Tensor, n: int, batch_size: int) -> None:
+    """The same with our noise: float64, in blocks."""
+    segments = [Segment(0, 0, FIRST, 0, n // 2), Segment(0, 0, SECOND, 0, n - n // 2)]
+    with torch.inference_mode():
+        for batch in batches(1, x.reshape(1, -1).double(), SIGMA, segments, BatchSize(batch_size), torch.float32):
+            model(batch.noisy.reshape(-1, *x.shape)).argmax(dim=1)
+
+
+def ours(model: torch.nn.Module, x: torch.Tensor, n: int, batch_size: int, options: Options | None = None) -> None:
+    Sampler(model, SIGMA, 10, 1, options).moments(x, 0, n, 0, batch_size)
+
+
+def seconds(function: Callable[[], None], device: torch.device) -> float:
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def compare(table: Table, name: str, model: torch.nn.Module, x: torch.Tensor, n: int, batch_size: int, rounds: int) -> None:
+    """Interleaved rounds, each loop once a round; medians of the times, and of the ratios within a round."""
+    loops: dict[str, Callable[[], None]] = {
+        "noise (torch.randn, float32) + model + argmax": lambda: field_loop(model, x, n, batch_size),
+        "noise (ours) + model + argmax": lambda: bare_loop(model, x, n, batch_size),
+        "Sampler.moments": lambda: ours(model, x, n, batch_size),
+    }
+    if x.device.type == "cuda":
+        for precision in ("bf16", "fp16"):
+            options = Options(autocast=precision, channels_last=True)
+            loops[f"Sampler.moments, {precision}, channels last"] = lambda options=options: ours(model, x, n, batch_size, options)
+    for loop in loops.values():
+        loop()
+    times: dict[str, list[float]] = {label: [] for label in loops}
+    for _ in range(rounds):
+        for label, loop in loops.items():
+            times[label].append(seconds(loop, x.device))
+    first, second = list(times.values())[:2]
+    for label, values in times.items():
+        ratios = [statistics.median(a / b for a, b in zip(values, base, strict=True)) for base in (first, second)]
+        middle = statistics.median(values)
+        table.add_row(name, label, f"{n / middle:.0f}", *(f"{ratio:.3f}" for ratio in ratios))
+
+
+def peak_memory(n: int, device: str) -> float:
+    """MiB at most held by a process of its own that draws n samples of the small network."""
+    code = f"import sampling; sampling.hold({n}, {device!r})"
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=sys.path[0]).stdout)
+
+
+def hold(n: int, device: str) -> None:
+    """Draw n samples and print the peak memory: of the process, or of what torch holds on the GPU."""
+    ours(small().eval().to(device), torch.rand(3, 32, 32, device=device), n, 1000)
+    cpu = device == "cpu"
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if cpu else torch.cuda.max_memory_allocated() / 2**20)
+
+
+def times(console: Console, n: int, rounds: int) -> None:
+    table = Table("network", "loop", "samples/s", "against the field's loop", "against the same noise")
+    threads, image = torch.get_num_threads(), torch.rand(3, 32, 32)
+    compare(table, f"ResNet-18, 3x32x32, CPU, {threads} threads", resnet((2, 2, 2, 2), False, False, 10), image, n, 64, rounds)
+    compare(table, f"small, 3x32x32, CPU, {threads} threads", small().eval(), image, 40 * n, 1000, rounds)
+    if torch.cuda.is_available():
+        device, name = torch.device("cuda"), torch.cuda.get_device_name()
+        net = resnet((2, 2, 2, 2), False, False, 10).to(device)
+        compare(table, f"ResNet-18, 3x32x32, {name}", net, image.to(device), 100 * n, 2000, rounds)
+        net = resnet((3, 4, 6, 3), True, True, 10).to(device)
+        compare(table, f"ResNet-50, 3x224x224, {name}", net, torch.rand(3, 224, 224, device=device), 20 * n, 256, rounds)
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--no-time", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    console = Console(width=160)
+    # Memory first: a process may inherit the peak of the one that starts it.
+    if not arguments.no_memory:
+        for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+            held = {n: peak_memory(n, device) for n in (10**4, 10**6)}
+            text = ", ".join(f"{mib:.0f} MiB for n = {n:.0e}" for n, mib in held.items())
+            console.print(f"{device}: peak memory of the small network, 3x32x32 in batches of 1000: {text}")
+    if not arguments.no_time:
+        times(console, arguments.samples, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Gaussian noise in fixed blocks, cut into batches that may span several streams. Memory is O(batch * d), whatever n is.
+
+Noise is float64 and x + sigma u is formed in float64, then rounded once to float32 (or to the model's coarser type): the rounding
+is part of the classifier. Noise on float32's own grid would let a model read x itself from the low bits of x + sigma u.
+"""
+
+import hashlib
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+# Noise is made in blocks that depend on (seed, index, stage, block) alone: of at most this many rows and about this many numbers.
+BLOCK_ROWS = 1024
+BLOCK_SIZE = 2**18
+SELECTION, FIRST, SECOND = 0, 1, 2
+
+
+def block_rows(d: int) -> int:
+    """Rows of one noise block for inputs of d numbers; part of what a seed means."""
+    return max(1, min(BLOCK_ROWS, BLOCK_SIZE // d))
+
+
+def fill_block(out: torch.Tensor, seed: int, index: int, stage: int, block: int) -> None:
+    """Standard normals for one block (float64), in place.
+
+    On the CPU a counter-based generator (Philox, 128-bit key) whose counter starts at (block, stage, index): blocks cannot overlap,
+    and fewer rows are the first rows of the block. torch's CPU generator keeps 32 bits of a seed and would repeat itself.
+    On a GPU torch's own Philox, keyed by a 64-bit hash; there only whole blocks agree.
+    """
+    if out.device.type == "cpu":
+        bits = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64), counter=np.array([0, block, stage, index], np.uint64))
+        np.random.Generator(bits).standard_normal(out=out.numpy())
+    else:
+        key = hashlib.blake2b(struct.pack("<4Q", seed, index, stage, block), digest_size=8).digest()
+        generator = torch.Generator(out.device).manual_seed(int.from_bytes(key, "little") >> 1)
+        out.normal_(generator=generator)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows start to stop - 1 of the noise of (index, stage), for the input at place `slot` of a group."""
+
+    slot: int
+    index: int
+    stage: int
+    start: int
+    """A multiple of `block_rows`."""
+    stop: int
+
+
+class Piece(NamedTuple):
+    """The rows of one batch that belong to one segment."""
+
+    segment: Segment
+    rows: slice
+
+
+class Batch(NamedTuple):
+    """Noise u (float64) and noisy inputs x + sigma u, both of shape (B, d); overwritten by the next batch."""
+
+    u: torch.Tensor
+    noisy: torch.Tensor
+    pieces: list[Piece]
+    centers: torch.Tensor
+    sigma: float
+
+    def perturb(self) -> None:
+        """Form the noisy inputs again: a model may have changed them in place."""
+        for segment, where in self.pieces:
+            _perturb(self.noisy[where], self.centers[segment.slot], self.u[where], self.sigma)
+
+
+class _Task(NamedTuple):
+    """Rows of a batch to be made noisy, after they are filled with a block of noise or, for None, as they are."""
+
+    rows: slice
+    segment: Segment
+    block: int | None
+
+
+class BatchSize:
+    """Rows of a batch: halved whenever memory runs out, and not raised again."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def halve(self, device: torch.device) -> bool:
+        """Halve it; False where it is 1 already."""
+        if self.rows == 1:
+            return False
+        self.rows //= 2
+        warnings.warn(f"out of memory: batches of {self.rows} from here on", RuntimeWarning, stacklevel=2)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator gave up: torch's on a GPU, its CPU allocator (a plain RuntimeError), or NumPy's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "out of memory" in text)
+
+
+def batches(
+    seed: int, centers: torch.Tensor, sigma: float, segments: Sequence[Segment], size: BatchSize, dtype: torch.dtype
+) -> Iterator[Batch]:
+    """All rows of the segments in order, in batches of at most `size.rows` that may span several segments.
+
+    Args:
+        seed: key of the noise.
+        centers: the inputs of the group, float64, shape (slots, d), on the device that the noise is made on.
+        sigma: noise level in input units.
+        segments: what to draw; the noise of a row does not depend on how rows are cut into batches.
+        size: read anew for every batch.
+        dtype: of the noisy inputs.
+    """
+    d, device = centers.shape[1], centers.device
+    rows = block_rows(d)
+    left = sum(segment.stop - segment.start for segment in segments)
+    spare: torch.Tensor | None = None
+    all_u, all_noisy = _buffers(min(left, size.rows), d, device, dtype, size)
+    u, noisy = all_u, all_noisy
+    tasks: list[_Task] = []
+    pieces: list[Piece] = []
+    filled = 0
+
+    def prepare(task: _Task) -> None:
+        if task.block is not None:
+            fill_block(u[task.rows], seed, task.segment.index, task.segment.stage, task.block)
+        _perturb(noisy[task.rows], centers[task.segment.slot], u[task.rows], sigma)
+
+    for segment in segments:
+        for block in range(segment.start // rows, -(-segment.stop // rows)):
+            height, taken = min(rows, segment.stop - block * rows), 0
+            # A GPU's generator gives another noise to a part of a block.
+            whole = height if device.type == "cpu" else rows
+            while taken < height:
+                room = len(u) - filled
+                take = min(height - taken, room)
+                own = take == height == whole
+                tasks.append(_Task(slice(filled, filled + take), segment, block if own else None))
+                if not own:
+                    if taken == 0:
+                        spare = spare if spare is not None else torch.empty((rows, d), dtype=torch.float64, device=device)
+                        fill_block(spare[:whole], seed, segment.index, segment.stage, block)
+                    assert spare is not None
+                    u[filled : filled + take] = spare[taken : taken + take]
+                if pieces and pieces[-1].segment is segment:
+                    pieces[-1] = Piece(segment, slice(pieces[-1].rows.start, filled + take))
+                else:
+                    pieces.append(Piece(segment, slice(filled, filled + take)))
+                filled, taken = filled + take, taken + take
+                if filled == len(u):
+                    _each(prepare, tasks, device, rows * d)
+                    yield Batch(u, noisy, pieces, centers, sigma)
+                    left -= filled
+                    tasks, pieces, filled = [], [], 0
+                    height_left = min(left, size.rows)
+                    u, noisy = all_u[:height_left], all_noisy[:height_left]
+
+
+def _buffers(rows: int, d: int, device: torch.device, dtype: torch.dtype, size: BatchSize) -> tuple[torch.Tensor, torch.Tensor]:
+    """Room for the noise and the noisy inputs of `rows` rows, or of as many as memory allows."""
+    while True:
+        try:
+            u = torch.empty((rows, d), dtype=torch.float64, device=device)
+            return u, torch.empty((rows, d), dtype=dtype, device=device)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or not size.halve(device):
+                raise
+        rows = min(rows, size.rows)
+
+
+def _each(prepare: Callable[[_Task], None], tasks: Sequence[_Task], device: torch.device, numbers: int) -> None:
+    """Do the tasks; on the CPU with as many threads as torch uses, where a block is worth it.
+
+    NumPy lets go of the interpreter's lock, and its threads do not wait for one another after every step as torch's do.
+    """
+    threads = min(len(tasks), torch.get_num_threads())
+    if device.type != "cpu" or threads < 2 or numbers < BLOCK_SIZE // 4:
+        for task in tasks:
+            prepare(task)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(prepare, tasks):
+            pass
+
+
+def _perturb(out: torch.Tensor, center: torch.Tensor, u: torch.Tensor, sigma: float) -> None:
+    """out = center + sigma u in float64, rounded once."""
+    if out.device.type != "cpu" or out.dtype == torch.bfloat16:
+        torch.add(center, u, alpha=sigma, out=out)
+        return
+    step = block_rows(u.shape[1])
+    for start in range(0, len(u), step):
+        scaled = u[start : start + step].numpy() * sigma
+        np.add(scaled, center.numpy(), out=scaled)
+        out[start : start + step].numpy()[...] = scaled

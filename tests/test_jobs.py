@@ -1,0 +1,102 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.jobs import check_folder, run_groups
+from runtime.journal import Journal
+
+GROUPS = [range(0, 3), range(3, 6), range(6, 7)]
+
+
+class Job:
+    """Squares of the input numbers, written as JSON; stops in the middle of the inputs of `stop`."""
+
+    def __init__(self, out: Path, stop: int | None = None) -> None:
+        self.out, self.stop, self.worked = out, stop, list[int]()
+
+    def work(self, group: range) -> Iterator[dict[str, Any]]:
+        for index in group:
+            if index == self.stop:
+                raise KeyboardInterrupt
+            self.worked.append(index)
+            yield {"idx": index, "square": index**2, "good": index % 2 == 0}
+
+    def run(self, **changes: Any) -> list[dict[str, Any]]:
+        def write(records: Iterator[dict[str, Any]]) -> None:
+            self.out.write_text(json.dumps(list(records)))
+
+        arguments = {"settings": {"n": 1}, "progress": False} | changes
+        run_groups(self.out, groups=GROUPS, work=self.work, write=write, verb="", certified=lambda r: r["good"], **arguments)
+        records: list[dict[str, Any]] = json.loads(self.out.read_text())
+        return records
+
+
+def test_every_input_is_worked_on_once_and_written_in_order(tmp_path: Path) -> None:
+    job = Job(tmp_path / "out")
+    assert [record["square"] for record in job.run()] == [i**2 for i in range(7)]
+    assert job.worked == list(range(7))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("stop", range(1, 7))
+def test_a_stopped_job_goes_on_with_the_group_that_was_cut(stop: int, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Job(tmp_path / "out", stop).run()
+    assert not (tmp_path / "out").exists()
+    with Journal(tmp_path / "out", {"n": 1}) as journal:
+        assert [json.loads(record)["idx"] for record in journal.records] == list(range(stop))
+    job = Job(tmp_path / "out")
+    assert [record["square"] for record in job.run()] == [i**2 for i in range(7)]
+    # Whole groups: the batches of a group hold all its inputs.
+    assert job.worked == list(range(stop - stop % 3, 7))
+
+
+def test_a_job_that_stopped_before_its_first_input_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Job(tmp_path / "out", 0).run()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_are_refused_and_the_journal_kept(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Job(tmp_path / "out", 4).run()
+    before = (tmp_path / "out.journal").read_bytes()
+    with pytest.raises(ValueError, match=r"n was 1, is 2"):
+        Job(tmp_path / "out").run(settings={"n": 2})
+    assert (tmp_path / "out.journal").read_bytes() == before
+
+
+def test_an_output_that_is_finished_is_left_alone_but_not_while_a_journal_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("[]")
+    job = Job(tmp_path / "out", 2)
+    assert job.run(finished=lambda: True) == []
+    assert job.worked == []
+    with pytest.raises(KeyboardInterrupt):
+        job.run(finished=lambda: False)
+    assert len(Job(tmp_path / "out").run(finished=lambda: True)) == 7
+
+
+def test_a_write_that_fails_keeps_the_work(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(IsADirectoryError):
+        Job(tmp_path / "out").run()
+    (tmp_path / "out").rmdir()
+    job = Job(tmp_path / "out")
+    assert len(job.run()) == 7
+    assert job.worked == []
+
+
+def test_the_bar_shows_the_certified_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr("rich.progress.Progress.update", lambda *_, description, **__: notes.append(description))
+    Job(tmp_path / "out").run(progress=True)
+    assert notes == [f"certified accuracy {share}" for share in ("1.000", "0.500", "0.667", "0.500", "0.600", "0.500", "0.571")]
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    assert check_folder(str(tmp_path / "out")) == tmp_path / "out"
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder to write out\.h5 in"):
+        check_folder(tmp_path / "nowhere" / "out.h5")
