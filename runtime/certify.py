@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .bounds import ESTIMATORS
 from .early_stop import tolerance
 from .evaluate import check_n, evaluate
 from .jobs import Record, check_folder, run_groups
 from .options import Options
 from .results import row, write_tsv
 from .shards import group_size, groups
-from .statistics import ESTIMATORS, Statistics, summarise
+from .statistics import Statistics, summarise
 from .table import Table, load
 from .threats import Ball, Quantity, Threat, check_shape, projection_key, projections, resolve
 
@@ -63,8 +64,8 @@ class Certifier:
         sigma: noise level, in the model's input units.
         num_classes: number of classes.
         table: radius surfaces; by default the shipped table.
-        threats: "l1", "l2", "linf", Subspace(...), Direction(...); "l2" is always added.
-        estimator: "paper".
+        threats: "l1", "l2", "linf", Lp(...), Subspace(...), Direction(...); "l2" is always added.
+        estimator: "adaptive" or "paper".
         seed: with a seed the noise depends on (seed, index) alone; without one it is fresh on every call.
         autocast: "bf16" or "fp16" runs the model under torch.autocast; this is another classifier than the plain model.
         channels_last: images in channels-last memory order.
@@ -82,7 +83,7 @@ class Certifier:
         num_classes: int,
         table: Table | None = None,
         threats: Sequence[str | Threat] = ("l1", "l2", "linf"),
-        estimator: str = "paper",
+        estimator: str = "adaptive",
         seed: int | None = None,
         *,
         autocast: str | None = None,
@@ -131,9 +132,9 @@ class Certifier:
         for group in [checked] if alike else [[item] for item in checked]:
             counts = sampler.group_votes(group, n0, batch_size)
             labels = [int(votes.argmax()) for votes in counts]
-            for votes, label, moments in zip(
-                counts, labels, sampler.group_moments(group, labels, n, batch_size, allowed), strict=True
-            ):
+            against = [(n0 - int(votes.max()), n0) for votes in counts]
+            drawn = sampler.group_moments(group, labels, n, batch_size, projections(self.threats), against, allowed)
+            for votes, label, moments in zip(counts, labels, drawn, strict=True):
                 yield Drawn(votes, label, summarise([moments], self.threats, self.sigma))
 
     def certify(

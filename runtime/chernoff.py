@@ -265,17 +265,18 @@ def variance(eps: npt.ArrayLike, b: npt.ArrayLike) -> Array:
     """
     eps, b = (np.asarray(a, dtype=np.float64) for a in (eps, b))
     _check(eps, b)
-    return np.asarray((1.0 - b) ** 2 + (2.0 * b - 1.0) * _tail_square(eps))
+    return np.asarray((1.0 - b) ** 2 + (2.0 * b - 1.0) * tail_square(eps))
 
 
 def best_b(eps: npt.ArrayLike) -> Array:
     """The b in [1/2, 1] of least `variance`: max(1/2, 1 - T(eps)). eps must come from other samples than those that tau is for."""
     eps = np.asarray(eps, dtype=np.float64)
     _check(eps, np.asarray(0.5))
-    return np.maximum(0.5, 1.0 - _tail_square(eps))
+    return np.maximum(0.5, 1.0 - tail_square(eps))
 
 
-def _tail_square(eps: Array) -> Array:
+def tail_square(eps: Array) -> Array:
+    """T(eps) = E[t^2; |t| > z] with P(|t| > z) = eps, to rounding."""
     z = -ndtri(0.5 * np.maximum(eps, LEAST))
     return np.asarray(2.0 * (ndtr(-z) + z * np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)))
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
+from .binomial import lower_probability
 from .certify import ABSTAIN
 from .results import row, write_tsv
-from .statistics import lower_probability
 
 COLUMNS = ("idx", "label", "predict", "count", "n")
 

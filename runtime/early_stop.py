@@ -12,7 +12,7 @@ only where also k <= m / 2: then L(k, m) < 1/2 at every level up to 1/2, and it 
 
 import numpy as np
 
-from .statistics import lower_probability
+from .binomial import lower_probability
 
 # At most this many looks at an input's votes.
 LOOKS = 32

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
+from .binomial import least_n, lower_probability
+from .bounds import gradient_bounds
 from .budget import Budget, split
-from .statistics import Statistics, gradient_bounds, least_n, lower_probability
+from .statistics import Statistics
 from .table import Table, load
 from .threats import Quantity, Threat, containment, resolve
 
@@ -50,7 +52,7 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     z = -ndtri(1.0 - np.where(sure, q, 0.5))
     # The largest |y|_2 that q allows, rounded up.
     rim = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) * (1.0 + 1e-12)
-    bounds = gradient_bounds(statistics, budget, rim, estimator)
+    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim, estimator)
     scale = statistics.sigma / table.sigma
     own: dict[str, Array] = {}
     for threat in threats:
@@ -71,7 +73,7 @@ def radii(
     statistics: Statistics,
     threats: Sequence[str | Threat] = ("l1", "l2", "linf"),
     alpha: float = 0.001,
-    estimator: str = "paper",
+    estimator: str = "adaptive",
     table: Table | None = None,
 ) -> dict[str, Array]:
     """Certified radii from stored statistics: threat -> array of shape (N,) in input units, "l2" and "cohen" always there.

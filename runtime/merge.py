@@ -48,7 +48,15 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
         np.concatenate([getattr(part, name) for part in parts])[order] for name in ("label", "predict", "seconds")
     )
     settings = {name: value for name, value in parts[0].settings.items() if name != "shard"}
-    merged = Sampled(take(join([part.statistics for part in parts]), order.tolist()), idx[order], label, predict, seconds, settings)
+    merged = Sampled(
+        take(join([part.statistics for part in parts]), order.tolist()),
+        idx[order],
+        label,
+        predict,
+        seconds,
+        settings,
+        first.threats,
+    )
     write_statistics(out, merged)
     return merged
 

@@ -1,24 +1,26 @@
 """Results: the field's TSV, and the statistics file (HDF5) that radii can be redone from."""
 
+import contextlib
 import csv
 import datetime
 import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from .statistics import SCALARS, Part, Statistics
+from .threats import Ball, Ray, Threat
 
 STATISTICS = "certlut-statistics"
-STATISTICS_VERSION = 1
+STATISTICS_VERSION = 2
 FIRST = ("idx", "label", "predict", "radius", "correct", "time", "count", "n", "q_lower")
 
 
@@ -46,21 +48,28 @@ def _down(x: float, digits: int) -> str:
     return text if float(text) <= x else f"{math.nextafter(float(text), 0.0) - 0.5 * 10.0**-digits:.{digits}f}"
 
 
-def write_tsv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Write rows in order under a temporary name, then rename."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]) if rows else list(FIRST), delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    replace(path, text.getvalue().encode())
+def write_tsv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]]) -> None:
+    """Write rows in order, as they come, under a temporary name, then rename."""
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
+        writer: csv.DictWriter[str] | None = None
+        for values in rows:
+            if writer is None:
+                writer = csv.DictWriter(text, list(values), delimiter="\t", lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(values)
+        if writer is None:
+            text.write("\t".join(FIRST) + "\n")
+        text.detach()
 
 
-def replace(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a whole file under a temporary name, then rename: what was there stays until all of it is on the disk."""
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write under a temporary name, renamed at the end: what was there stays until all of it is on the disk."""
     partial = Path(f"{os.fspath(path)}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -89,34 +98,47 @@ class Sampled:
     """The class chosen from the selection samples; whether it holds depends on alpha."""
     seconds: npt.NDArray[np.float64]
     settings: dict[str, Any]
+    threats: tuple[Threat, ...] = ()
+    """What the parts of the gradient were kept for."""
 
 
 _COLUMNS = ("idx", "label", "predict", "seconds")
+ALL_ROWS = slice(None)
 
 
 def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
     """Write under a temporary name, then rename. Made in memory first: HDF5 does not survive a full disk."""
     s = sampled.statistics
     whole = io.BytesIO()
-    with h5py.File(whole, "w") as file:
+    with h5py.File(whole, "w") as hdf:
         attributes = {"filetype": STATISTICS, "format_version": STATISTICS_VERSION, "sigma": s.sigma, "d": s.d}
         for name, value in (attributes | {"settings": json.dumps(sampled.settings, sort_keys=True)}).items():
-            file.attrs[name] = value
+            hdf.attrs[name] = value
         for name in _COLUMNS:
-            file.create_dataset(name, data=getattr(sampled, name), track_times=False)
-        file.create_dataset("count", data=s.count, track_times=False)
-        file.create_dataset("n", data=s.n, track_times=False)
+            hdf.create_dataset(name, data=getattr(sampled, name), track_times=False)
+        for name in ("count", "n", "b"):
+            hdf.create_dataset(name, data=getattr(s, name), track_times=False)
+        for place, threat in enumerate(sampled.threats):
+            _write_threat(hdf.create_group(f"threats/{threat.name}"), threat, place)
         for name, part in s.parts.items():
-            group = file.create_group(f"parts/{name}")
+            group = hdf.create_group(f"parts/{name}")
             group.attrs["d"] = part.d
+            group.attrs["coordinates"] = part.coordinates
+            group.attrs["dual"] = part.dual
             group.attrs["key"] = part.key
             for field in SCALARS:
                 group.create_dataset(field, data=getattr(part, field), track_times=False)
-    replace(path, whole.getvalue())
+    with replacing(path) as file:
+        file.write(whole.getbuffer())
 
 
-def read_statistics(path: str | os.PathLike[str]) -> Sampled:
-    """Read a statistics file. FileNotFoundError; ValueError that names the file for anything that is not one."""
+def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sampled:
+    """Read a statistics file, or some inputs of it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a statistics file, or damaged; the message names it.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such statistics file")
@@ -129,12 +151,39 @@ def read_statistics(path: str | os.PathLike[str]) -> Sampled:
                 )
             parts = {}
             for name, group in file["parts"].items():
-                columns: dict[str, Any] = {field: np.asarray(group[field], dtype=np.float64) for field in SCALARS}
-                parts[name] = Part(d=int(group.attrs["d"]), key=str(group.attrs["key"]), **columns)
-            statistics = Statistics(
-                np.asarray(file["count"]), np.asarray(file["n"]), float(file.attrs["sigma"]), int(file.attrs["d"]), parts
-            )
-            inputs: dict[str, Any] = {name: np.asarray(file[name]) for name in _COLUMNS}
-            return Sampled(statistics, settings=json.loads(file.attrs["settings"]), **inputs)
+                columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS}
+                d, coordinates, dual = int(group.attrs["d"]), int(group.attrs["coordinates"]), float(group.attrs["dual"])
+                parts[name] = Part(d, coordinates, dual, str(group.attrs["key"]), **columns)
+            votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b")}
+            statistics = Statistics(**votes, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts)
+            inputs: dict[str, Any] = {name: file[name][rows] for name in _COLUMNS}
+            threats = tuple(_read_threat(name, group) for name, group in sorted(file["threats"].items(), key=_place))
+            return Sampled(statistics, settings=json.loads(file.attrs["settings"]), threats=threats, **inputs)
     except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: not a readable statistics file, truncated or damaged ({error})") from None
+
+
+def count_inputs(path: str | os.PathLike[str]) -> int:
+    """How many inputs a statistics file holds; raises as `read_statistics`."""
+    read_statistics(path, slice(0, 0))
+    with h5py.File(path, "r") as file:
+        return len(file["idx"])
+
+
+def _write_threat(group: h5py.Group, threat: Threat, place: int) -> None:
+    """Name, place, p (absent for a ray) and its mask, basis or direction."""
+    group.attrs["place"] = place
+    if isinstance(threat, Ball):
+        group.attrs["p"] = threat.p
+    for name in ("mask", "basis", "v"):
+        if (array := getattr(threat, name, None)) is not None:
+            group.create_dataset(name, data=array, compression="gzip", track_times=False)
+
+
+def _read_threat(name: str, group: h5py.Group) -> Threat:
+    arrays = {kind: group[kind][()] for kind in ("mask", "basis", "v") if kind in group}
+    return Ray(name, arrays["v"]) if "p" not in group.attrs else Ball(name, float(group.attrs["p"]), **arrays)
+
+
+def _place(item: tuple[str, h5py.Group]) -> int:
+    return int(item[1].attrs["place"])

@@ -7,18 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from .budget import Budget
+from .binomial import lower_probability
+from .budget import Budget, split
 from .certify import ABSTAIN, Certifier
-from .evaluate import evaluate
+from .evaluate import Evaluation, evaluate
 from .jobs import Record, check_folder, run_groups
 from .pack import join, pack, unpack
-from .results import Sampled, read_statistics, row, write_statistics, write_tsv
+from .progress import progress_bar
+from .results import Sampled, count_inputs, read_statistics, row, write_statistics, write_tsv
 from .shards import Shard, group_size, groups
-from .statistics import Statistics, lower_probability
+from .statistics import Statistics
 from .table import load
+from .threats import Threat, resolve
 
 # Records joined at a time: a million single ones as objects would fill the memory.
 CHUNK = 1000
+# Inputs certified at a time.
+SLICE = 50_000
 
 
 def sample_dataset(
@@ -69,7 +74,7 @@ def sample_dataset(
 
     def write(records: Iterator[Record]) -> None:
         described = dict(settings) | {"information": dict(information) | {"alpha": alpha, "batch_size": batch_size}}
-        write_statistics(out, gather(records, described))
+        write_statistics(out, gather(records, described, certifier.threats))
 
     def certified(record: Record) -> bool:
         count, drawn = (int(np.sum(record["statistics"][name])) for name in ("count", "n"))
@@ -92,7 +97,7 @@ def check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
         raise ValueError(f"{path}: holds the statistics of other settings: {changed}; delete it or write another file")
 
 
-def gather(records: Iterator[Record], settings: Mapping[str, Any]) -> Sampled:
+def gather(records: Iterator[Record], settings: Mapping[str, Any], threats: tuple[Threat, ...]) -> Sampled:
     """The records of inputs of one shape, joined."""
     columns: list[tuple[int, int, int]] = []
     seconds: list[float] = []
@@ -106,26 +111,47 @@ def gather(records: Iterator[Record], settings: Mapping[str, Any]) -> Sampled:
             joined.append(join(waiting))
             waiting.clear()
     idx, label, predict = np.array(columns, dtype=np.int64).T
-    return Sampled(join(joined + waiting), idx, label, predict, np.array(seconds), dict(settings))
+    return Sampled(join(joined + waiting), idx, label, predict, np.array(seconds), dict(settings), threats)
 
 
 def certify_statistics(
-    path: str | os.PathLike[str], out: str | os.PathLike[str], alpha: float, estimator: str, table: Path | None
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    alpha: float,
+    estimator: str,
+    table: Path | None,
+    progress: bool = True,
 ) -> tuple[Budget, int]:
-    """Radii (l1, l2, linf) of a statistics file, as results TSV; returns (budget, number of rows)."""
-    out = check_folder(out)
-    sampled = read_statistics(path)
-    statistics = sampled.statistics
-    if sampled.settings.get("early_stop") is not None and alpha > 0.5:
+    """Radii of a statistics file, for all threats it was sampled for, as results TSV; returns (budget, number of rows).
+
+    Inputs are read and written a slice at a time: memory does not grow with their number.
+    """
+    out, surface, total = check_folder(out), load(table), count_inputs(path)
+    header = read_statistics(path, slice(0, 0))
+    if header.settings.get("early_stop") is not None and alpha > 0.5:
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
-    result = evaluate(statistics, ("l1", "l2", "linf"), alpha, estimator, load(table))
-    rows = []
-    for i in range(len(statistics)):
-        sure = result.q_lower[i] > 0.5
-        radius = {name: float(values[i]) if sure else 0.0 for name, values in result.radius.items()}
-        predict = int(sampled.predict[i]) if sure else ABSTAIN
-        seconds = float(sampled.seconds[i])
-        count, n = int(statistics.count[i].sum()), int(statistics.n[i].sum())
-        rows.append(row(int(sampled.idx[i]), int(sampled.label[i]), predict, seconds, count, n, float(result.q_lower[i]), radius))
-    write_tsv(out, rows)
-    return result.budget, len(rows)
+    budget = split(alpha, resolve(header.threats))
+
+    def rows() -> Iterator[dict[str, str]]:
+        with progress_bar("certifying", disable=not progress) as bar:
+            task = bar.add_task("", total=total)
+            for start in range(0, total, SLICE):
+                sampled = read_statistics(path, slice(start, start + SLICE))
+                yield from result_rows(sampled, evaluate(sampled.statistics, header.threats, alpha, estimator, surface))
+                bar.advance(task, len(sampled.idx))
+
+    write_tsv(out, rows())
+    return budget, total
+
+
+def result_rows(sampled: Sampled, result: Evaluation) -> Iterator[dict[str, str]]:
+    """Lines of results.tsv."""
+    statistics, names = sampled.statistics, list(result.radius)
+    sure = result.q_lower > 0.5
+    radii = np.where(sure[:, None], np.stack([result.radius[name] for name in names], axis=1), 0.0)
+    predict = np.where(sure, sampled.predict, ABSTAIN)
+    votes = (statistics.count.sum(axis=1), statistics.n.sum(axis=1), result.q_lower)
+    columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes)
+    for *values, radius in zip(*(column.tolist() for column in columns), radii.tolist(), strict=True):
+        idx, label, predicted, seconds, count, n, q = values
+        yield row(idx, label, predicted, seconds, count, n, q, dict(zip(names, radius, strict=True)))

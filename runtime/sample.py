@@ -9,21 +9,25 @@ B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from .bets import Tally
 from .early_stop import hopeless, next_look
 from .noise import FIRST, SECOND, SELECTION, BatchSize, Piece, Segment, batches, block_rows, out_of_memory
 from .options import Options
+from .projections import Projection
 from .statistics import Moments
+from .threats import ALL
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 Input = tuple[int, torch.Tensor]
 
+WHOLE = {ALL: Projection()}
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -67,11 +71,6 @@ def data_digest(data: Sequence[tuple[Any, int]]) -> str:
     return hashed.hexdigest()[:32]
 
 
-def add_moments(total: torch.Tensor, u: torch.Tensor, votes: torch.Tensor) -> None:
-    """Add to the rows of `total`, shape (2, d): sum u f, sum u. u has shape (B, d), votes (B,); all is float64 but the votes."""
-    total += torch.stack((votes.to(u.dtype), torch.ones_like(votes, dtype=u.dtype))) @ u
-
-
 class Sampler:
     """Draws noisy votes of `model` around inputs.
 
@@ -113,35 +112,49 @@ class Sampler:
         return votes
 
     def group_moments(
-        self, inputs: Sequence[Input], labels: Sequence[int], n: int, batch_size: int, allowed: int | None = None
+        self,
+        inputs: Sequence[Input],
+        labels: Sequence[int],
+        n: int,
+        batch_size: int,
+        parts: Mapping[str, Projection] = WHOLE,
+        against: Sequence[tuple[int, int]] | None = None,
+        allowed: int | None = None,
     ) -> list[Moments]:
         """`moments` of several (index, input) of one shape, f being the vote for the label of each.
 
-        With `allowed` votes against (`early_stop.tolerance`) an input is stopped where its abstention is certain: when to look
-        depends on its votes alone, so what is drawn does not depend on the batch size.
+        Args:
+            inputs: (index, input), one shape.
+            labels: the class of each.
+            n: samples of each, in two halves, the first before the second.
+            batch_size: rows of a batch; one may span inputs.
+            parts: of the gradient that is bet on.
+            against: of each input, votes against its class among the selection samples, and how many these were.
+            allowed: votes against (`early_stop.tolerance`); an input is stopped where its abstention is certain. When to look
+                depends on its votes alone, so what is drawn does not depend on the batch size.
         """
-        d = inputs[0][1].numel()
-        count = torch.zeros((len(inputs), 2), dtype=torch.int64, device=self._place(inputs)[0])
-        sums = torch.zeros((len(inputs), 2, 2, d), dtype=torch.float64, device=count.device)
-        halves = np.array([n // 2, n - n // 2], dtype=np.int64)
-        drawn = np.zeros((len(inputs), 2), dtype=np.int64)
+        d, device = inputs[0][1].numel(), self._place(inputs)[0]
+        tallies = [Tally(parts, d, n, seen, device) for seen in against or [(0, 0)] * len(inputs)]
+        halves, rows = (n // 2, n - n // 2), block_rows(d)
         goals = {slot: n if allowed is None else next_look(n, allowed, 0, 0) for slot in range(len(inputs))}
+        drawn = np.zeros((len(inputs), 2), dtype=np.int64)
         while goals:
             segments = []
             for slot, goal in goals.items():
-                for half, stage in enumerate((FIRST, SECOND)):
-                    stop = _share(goal, int(halves[half]), n, block_rows(d))
-                    if stop > drawn[slot, half]:
-                        segments.append(Segment(slot, inputs[slot][0], stage, int(drawn[slot, half]), stop))
+                for half, wanted in enumerate((min(goal, halves[0]), max(goal - halves[0], 0))):
+                    # Up to the end of a noise block.
+                    stop, start = min(halves[half], -(-wanted // rows) * rows), int(drawn[slot, half])
+                    if stop > start:
+                        segments.append(Segment(slot, inputs[slot][0], (FIRST, SECOND)[half], start, stop))
                         drawn[slot, half] = stop
             for u, predicted, pieces in self._predictions(inputs, segments, batch_size):
-                for segment, rows in pieces:
-                    votes, half = predicted[rows] == labels[segment.slot], segment.stage - FIRST
-                    count[segment.slot, half] += votes.sum()
-                    add_moments(sums[segment.slot, half], u[rows], votes)
-            goals = {} if allowed is None else _goals(goals, n, allowed, count.sum(dim=1).tolist(), drawn.sum(axis=1).tolist())
-        votes_for, total = count.cpu().numpy(), sums.cpu().numpy()
-        return [Moments(drawn[i], votes_for[i], total[i, :, 0], total[i, :, 1]) for i in range(len(inputs))]
+                for segment, where in pieces:
+                    tallies[segment.slot].add(u[where], predicted[where] == labels[segment.slot])
+            if allowed is None:
+                break
+            counts = [int(tally.count.sum()) for tally in tallies]
+            goals = _goals(goals, n, allowed, counts, drawn.sum(axis=1).tolist())
+        return [tally.moments() for tally in tallies]
 
     def _place(self, inputs: Sequence[Input]) -> tuple[torch.device, torch.dtype]:
         """Device and type of the model, or of the inputs where it is no Module or has no parameters."""
@@ -211,12 +224,6 @@ class Sampler:
         predicted.copy_(classes)
         nan.copy_(any_nan)
         return True
-
-
-def _share(goal: int, half: int, n: int, rows: int) -> int:
-    """Samples of a half when `goal` of all n are drawn: its share, up to the end of a noise block."""
-    blocks = -(-goal * half // (n * rows))
-    return min(half, blocks * rows)
 
 
 def _goals(goals: dict[int, int], n: int, allowed: int, count: list[int], drawn: list[int]) -> dict[int, int]:

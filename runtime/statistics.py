@@ -1,35 +1,34 @@
-"""Confidence bounds: q from the votes, every norm of the gradient y = E[u f] from the half means, vectorised over inputs.
+"""What sampling leaves of an input: votes, half means of the gradient y = E[u f], and settled bets; reduced to scalars per part.
 
-Z = u (f - 1/2) has mean y whatever f is, and is sub-gaussian with constant K in every direction. X and Y are its means over the two
-halves of n1 and n2 samples. Estimator "paper" is Table 1 of Mohapatra et al. (2020) with its errata corrected (docs/theory.md).
+Z = u (f - b) has mean y for every constant b. X and Y are its means over the two halves of n1 and n2 samples. b = 1/2 serves the
+estimator "paper"; the other b was chosen from the selection samples and serves "adaptive" (chernoff.py), whose tightest bounds
+are the bets of bets.py.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.special import betainccinv, betaincinv
 
-from .budget import Budget
-from .threats import ALL, Mask, Quantity, Threat, projection_key, projections
+from .projections import Projection
+from .threats import Threat, projections
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
-# log E exp(v.(Z - y)) <= K |v|^2 / 2 for b = 1/2 and every f.
-K = 0.25 + 3.0 / math.sqrt(8.0 * math.pi * math.e)
-ESTIMATORS = ("paper",)
-# The fields of a Part that are arrays, in order.
-SCALARS = ("inner", "x_l2", "y_l2", "l1", "l2", "linf", "dot")
+# Values of L = log(1/level) that the bets are tuned to; a bound may be taken at any level.
+TARGETS = (6.0, 10.0, 17.0)
+BETS = len(TARGETS)
+# A bet's bound is value -+ slope L: shape (2, BETS) for (value, slope).
+BET_NAMES = ("length", "half_low", "half_high", "top", "along")
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the two halves of one input's samples: what the sampler keeps, whatever the estimator."""
+    """Sums over the two halves of one input's samples, and its bets: what the sampler keeps, whatever the estimator."""
 
     n: Counts
     """Samples, shape (2,)."""
@@ -39,26 +38,59 @@ class Moments:
     """Sum of u f, shape (2, d), in sigma = 1 units."""
     sum_u: Array
     """Sum of u, shape (2, d)."""
+    b: float = 0.5
+    """Fixed before these samples."""
+    bets: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    """Part -> name of a bet -> (value, slope), shape (2, BETS); empty where none were made."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Scalars of one part of the gradient, each of shape (N,)."""
+    """Scalars of one part of the gradient, each of shape (N,); bets of shape (N, 2, BETS), NaN where none was made."""
 
     d: int
-    """Coordinates of the part; 1 for a direction."""
+    """Dimension of the part; 1 for a direction."""
+    coordinates: int
+    """Coordinates it touches."""
+    dual: float
+    """Exponent of `lp`."""
+    key: str
+    """Identifies the mask, basis or direction (`Projection.key`); empty for the whole gradient."""
     inner: Array
-    """X.Y"""
+    """X.Y at b = 1/2; likewise all up to dot."""
     x_l2: Array
     y_l2: Array
     l1: Array
-    """|Zbar|_1 of the pooled mean; likewise l2 and linf."""
+    """|Zbar|_1 of the pooled mean; likewise l2, linf and lp, the part's own exponent."""
     l2: Array
     linf: Array
+    lp: Array
     dot: Array
     """v.Zbar along a direction; 0 for a subspace."""
-    key: str = ""
-    """Identifies the mask or direction (`threats.projection_key`); empty for the whole gradient."""
+    inner_b: Array
+    """X.Y at the chosen b; likewise all up to dot_b."""
+    x_l2_b: Array
+    y_l2_b: Array
+    l1_b: Array
+    l2_b: Array
+    linf_b: Array
+    lp_b: Array
+    dot_b: Array
+    length: Array
+    """|P y|_2 >= value - slope L. L = log(1/level)."""
+    half_low: Array
+    """v.y >= value - slope L, v = P X / |P X|."""
+    half_high: Array
+    """v.y <= value + slope L."""
+    top: Array
+    """|P y|_inf <= value + slope L."""
+    along: Array
+    """v.y >= value - slope L along a direction v."""
+
+
+SUMS = ("inner", "x_l2", "y_l2", "l1", "l2", "linf", "lp", "dot")
+# The fields of a Part that are arrays, in order.
+SCALARS = (*SUMS, *(f"{name}_b" for name in SUMS), *BET_NAMES)
 
 
 @dataclass(frozen=True)
@@ -67,6 +99,8 @@ class Statistics:
 
     count: Counts
     n: Counts
+    b: Array
+    """Chosen constants, shape (N,)."""
     sigma: float
     """Noise level in input units."""
     d: int
@@ -85,162 +119,66 @@ class Statistics:
             raise ValueError(f"statistics: sigma = {self.sigma}, d = {self.d}; expected positive numbers")
         if not ((self.n >= 1) & (self.count >= 0) & (self.count <= self.n)).all():
             raise ValueError("statistics: expected 0 <= count <= n and n >= 1 in every half")
+        if self.b.shape != shape[:1] or not ((self.b >= 0.5) & (self.b <= 1.0)).all():
+            raise ValueError(f"statistics: b has shape {self.b.shape}, expected (N,) numbers from 1/2 to 1")
         for name, by in projections(threats).items():
             part = self.parts.get(name)
             if part is None:
                 raise ValueError(f"statistics: nothing was kept for {name!r}; sampled for {', '.join(self.parts)}")
-            size = self.d if by is None else _size(by, self.d)
-            if part.key != projection_key(by) or part.d != size or (by is not None and by.size != self.d):
+            if part.key != by.key or part.d != by.rank(self.d) or by.size not in (None, self.d):
                 raise ValueError(f"statistics: {name!r} was sampled with another mask, direction or input shape")
-            norms = (part.x_l2, part.y_l2, part.l1, part.l2, part.linf)
-            values = (part.inner, part.dot, *norms)
-            if any(value.shape != shape[:1] or not np.isfinite(value).all() for value in values):
-                raise ValueError(f"statistics: {name!r} has missing or non-finite values")
-            if any((norm < 0).any() for norm in norms) or (np.abs(part.inner) > part.x_l2 * part.y_l2 * (1 + 1e-9) + 1e-300).any():
-                raise ValueError(f"statistics: the norms and inner products of {name!r} contradict each other")
+            _check_part(name, part, shape[0])
+
+
+def _check_part(name: str, part: Part, size: int) -> None:
+    sums = {scalar: getattr(part, scalar) for scalar in SCALARS if scalar not in BET_NAMES}
+    if any(value.shape != (size,) or not np.isfinite(value).all() for value in sums.values()):
+        raise ValueError(f"statistics: {name!r} has missing or non-finite values")
+    norms = [sums[f"{scalar}{b}"] for scalar in SUMS if scalar not in ("inner", "dot") for b in ("", "_b")]
+    products = [(sums[f"inner{b}"], sums[f"x_l2{b}"] * sums[f"y_l2{b}"]) for b in ("", "_b")]
+    if any((norm < 0).any() for norm in norms) or any((np.abs(x) > y * (1 + 1e-9) + 1e-300).any() for x, y in products):
+        raise ValueError(f"statistics: the norms and inner products of {name!r} contradict each other")
+    for kind in BET_NAMES:
+        bet = getattr(part, kind)
+        if bet.shape != (size, 2, BETS) or (bet[:, 1] < 0).any():
+            raise ValueError(
+                f"statistics: bets {kind!r} of {name!r} have shape {bet.shape}, expected {(size, 2, BETS)}, slopes >= 0"
+            )
 
 
 def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: float) -> Statistics:
     """Reduce sums to the scalars that the threats' bounds need; N = len(moments) inputs of one shape."""
     d = moments[0].sum_u.shape[1]
     wanted = projections(threats)
-    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in wanted}
+    rows: dict[str, list[list[float]]] = {name: [] for name in wanted}
+    none = np.full((2, BETS), np.nan)
+    bets: dict[str, list[list[Array]]] = {name: [] for name in wanted}
     for m in moments:
-        # Z = u (f - 1/2): zero-mean noise of the votes it can do without, whatever f is.
-        x, y = (m.sum_uf - 0.5 * m.sum_u) / m.n[:, None]
-        pooled = (m.n[0] * x + m.n[1] * y) / m.n.sum()
+        means = [_means(m, b) for b in (0.5, m.b)]
         for name, by in wanted.items():
-            rows[name].append(_scalars(x, y, pooled, by))
+            rows[name].append([value for x, y, pooled in means for value in _scalars(x, y, pooled, by)])
+            bets[name].append([m.bets.get(name, {}).get(bet, none) for bet in BET_NAMES])
     parts = {}
     for name, by in wanted.items():
-        columns: dict[str, Any] = dict(zip(SCALARS, np.array(rows[name]).T, strict=True))
-        parts[name] = Part(d=_size(by, d), key=projection_key(by), **columns)
-    return Statistics(np.stack([m.count for m in moments]), np.stack([m.n for m in moments]), sigma, d, parts)
+        columns: dict[str, Any] = dict(zip(SCALARS, np.array(rows[name]).T, strict=False))
+        columns |= {bet: np.stack([row[i] for row in bets[name]]) for i, bet in enumerate(BET_NAMES)}
+        parts[name] = Part(d=by.rank(d), coordinates=by.coordinates(d), dual=by.dual, key=by.key, **columns)
+    count, n = (np.stack([getattr(m, name) for m in moments]) for name in ("count", "n"))
+    return Statistics(count, n, np.array([m.b for m in moments]), sigma, d, parts)
 
 
-def _size(by: Mask | Array | None, d: int) -> int:
-    return d if by is None else int(by.sum()) if by.dtype == np.bool_ else 1
+def _means(m: Moments, b: float) -> tuple[Array, Array, Array]:
+    """X, Y and the pooled mean of Z = u (f - b)."""
+    x, y = (m.sum_uf - b * m.sum_u) / m.n[:, None]
+    return x, y, (m.n[0] * x + m.n[1] * y) / m.n.sum()
 
 
-def _scalars(x: Array, y: Array, pooled: Array, by: Mask | Array | None) -> tuple[float, ...]:
-    """The fields of a Part for one input: on all coordinates, on a mask's, or along a unit vector."""
-    dot = 0.0
-    if by is not None and by.dtype == np.bool_:
-        x, y, pooled = x[by], y[by], pooled[by]
-    elif by is not None:
-        x, y, pooled = (np.array([float(by @ a)]) for a in (x, y, pooled))
-        dot = float(pooled[0])
+def _scalars(x: Array, y: Array, pooled: Array, by: Projection) -> list[float]:
+    """The fields SUMS for one input."""
+    x, y, pooled = (by(a) for a in (x, y, pooled))
     size = np.abs(pooled)
-    norms = (float(size.sum()), float(np.linalg.norm(size)), float(size.max(initial=0.0)))
-    return (float(x @ y), float(np.linalg.norm(x)), float(np.linalg.norm(y)), *norms, dot)
-
-
-def lower_probability(count: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> Array:
-    """Clopper-Pearson: P(result > q) <= alpha. Accurate relative to 1 - q, and rounded down."""
-    count, n = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    some = count > 0
-    # The upper bound of 1 - q from the n - count votes against.
-    against = betainccinv(np.where(some, n - count + 1.0, 1.0), np.where(some, count, 1.0), alpha)
-    return np.asarray(np.where(some, np.maximum(1.0 - against * (1.0 + 1e-10) - 1e-15, 0.0), 0.0), dtype=np.float64)
-
-
-def upper_probability(count: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> Array:
-    """Clopper-Pearson: P(result < q) <= alpha, rounded up."""
-    count, n = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    some = count < n
-    value = 1.0 - betaincinv(np.where(some, n - count, 1.0), np.where(some, count + 1.0, 1.0), alpha)
-    return np.asarray(np.where(some, np.minimum(value * (1.0 + 1e-10) + 1e-15, 1.0), 1.0), dtype=np.float64)
-
-
-def least_n(alpha: float) -> int:
-    """The least n whose unanimous vote proves q > 1/2 at level alpha: alpha^(1/n) > 1/2."""
-    return math.floor(math.log(1.0 / alpha) / math.log(2.0)) + 1
-
-
-def deviation(n: Array, log_inverse: float) -> Array:
-    """tau with P(v.(mean of n) - v.y > tau) <= exp(-log_inverse), for one unit direction v: sqrt(2 K log(1/a) / n)."""
-    return np.sqrt(2.0 * K * log_inverse / n)
-
-
-def product_quantile(d: int, log_inverse: float) -> float:
-    """t / (k sqrt(1/(n1 n2))) with P(eta1.eta2 > t) <= exp(-log_inverse) for sub-gaussian errors in d dimensions.
-
-    Chernoff with E exp(lam eta1.eta2) <= (1 - lam^2 k1 k2)^(-d/2), optimised: the root of tau x + log(1 - x^2)/2 = L/d,
-    x = (sqrt(1 + 4 tau^2) - 1) / (2 tau), times d.
-    """
-    target = log_inverse / d
-
-    def surplus(tau: float) -> float:
-        x = 2.0 * tau / (math.sqrt(1.0 + 4.0 * tau * tau) + 1.0)
-        # 1 - x^2 = x / tau, by the equation that x solves.
-        return tau * x + 0.5 * math.log(x / tau) - target
-
-    high = 2.0 * (target + math.sqrt(target)) + 1.0
-    root: float = brentq(surplus, 1e-9 * math.sqrt(target), high, xtol=1e-15, rtol=1e-12)
-    # A larger tau is valid too: its Chernoff exponent is larger.
-    return d * root * (1.0 + 1e-9)
-
-
-def _length(part: Part, n: Counts, alpha: float, side: str) -> Array:
-    """One-sided bound of |P y|_2 at level alpha from X.Y: half of alpha for eta1.eta2, half for y.(eta1 + eta2)."""
-    n1, n2 = n[:, 0].astype(np.float64), n[:, 1].astype(np.float64)
-    log_inverse = math.log(2.0 / alpha)
-    t = product_quantile(part.d, log_inverse) * K / np.sqrt(n1 * n2)
-    sign = 1.0 if side == "upper" else -1.0
-    square = part.inner + sign * t
-    # |y|^2 - sign 2 half |y| = XY + sign t; the root is that of the errata, sqrt(S) (sqrt(1 + e^2) +- e).
-    half = np.sqrt(0.5 * K * (1.0 / n1 + 1.0 / n2) * log_inverse)
-    root = np.sqrt(np.maximum(square + half**2, 0.0)) + sign * half
-    return np.asarray(np.maximum(root, 0.0), dtype=np.float64)
-
-
-def _paper(quantity: Quantity, statistics: Statistics, alpha: float) -> Array:
-    part = statistics.parts[quantity.part]
-    total = statistics.n.sum(axis=1).astype(np.float64)
-    match quantity.norm, quantity.side:
-        case "l2", side:
-            return _length(part, statistics.n, alpha, side)
-        case "linf", "upper":
-            # Union over the 2 d signed coordinate axes.
-            return part.linf + deviation(total, math.log(2.0 * part.d / alpha))
-        case "l1", "upper":
-            # Union over the 2^d sign vectors, each of length sqrt(d).
-            return part.l1 + math.sqrt(part.d) * deviation(total, part.d * math.log(2.0) + math.log(1.0 / alpha))
-        case "dot", "lower":
-            return part.dot - deviation(total, math.log(1.0 / alpha))
-    raise ValueError(f"no bound known for the {quantity}")
-
-
-def gradient_bounds(statistics: Statistics, budget: Budget, rim: Array, estimator: str) -> dict[Quantity, Array]:
-    """Every norm bound of the budget at its level, then tightened by what is free.
-
-    Args:
-        statistics: N inputs.
-        budget: the levels.
-        rim: phi(Phi^-1(q_lower)), the largest |y|_2 that q allows, shape (N,).
-        estimator: "paper".
-
-    Returns:
-        Quantity -> bound, shape (N,): upper bounds are at most, lower bounds at most `rim` (norm inequalities on the same events).
-    """
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
-    bounds = {quantity: _paper(quantity, statistics, level) for quantity, level in budget.norms.items()}
-    return tighten(bounds, {name: part.d for name, part in statistics.parts.items()}, rim)
-
-
-def tighten(bounds: Mapping[Quantity, Array], dimension: Mapping[str, int], rim: Array) -> dict[Quantity, Array]:
-    """|P y|_inf <= |P y|_2 <= |y|_2 <= rim and |P y|_1 <= sqrt(d_P) |P y|_2, applied to every bound."""
-    length = np.minimum(bounds.get(Quantity(ALL, "l2", "upper"), rim), rim)
-    out: dict[Quantity, Array] = {}
-    for quantity, bound in bounds.items():
-        limit = np.minimum(bounds.get(Quantity(quantity.part, "l2", "upper"), length), length)
-        if quantity.norm == "dot":
-            out[quantity] = np.maximum(bound, -length)
-        elif quantity.side == "lower":
-            out[quantity] = np.clip(bound, 0.0, rim)
-        elif quantity.norm == "l1":
-            out[quantity] = np.minimum(bound, math.sqrt(dimension[quantity.part]) * limit)
-        else:
-            out[quantity] = np.minimum(bound, limit)
-    return out
+    # A norm of an empty part is 0.
+    own = float(np.linalg.norm(size, by.dual)) if size.size else 0.0
+    norms = (float(size.sum()), float(np.linalg.norm(size)), float(size.max(initial=0.0)), own)
+    dot = 0.0 if by.vector is None else float(pooled[0])
+    return [float(x @ y), float(np.linalg.norm(x)), float(np.linalg.norm(y)), *norms, dot]

@@ -1,19 +1,21 @@
 """Threat models, and what each needs: (kappa, m1, m2) from bounds on the gradient y = E[u f] (sigma = 1 units throughout).
 
-For delta in a coordinate subspace S with |delta|_p <= R: |delta|_2 <= kappa R and -delta.y <= R |P_S y|_p', p' dual to p. Of all
-such delta the worst lie where both hold with equality, so with r = kappa R / sigma
+For delta in a subspace S with |delta|_p <= R: |delta|_2 <= kappa R and -delta.y <= R |P_S y|_p', p' dual to p. Of all such delta
+the worst lie where both hold with equality, so with r = kappa R / sigma
 
     m1 = -upper(|P_S y|_p') / kappa,    m2 = max( sqrt(lower(|y|_2)^2 - m1^2), lower(|y - P_S y|_2) ),    R = sigma r / kappa.
 """
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from .projections import Projection
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -24,7 +26,10 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Quantity:
-    """A one-sided bound that a certificate rests on: `side` of the `norm` of the gradient's `part`."""
+    """A one-sided bound that a certificate rests on: `side` of the `norm` of the gradient's `part`.
+
+    norm: l1, l2, linf; lp for the part's own exponent; dot for the component along a direction.
+    """
 
     part: str
     norm: str
@@ -39,30 +44,50 @@ LENGTH = Quantity(ALL, "l2", "lower")
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """All perturbations with |delta|_p <= R, p in {1, 2, inf}."""
+    """All perturbations with |delta|_p <= R, 1 <= p <= inf."""
 
     name: str
     p: float
     mask: Mask | None = None
     """Coordinates that may change, in the input's shape; None for all of them."""
+    basis: Array | None = None
+    """Or a subspace: orthonormal vectors, shape (m, *input shape)."""
+
+    @cached_property
+    def part(self) -> str:
+        """The part of the gradient whose norm counts."""
+        return ALL if self.mask is None and self.basis is None and self.p in DUAL else self.name
+
+    @cached_property
+    def projection(self) -> Projection:
+        """How to take that part."""
+        dual = 2.0 if self.p in DUAL else self.p / (self.p - 1.0)
+        if self.basis is not None:
+            return Projection(basis=self.basis.reshape(len(self.basis), -1).T.copy(), dual=dual)
+        return Projection(mask=None if self.mask is None else self.mask.ravel(), dual=dual)
+
+    @cached_property
+    def outside(self) -> Projection | None:
+        """The rest of the gradient; None where the ball has all coordinates."""
+        if self.basis is not None:
+            d = self.basis[0].size
+            return None if len(self.basis) == d else Projection(basis=self.projection.basis, outside=True)
+        return None if self.mask is None or self.mask.all() else Projection(mask=~self.mask.ravel())
 
     def coordinates(self, d: int) -> int:
         """How many coordinates may change, of d."""
-        return d if self.mask is None else int(self.mask.sum())
+        return self.projection.coordinates(d)
 
     def kappa(self, d: int) -> float:
         """|delta|_2 <= kappa |delta|_p on this threat's subspace."""
-        return math.sqrt(self.coordinates(d)) if self.p == math.inf else 1.0
+        return math.pow(self.coordinates(d), max(0.0, 0.5 - 1.0 / self.p))
 
     def needs(self) -> tuple[Quantity, ...]:
         """The bounds this threat's radius uses, besides that of q."""
-        part = ALL if self.mask is None else self.name
-        upper = Quantity(part, DUAL[self.p], "upper")
-        if self.mask is None:
-            return (upper,) if self.p == 2.0 else (upper, LENGTH)
-        if self.mask.all():
-            return (upper, LENGTH)
-        return (upper, LENGTH, Quantity(complement(self.name), "l2", "lower"))
+        upper = Quantity(self.part, DUAL.get(self.p, "lp"), "upper")
+        if self.outside is not None:
+            return (upper, LENGTH, Quantity(complement(self.name), "l2", "lower"))
+        return (upper,) if self.part == ALL and self.p == 2.0 else (upper, LENGTH)
 
     def cut(self, bounds: Mapping[Quantity, Array], d: int) -> tuple[Array, Array]:
         """(m1, m2), both lower bounds, shape (N,)."""
@@ -107,25 +132,55 @@ def complement(name: str) -> str:
     return f"all but {name}"
 
 
-def Subspace(mask: npt.ArrayLike, p: float = 2, name: str = "subspace") -> Ball:
-    """Perturbations that touch only the coordinates where `mask` is true, |delta|_p <= R.
+def Lp(p: float, name: str | None = None) -> Ball:
+    """Perturbations with |delta|_p <= R, 1 <= p <= inf; `name`, by default l<p>, heads its column of the results.
+
+    Raises:
+        ValueError: p < 1 or NaN.
+    """
+    p = _exponent(f"Lp({p})", p)
+    known = {1.0: L1, 2.0: L2, math.inf: LINF}
+    if name is None and p in known:
+        return known[p]
+    return Ball(_free_name(name or f"l{p:g}"), p)
+
+
+def Subspace(
+    mask: npt.ArrayLike | None = None, p: float = 2, name: str = "subspace", *, basis: npt.ArrayLike | None = None
+) -> Ball:
+    """Perturbations inside a subspace, |delta|_p <= R: the coordinates where `mask` is true, or the span of `basis`.
 
     Args:
         mask: boolean, in the input's shape (for one colour channel: `mask[0] = True` on a (3, h, w) array).
-        p: 1, 2 or inf.
+        p: 1 <= p <= inf.
         name: column `radius_<name>` of the results.
+        basis: orthonormal vectors in the input's shape, shape (m, *shape).
 
     Raises:
-        ValueError: an empty or non-boolean mask, another p, a name that is taken.
+        ValueError: not exactly one of mask and basis, an empty or non-boolean mask, a basis that is not orthonormal, p < 1, a name
+            that is taken.
     """
+    p = _exponent(f"subspace {name!r}", p)
+    if (mask is None) == (basis is None):
+        raise ValueError(f"subspace {name!r}: expected a mask or a basis, and not both")
+    if basis is not None:
+        vectors = np.array(basis, dtype=np.float64)
+        flat = vectors.reshape(len(vectors), -1) if vectors.ndim > 1 and len(vectors) else np.empty((0, 0))
+        if not flat.size or len(flat) > flat.shape[1] or not np.isfinite(flat).all():
+            raise ValueError(
+                f"subspace {name!r}: basis of shape {vectors.shape}, expected 1 to d finite vectors, (m, *input shape)"
+            )
+        if (error := float(np.abs(flat @ flat.T - np.eye(len(flat))).max())) > 1e-9:
+            raise ValueError(f"subspace {name!r}: the basis is not orthonormal (off by {error:.1e}); numpy.linalg.qr makes one")
+        # As orthonormal as float64 allows.
+        q, r = np.linalg.qr(flat.T)
+        return Ball(_free_name(name), p, basis=(q * np.sign(np.diag(r))).T.reshape(vectors.shape))
     array = np.asarray(mask)
     if array.dtype != np.bool_:
         raise ValueError(f"subspace {name!r}: mask has dtype {array.dtype}, expected bool")
     if not array.any():
         raise ValueError(f"subspace {name!r}: the mask selects no coordinate")
-    if float(p) not in DUAL:
-        raise ValueError(f"subspace {name!r}: p = {p}, expected 1, 2 or inf")
-    return Ball(_free_name(name), float(p), array.copy())
+    return Ball(_free_name(name), p, array.copy())
 
 
 def Direction(v: npt.ArrayLike, name: str = "direction") -> Ray:
@@ -136,6 +191,12 @@ def Direction(v: npt.ArrayLike, name: str = "direction") -> Ray:
         raise ValueError(f"direction {name!r}: largest component {size}, expected a finite vector other than 0")
     array = array / size
     return Ray(_free_name(name), array / np.linalg.norm(array))
+
+
+def _exponent(what: str, p: float) -> float:
+    if not float(p) >= 1.0:
+        raise ValueError(f"{what}: p = {p}, expected 1 <= p <= inf")
+    return float(p)
 
 
 def _free_name(name: str) -> str:
@@ -151,7 +212,7 @@ def resolve(threats: Sequence[str | Threat]) -> tuple[Threat, ...]:
     for threat in threats:
         if isinstance(threat, str):
             if threat not in known:
-                raise ValueError(f"threat {threat!r}: expected l1, l2, linf, Subspace(...) or Direction(...)")
+                raise ValueError(f"threat {threat!r}: expected l1, l2, linf, Lp(...), Subspace(...) or Direction(...)")
             threat = known[threat]
         out.append(threat)
     if all(threat.name != L2.name for threat in out):
@@ -162,41 +223,52 @@ def resolve(threats: Sequence[str | Threat]) -> tuple[Threat, ...]:
     return tuple(out)
 
 
-def projections(threats: Sequence[Threat]) -> dict[str, Mask | Array | None]:
-    """Part of the gradient -> how to take it: None for all of it, a flat mask, or a flat unit vector."""
-    out: dict[str, Mask | Array | None] = {ALL: None}
+def projections(threats: Sequence[Threat]) -> dict[str, Projection]:
+    """Part of the gradient -> how to take it."""
+    out = {ALL: Projection()}
     for threat in threats:
         if isinstance(threat, Ray):
-            out[threat.name] = threat.v.ravel()
-        elif threat.mask is not None:
-            out[threat.name] = threat.mask.ravel()
-            if not threat.mask.all():
-                out[complement(threat.name)] = ~threat.mask.ravel()
+            out[threat.name] = Projection(vector=threat.v.ravel())
+            continue
+        if threat.part != ALL:
+            out[threat.part] = threat.projection
+        if threat.outside is not None:
+            out[complement(threat.name)] = threat.outside
     return out
 
 
-def projection_key(by: Mask | Array | None) -> str:
+def projection_key(by: Projection) -> str:
     """Identifies a projection, so that statistics of one mask or direction are not taken for another's of the same name."""
-    return "" if by is None else hashlib.sha256(f"{by.dtype.str} {by.size} ".encode() + by.tobytes()).hexdigest()[:32]
+    return by.key
 
 
 def check_shape(threats: Sequence[Threat], shape: tuple[int, ...]) -> None:
-    """ValueError where a mask or direction is not in the input's shape."""
+    """ValueError where a mask, basis or direction is not in the input's shape."""
     for threat in threats:
-        array = threat.mask if isinstance(threat, Ball) else threat.v
-        if array is not None and array.shape != shape:
-            raise ValueError(f"threat {threat.name!r} has shape {array.shape}, the input has shape {shape}")
+        seen = threat.v.shape if isinstance(threat, Ray) else None
+        if isinstance(threat, Ball) and threat.mask is not None:
+            seen = threat.mask.shape
+        elif isinstance(threat, Ball) and threat.basis is not None:
+            seen = threat.basis.shape[1:]
+        if seen is not None and seen != shape:
+            raise ValueError(f"threat {threat.name!r} has shape {seen}, the input has shape {shape}")
 
 
 def containment(inner: Threat, outer: Threat, d: int) -> float:
     """The least f such that the inner set of size R lies in the outer one of size f R; inf where none is large enough."""
     if isinstance(outer, Ray):
         return math.inf
+    if outer.basis is not None:
+        same = isinstance(inner, Ball) and inner.projection.key.split()[-1] == outer.projection.key.split()[-1]
+        if not same:
+            return math.inf
     if isinstance(inner, Ray):
         if outer.mask is not None and inner.v[~outer.mask].any():
             return math.inf
         return float(np.linalg.norm(inner.v.ravel(), outer.p))
-    if outer.mask is not None and (inner.mask is None or (inner.mask & ~outer.mask).any()):
-        return math.inf
+    if outer.mask is not None:
+        touched = inner.mask if inner.basis is None else inner.basis.any(axis=0)
+        if touched is None or (touched & ~outer.mask).any():
+            return math.inf
     inverse = (1.0 / outer.p) - (1.0 / inner.p)
     return float(inner.coordinates(d) ** max(0.0, inverse))

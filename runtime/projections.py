@@ -1,0 +1,74 @@
+"""Parts of the gradient: all of it, the coordinates of a mask, the span of a basis or what lies outside it, one direction."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """An orthogonal projection P of R^d; the identity where nothing is set. At most one of mask, basis and vector is."""
+
+    mask: Mask | None = None
+    """Flat, shape (d,): the coordinates that are kept."""
+    basis: Array | None = None
+    """Orthonormal columns, shape (d, m)."""
+    outside: bool = False
+    """Project on the complement of the basis' span."""
+    vector: Array | None = None
+    """A unit vector, shape (d,)."""
+    dual: float = 2.0
+    """An exponent p' besides 1, 2 and inf whose norm |P y|_p' is wanted; 2 for none."""
+
+    def __call__(self, x: Array) -> Array:
+        """P x in the coordinates whose p-norms matter, shape (d,) -> (coordinates,); along a vector its one component."""
+        if self.mask is not None:
+            return x[self.mask]
+        return np.array([self.vector @ x]) if self.vector is not None else self.embed(x)
+
+    def embed(self, x: Array) -> Array:
+        """P x as a vector of R^d."""
+        if self.mask is not None:
+            return np.where(self.mask, x, 0.0)
+        if self.vector is not None:
+            return np.asarray(self.vector * (self.vector @ x))
+        if self.basis is not None:
+            inside = self.basis @ (self.basis.T @ x)
+            return np.asarray(x - inside if self.outside else inside)
+        return x
+
+    def rank(self, d: int) -> int:
+        """Dimension of the image."""
+        if self.mask is not None:
+            return int(self.mask.sum())
+        if self.basis is not None:
+            size: int = self.basis.shape[1]
+            return d - size if self.outside else size
+        return d if self.vector is None else 1
+
+    def coordinates(self, d: int) -> int:
+        """How many coordinates the image touches: |P y|_1 <= sqrt(coordinates) |P y|_2."""
+        if self.basis is not None:
+            return d if self.outside else int(np.count_nonzero(self.basis.any(axis=1)))
+        return self.rank(d)
+
+    @property
+    def size(self) -> int | None:
+        """d, where this projection fixes it."""
+        array = next((a for a in (self.mask, self.basis, self.vector) if a is not None), None)
+        return None if array is None else len(array)
+
+    @property
+    def key(self) -> str:
+        """Identifies it, so that statistics of one part are not taken for another's of the same name; empty for the identity."""
+        array = next((a for a in (self.mask, self.basis, self.vector) if a is not None), None)
+        text = "" if self.dual == 2.0 else f"dual {self.dual!r} "
+        if array is None:
+            return text
+        digest = hashlib.sha256(f"{array.dtype.str} {array.shape} {self.outside} ".encode() + np.ascontiguousarray(array).tobytes())
+        return text + digest.hexdigest()[:32]
