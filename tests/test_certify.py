@@ -11,8 +11,8 @@ from scipy.special import ndtri
 from scipy.stats import beta
 
 from runtime import ABSTAIN, Certificate, Certifier, Direction, Subspace, Table
+from runtime.binomial import lower_probability
 from runtime.results import read_tsv
-from runtime.statistics import lower_probability
 from runtime.threats import Ray, Threat
 
 Array = npt.NDArray[np.float64]

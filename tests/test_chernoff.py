@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from scipy.stats import norm
 
 from runtime.chernoff import GRID, _curve, _noise, best_b, excess, peak_of, plane, tau, variance
-from runtime.statistics import deviation
+from runtime.paper import deviation
 
 L = math.log(4000)
 

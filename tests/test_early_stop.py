@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.binomial import least_n, lower_probability
 from runtime.early_stop import LOOKS, hopeless, next_look, tolerance
-from runtime.statistics import least_n, lower_probability
 
 ALPHAS = [0.5, 0.1, 0.01, 0.001, 1e-6]
 

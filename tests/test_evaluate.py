@@ -9,9 +9,11 @@ from scipy.special import ndtri
 
 from runtime import Table, radii
 from runtime import statistics as statistics_module
+from runtime.binomial import lower_probability
 from runtime.evaluate import check_n, evaluate
 from runtime.format import read_table
-from runtime.statistics import Moments, Statistics, deviation, lower_probability, summarise
+from runtime.paper import deviation
+from runtime.statistics import Moments, Statistics, summarise
 from runtime.threats import L1, L2, LINF, Ball, Direction, Ray, Subspace, Threat, containment
 
 D = 8

@@ -9,11 +9,12 @@ import torch
 from naive_statistics import half_space
 
 from runtime import Certifier, Subspace, Table
+from runtime.binomial import lower_probability
 from runtime.journal import Journal
 from runtime.pack import join
 from runtime.results import Sampled, read_statistics, read_tsv, write_statistics
 from runtime.run import certify_statistics, sample_dataset
-from runtime.statistics import SCALARS, Moments, Part, lower_probability, summarise
+from runtime.statistics import SCALARS, Moments, Part, summarise
 from runtime.threats import L1, L2, Direction, Threat
 
 SIGMA, SEED, N0, N, ALPHA = 0.5, 4, 20, 2001, 0.01

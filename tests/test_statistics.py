@@ -23,21 +23,11 @@ from naive_statistics import (
 from scipy.stats import beta, binomtest
 
 from runtime import statistics as module
+from runtime.binomial import least_n, lower_probability, upper_probability
+from runtime.bounds import gradient_bounds, tighten
 from runtime.budget import Budget
-from runtime.statistics import (
-    K,
-    Moments,
-    Part,
-    Statistics,
-    deviation,
-    gradient_bounds,
-    least_n,
-    lower_probability,
-    product_quantile,
-    summarise,
-    tighten,
-    upper_probability,
-)
+from runtime.paper import K, deviation, product_quantile
+from runtime.statistics import Moments, Part, Statistics, summarise
 from runtime.threats import ALL, L1, L2, LINF, Direction, Quantity, Subspace, Threat, complement
 
 ALPHA = 0.1
