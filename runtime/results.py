@@ -118,8 +118,9 @@ def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
             hdf.create_dataset(name, data=getattr(sampled, name), track_times=False)
         for name in ("count", "n", "b"):
             hdf.create_dataset(name, data=getattr(s, name), track_times=False)
+        described = hdf.create_group("threats")
         for place, threat in enumerate(sampled.threats):
-            _write_threat(hdf.create_group(f"threats/{threat.name}"), threat, place)
+            _write_threat(described.create_group(threat.name), threat, place)
         for name, part in s.parts.items():
             group = hdf.create_group(f"parts/{name}")
             group.attrs["d"] = part.d

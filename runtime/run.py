@@ -120,24 +120,36 @@ def certify_statistics(
     alpha: float,
     estimator: str,
     table: Path | None,
+    names: Sequence[str] = (),
     progress: bool = True,
 ) -> tuple[Budget, int]:
-    """Radii of a statistics file, for all threats it was sampled for, as results TSV; returns (budget, number of rows).
+    """Radii of a statistics file as results TSV; returns (budget, number of rows).
 
     Inputs are read and written a slice at a time: memory does not grow with their number.
+
+    Args:
+        path: the statistics.
+        out: the results.
+        alpha: probability that any radius of an input is wrong.
+        estimator: "adaptive" or "paper".
+        table: table file; None for the shipped one.
+        names: threats: l1, l2, linf, or any that the file was sampled for; by default all of the latter.
+        progress: show a bar.
     """
     out, surface, total = check_folder(out), load(table), count_inputs(path)
     header = read_statistics(path, slice(0, 0))
     if header.settings.get("early_stop") is not None and alpha > 0.5:
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
-    budget = split(alpha, resolve(header.threats))
+    stored = {threat.name: threat for threat in header.threats}
+    threats = resolve([stored.get(name, name) for name in names] or header.threats)
+    budget = split(alpha, threats)
 
     def rows() -> Iterator[dict[str, str]]:
         with progress_bar("certifying", disable=not progress) as bar:
             task = bar.add_task("", total=total)
             for start in range(0, total, SLICE):
                 sampled = read_statistics(path, slice(start, start + SLICE))
-                yield from result_rows(sampled, evaluate(sampled.statistics, header.threats, alpha, estimator, surface))
+                yield from result_rows(sampled, evaluate(sampled.statistics, threats, alpha, estimator, surface))
                 bar.advance(task, len(sampled.idx))
 
     write_tsv(out, rows())

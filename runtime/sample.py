@@ -176,7 +176,7 @@ class Sampler:
             with contextlib.suppress(NotImplementedError):
                 self.model.eval()
         rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
-        centers = torch.stack([x.to(device, torch.float64).reshape(-1) for _, x in inputs])
+        centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
         missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)
         size = BatchSize(min(batch_size, self._limit or batch_size))
         for batch in batches(self.seed, centers, self.sigma, segments, size, rounded):

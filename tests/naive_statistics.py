@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from scipy.stats import ncx2
 
 from runtime.statistics import Moments
-from runtime.threats import ALL, Quantity, Ray, Threat, complement
+from runtime.threats import ALL, Ball, Quantity, Ray, Threat, complement
 
 Array = npt.NDArray[np.float64]
 
@@ -184,9 +184,18 @@ class Known:
             elif threat.mask is not None:
                 mask = threat.mask.ravel()
                 parts[threat.name], parts[complement(threat.name)] = self.y[mask], self.y[~mask]
+            elif threat.basis is not None:
+                columns = threat.basis.reshape(len(threat.basis), -1).T
+                inside = columns @ np.linalg.lstsq(columns, self.y)[0]
+                parts[threat.name], parts[complement(threat.name)] = inside, self.y - inside
+            else:
+                parts[threat.name] = self.y
         part = parts[quantity.part]
         size = np.abs(part)
         norms = {"l1": size.sum(), "l2": np.sqrt(np.sum(size**2)), "linf": size.max(initial=0.0), "dot": part.sum()}
+        if quantity.norm == "lp":
+            p = next(threat.p for threat in threats if isinstance(threat, Ball) and threat.name == quantity.part)
+            return float(np.sum(size ** (p / (p - 1.0))) ** ((p - 1.0) / p))
         return float(norms[quantity.norm])
 
     def moments(self, rng: np.random.Generator, runs: int, n: int) -> list[Moments]:

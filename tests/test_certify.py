@@ -299,7 +299,7 @@ def test_bad_arguments_are_refused_by_name_before_the_model_is_asked(change: dic
         ({"sigma": math.nan}, r"sigma = nan"),
         ({"sigma": math.inf}, r"sigma = inf"),
         ({"num_classes": 1}, r"num_classes = 1: expected 2 or more"),
-        ({"estimator": "best"}, r"estimator 'best': expected one of paper"),
+        ({"estimator": "best"}, r"estimator 'best': expected one of adaptive, paper"),
         ({"seed": -1}, r"seed = -1"),
         ({"seed": 2**63}, r"seed = 9223372036854775808"),
         ({"threats": ("l5",)}, r"threat 'l5'"),

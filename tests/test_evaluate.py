@@ -7,8 +7,7 @@ import pytest
 from naive_statistics import Array, Known, half_space, slab
 from scipy.special import ndtri
 
-from runtime import Table, radii
-from runtime import statistics as statistics_module
+from runtime import Table, paper, radii
 from runtime.binomial import lower_probability
 from runtime.evaluate import check_n, evaluate
 from runtime.format import read_table
@@ -92,11 +91,11 @@ def test_the_lower_bound_of_a_norm_in_place_of_the_upper_one_certifies_too_much(
 
     assert wrong() <= 0.01
     if threat is L2:
-        length: Callable[..., Array] = statistics_module._length
+        length: Callable[..., Array] = paper._length
         other = {"upper": "lower", "lower": "upper"}
-        monkeypatch.setattr(statistics_module, "_length", lambda part, n, alpha, side: length(part, n, alpha, other[side]))
+        monkeypatch.setattr(paper, "_length", lambda part, n, alpha, side: length(part, n, alpha, other[side]))
     else:
-        monkeypatch.setattr(statistics_module, "deviation", lambda n, log_inverse: -deviation(n, log_inverse))
+        monkeypatch.setattr(paper, "deviation", lambda n, log_inverse: -deviation(n, log_inverse))
     assert wrong() > 0.5
 
 

@@ -34,7 +34,7 @@ def test_statistics_survive_a_record_bit_for_bit() -> None:
     for statistics in _drawn():
         again = unpack(json.loads(json.dumps(pack(statistics))))
         assert _flat(again) == _flat(statistics)
-    assert len(_flat(_drawn()[0])) == 4 + len(_drawn()[0].parts) * len(dataclasses.fields(Part))
+    assert len(_flat(_drawn()[0])) == 5 + len(_drawn()[0].parts) * len(dataclasses.fields(Part))
 
 
 def test_fields_that_are_added_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,17 +44,17 @@ def test_fields_that_are_added_go_along(monkeypatch: pytest.MonkeyPatch) -> None
 
     @dataclasses.dataclass(frozen=True)
     class Wider(Statistics):
-        b: object = None
+        added: object = None
 
     def widen(s: Statistics, value: float) -> Statistics:
         parts = {name: WiderPart(**vars(part), second=np.array([[value, 1 / 3]])) for name, part in s.parts.items()}
-        return Wider(**(vars(s) | {"parts": parts, "b": np.array([value])}))
+        return Wider(**(vars(s) | {"parts": parts, "added": np.array([value])}))
 
     monkeypatch.setattr("runtime.pack.Part", WiderPart)
     monkeypatch.setattr("runtime.pack.Statistics", Wider)
     drawn = [widen(s, value) for s, value in zip(_drawn(3), (0.5, 1e-300, 1.0), strict=True)]
     joined = join([unpack(json.loads(json.dumps(pack(s)))) for s in drawn])
-    assert vars(joined)["b"].tolist() == [0.5, 1e-300, 1.0]
+    assert vars(joined)["added"].tolist() == [0.5, 1e-300, 1.0]
     assert vars(take(joined, [2, 0]).parts["red"])["second"].tolist() == [[1.0, 1 / 3], [0.5, 1 / 3]]
 
 

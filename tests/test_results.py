@@ -175,9 +175,9 @@ def test_text_in_place_of_statistics_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("filetype", "certlut-table", "filetype 'certlut-table' version 1, expected 'certlut-statistics' version 1"),
-        ("format_version", 2, "filetype 'certlut-statistics' version 2, expected 'certlut-statistics' version 1"),
-        ("filetype", None, "filetype None version 1"),
+        ("filetype", "certlut-table", "filetype 'certlut-table' version 2, expected 'certlut-statistics' version 2"),
+        ("format_version", 1, "filetype 'certlut-statistics' version 1, expected 'certlut-statistics' version 2"),
+        ("filetype", None, "filetype None version 2"),
         ("sigma", None, "not a readable statistics file"),
         ("settings", None, "not a readable statistics file"),
     ],

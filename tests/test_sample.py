@@ -9,10 +9,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from runtime.bets import Tally
 from runtime.early_stop import tolerance
 from runtime.noise import FIRST, SECOND, SELECTION
 from runtime.options import Options
-from runtime.sample import Sampler, add_moments, data_digest
+from runtime.projections import Projection
+from runtime.sample import Sampler, data_digest
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -220,13 +222,15 @@ def test_sums_round_far_below_their_noise() -> None:
     generator = np.random.default_rng(0)
     u = generator.standard_normal((n, d))
     f = generator.random(n) < 0.9
-    total = torch.zeros((2, d), dtype=torch.float64)
+    tally = Tally({"all": Projection()}, d, n, (0, 100), torch.device("cpu"))
     for start in range(0, n, rows):
-        add_moments(total, torch.from_numpy(u[start : start + rows]), torch.from_numpy(f[start : start + rows]))
+        tally.add(torch.from_numpy(u[start : start + rows]), torch.from_numpy(f[start : start + rows]))
+    moments = tally.moments()
+    total = np.array([moments.sum_uf.sum(axis=0), moments.sum_u.sum(axis=0)])
     exact = np.array([[math.fsum(column) for column in part.T] for part in (u[f], u)])
     noise = 0.5 * math.sqrt(n)
     bound = (rows + n / rows) * 2.0**-53 * np.abs(u).sum(axis=0).max()
-    assert np.abs(total.numpy() - exact).max() <= bound < 1e-9 * noise
+    assert np.abs(total - exact).max() <= bound < 1e-9 * noise
 
 
 # Out of memory

@@ -62,7 +62,21 @@ def test_a_process_of_torchrun_has_its_own_gpu() -> None:
 # Processes
 
 INPUTS, N = 8, 400
-SETTINGS = ("--sigma", "0.5", "--num-classes", "3", "--n0", "50", "--n", str(N), "--batch-size", "1000", "--seed", "3")
+SETTINGS = (
+    "--no-check",
+    "--sigma",
+    "0.5",
+    "--num-classes",
+    "3",
+    "--n0",
+    "50",
+    "--n",
+    str(N),
+    "--batch-size",
+    "1000",
+    "--seed",
+    "3",
+)
 
 
 @pytest.fixture(scope="module")

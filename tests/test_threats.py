@@ -20,6 +20,7 @@ from runtime.threats import (
     LINF,
     Ball,
     Direction,
+    Lp,
     Quantity,
     Ray,
     Subspace,
@@ -116,6 +117,43 @@ def test_kappa_and_m1_bound_every_perturbation_of_the_threat_and_some_attain_bot
         assert worst @ y == pytest.approx(m1 * kappa, rel=1e-12)
         assert np.linalg.norm(worst) == pytest.approx(kappa, rel=1e-12)
         assert np.linalg.norm(y - m1 * worst / kappa) == pytest.approx(m2, abs=1e-7)
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(0, 2**32 - 1))
+def test_any_p_and_any_subspace_bound_every_perturbation_and_the_steepest_attains_the_dual_norm(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    d, p = int(rng.integers(2, 8)), float(rng.choice([1.0, 1.3, 2.0, 3.0, 7.5, math.inf]))
+    y = rng.standard_normal(d)
+    basis = np.linalg.qr(rng.standard_normal((d, d)))[0].T[: rng.integers(1, d + 1)]
+    for threat in (Lp(p), Subspace(basis=basis, p=p, name="span")):
+        span = threat.basis if threat.basis is not None else np.eye(d)
+        m1, m2 = (float(a[0]) for a in threat.cut(_exact(y, [threat]), d))
+        delta = rng.standard_normal((300, len(span))) @ span
+        delta /= np.linalg.norm(delta, p, axis=1, keepdims=True)
+        kappa = threat.kappa(d)
+        assert np.all(np.linalg.norm(delta, axis=1) <= kappa * (1.0 + 1e-12))
+        assert np.all(delta @ y >= m1 * kappa - 1e-12)
+        # m2 is no more than what is left of y across any perturbation as steep as m1 and as long as kappa.
+        assert m2**2 <= float(y @ y) - m1**2 + 1e-12
+        outside = y - span.T @ (span @ y)
+        assert m2 >= np.linalg.norm(outside) - 1e-7
+        if threat.basis is None and 1.0 < p < math.inf:
+            dual = p / (p - 1.0)
+            steepest = -np.sign(y) * np.abs(y) ** (dual - 1.0)
+            assert (steepest / np.linalg.norm(steepest, p)) @ y == pytest.approx(m1 * kappa, rel=1e-12)
+
+
+def test_a_span_of_axes_is_its_mask() -> None:
+    mask = np.array([True, False, True, False])
+    for p in (1.0, 2.0, 3.0, math.inf):
+        masked, spanned = Subspace(mask, p, "a"), Subspace(basis=np.eye(4)[mask], p=p, name="a")
+        assert masked.kappa(4) == spanned.kappa(4)
+        y = np.array([0.3, -0.2, 0.1, 0.4])
+        for ours, theirs in zip(masked.cut(_exact(y, [masked]), 4), spanned.cut(_exact(y, [spanned]), 4), strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-14)
+        assert containment(spanned, masked, 4) == containment(masked, masked, 4) == 1.0
+        assert containment(masked, spanned, 4) == math.inf
 
 
 # Against the true radius of explicit classifiers
@@ -246,9 +284,19 @@ def test_bad_subspaces_are_refused_by_name() -> None:
         Subspace(np.array([1, 0]), 2, "red")
     with pytest.raises(ValueError, match="subspace 'red': the mask selects no coordinate"):
         Subspace(np.zeros(3, dtype=bool), 2, "red")
-    for p in (3, 0, -1, math.nan):
-        with pytest.raises(ValueError, match=f"subspace 'red': p = {p}, expected 1, 2 or inf"):
+    for p in (0.5, 0, -1, math.nan):
+        with pytest.raises(ValueError, match=rf"subspace 'red': p = {p}, expected 1 <= p <= inf"):
             Subspace(MASK, p, "red")
+        with pytest.raises(ValueError, match=rf"Lp\({p}\): p = {p}, expected 1 <= p <= inf"):
+            Lp(p)
+    for arguments in ({}, {"mask": MASK, "basis": np.eye(6)[:1]}):
+        with pytest.raises(ValueError, match="subspace 'red': expected a mask or a basis, and not both"):
+            Subspace(name="red", **arguments)
+    with pytest.raises(ValueError, match=r"subspace 'red': the basis is not orthonormal \(off by 1.0e\+00\)"):
+        Subspace(basis=[[1.0, 1.0]], name="red")
+    for bad in (np.ones((0, 3)), np.ones(3), np.eye(3)[[0, 1, 2, 0]], [[math.nan, 1.0]]):
+        with pytest.raises(ValueError, match=r"subspace 'red': basis of shape .*, expected 1 to d finite vectors"):
+            Subspace(basis=bad, name="red")
 
 
 @pytest.mark.parametrize("v", [[0.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]])
@@ -270,7 +318,7 @@ def test_threats_are_resolved_by_name_with_l2_always_there() -> None:
     assert resolve(("l1", "linf")) == (L1, LINF, L2)
     assert resolve(("l2", red)) == (L2, red)
     assert resolve(()) == (L2,)
-    with pytest.raises(ValueError, match=r"threat 'l3': expected l1, l2, linf, Subspace\(...\) or Direction\(...\)"):
+    with pytest.raises(ValueError, match=r"threat 'l3': expected l1, l2, linf, Lp\(...\), Subspace\(...\) or Direction\(...\)"):
         resolve(("l3",))
     with pytest.raises(ValueError, match="threats l1, l1, l2: every name must be there once only"):
         resolve(("l1", L1))
