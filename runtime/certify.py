@@ -133,7 +133,7 @@ class Certifier:
             counts = sampler.group_votes(group, n0, batch_size)
             labels = [int(votes.argmax()) for votes in counts]
             against = [(n0 - int(votes.max()), n0) for votes in counts]
-            drawn = sampler.group_moments(group, labels, n, batch_size, projections(self.threats), against, allowed)
+            drawn = sampler.group_moments(group, labels, n, batch_size, allowed, projections(self.threats), against)
             for votes, label, moments in zip(counts, labels, drawn, strict=True):
                 yield Drawn(votes, label, summarise([moments], self.threats, self.sigma))
 

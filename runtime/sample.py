@@ -117,9 +117,9 @@ class Sampler:
         labels: Sequence[int],
         n: int,
         batch_size: int,
+        allowed: int | None = None,
         parts: Mapping[str, Projection] = WHOLE,
         against: Sequence[tuple[int, int]] | None = None,
-        allowed: int | None = None,
     ) -> list[Moments]:
         """`moments` of several (index, input) of one shape, f being the vote for the label of each.
 
@@ -128,24 +128,26 @@ class Sampler:
             labels: the class of each.
             n: samples of each, in two halves, the first before the second.
             batch_size: rows of a batch; one may span inputs.
-            parts: of the gradient that is bet on.
-            against: of each input, votes against its class among the selection samples, and how many these were.
             allowed: votes against (`early_stop.tolerance`); an input is stopped where its abstention is certain. When to look
                 depends on its votes alone, so what is drawn does not depend on the batch size.
+            parts: of the gradient that is bet on.
+            against: of each input, votes against its class among the selection samples, and how many these were.
         """
         d, device = inputs[0][1].numel(), self._place(inputs)[0]
         tallies = [Tally(parts, d, n, seen, device) for seen in against or [(0, 0)] * len(inputs)]
         halves, rows = (n // 2, n - n // 2), block_rows(d)
-        goals = {slot: n if allowed is None else next_look(n, allowed, 0, 0) for slot in range(len(inputs))}
+        # Not before both halves have a sample.
+        start = n if allowed is None else max(halves[0] + 1, next_look(n, allowed, 0, 0))
+        goals = dict.fromkeys(range(len(inputs)), start)
         drawn = np.zeros((len(inputs), 2), dtype=np.int64)
         while goals:
             segments = []
             for slot, goal in goals.items():
                 for half, wanted in enumerate((min(goal, halves[0]), max(goal - halves[0], 0))):
                     # Up to the end of a noise block.
-                    stop, start = min(halves[half], -(-wanted // rows) * rows), int(drawn[slot, half])
-                    if stop > start:
-                        segments.append(Segment(slot, inputs[slot][0], (FIRST, SECOND)[half], start, stop))
+                    stop, before = min(halves[half], -(-wanted // rows) * rows), int(drawn[slot, half])
+                    if stop > before:
+                        segments.append(Segment(slot, inputs[slot][0], (FIRST, SECOND)[half], before, stop))
                         drawn[slot, half] = stop
             for u, predicted, pieces in self._predictions(inputs, segments, batch_size):
                 for segment, where in pieces:

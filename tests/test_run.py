@@ -55,7 +55,7 @@ def test_sampling_then_certifying_gives_what_certifying_at_once_gives(
 ) -> None:
     stats, two, one = tmp_path / "stats.h5", tmp_path / "two.tsv", tmp_path / "one.tsv"
     sampled = sample_dataset(_certifier(shipped), _data(), stats, N0, N, ALPHA, 300, {"model": "first"})
-    budget, rows = certify_statistics(stats, two, ALPHA, "paper", Path("a.h5"))
+    budget, rows = certify_statistics(stats, two, ALPHA, "adaptive", Path("a.h5"))
     at_once = _certifier(shipped).certify_dataset(_data(), one, N0, N, ALPHA, 1000, progress=False)
     assert rows == len(at_once) == len(_data())
     assert loaded == [Path("a.h5")]
