@@ -176,7 +176,7 @@ def sample(
         compile=compile,
         early_stop=early_stop,
     )
-    information = {"model": model, "data": data, "skip": skip, "max": limit}
+    information = {"model": model, "data": data, "skip": skip, "max": limit, "device": device}
     inputs = load_data(data, skip, limit)
     progress = part.index == 0
     sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, progress)
