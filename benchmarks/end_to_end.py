@@ -3,13 +3,15 @@
 The inputs are smooth random patterns of ten classes, made here; the network is trained on others of them. Each input goes through
 what `certlut sample` and `certlut certify` do.
 
-Run: python benchmarks/end_to_end.py [--inputs N] [--samples N] [--threads T] [--early-stop]
+Run: python benchmarks/end_to_end.py [--inputs N] [--samples N] [--processes P] [--threads T]
 """
 
 import argparse
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,10 @@ import runtime.sample
 from runtime import Certifier, load
 from runtime.data import Arrays
 from runtime.journal import Journal
-from runtime.results import read_tsv
+from runtime.merge import merge
+from runtime.results import read_statistics, read_tsv
 from runtime.run import certify_statistics, sample_dataset
+from runtime.shards import Shard
 
 SIGMA, ALPHA, CLASSES = 0.5, 0.001, 10
 
@@ -75,22 +79,11 @@ class Clock:
         return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=500)
-    parser.add_argument("--samples", type=int, default=20_000)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--batch-size", type=int, default=1000)
-    parser.add_argument("--early-stop", action="store_true")
-    arguments = parser.parse_args()
+def sample_shard(arguments: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, float]:
+    """Sample a shard to its file; seconds by stage."""
     torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    clock, console = Clock(), Console(width=160)
-    with clock.stage("make data, train"):
-        data = patterns(arguments.inputs, 1)
-        model = train(patterns(4000, 2))
-    with clock.stage("load the table"):
-        table = load()
+    clock, model = Clock(), small(CLASSES).eval()
+    model.load_state_dict(torch.load(folder / "net.pt"))
     inside = {
         "  noise": (runtime.noise, "_each"),
         "  sums": (runtime.sample, "add_moments"),
@@ -100,35 +93,58 @@ def main() -> None:
         setattr(module, function, clock.timed(getattr(module, function), name))
     Journal.append = clock.timed(Journal.append, "  journal")
     model.forward = clock.timed(model.forward, "  model")
-    certifier = Certifier(model, SIGMA, CLASSES, table, seed=0, early_stop=arguments.early_stop)
-    with tempfile.TemporaryDirectory() as folder:
-        stats, results = Path(folder) / "stats.h5", Path(folder) / "results.tsv"
-        with clock.stage("sample"):
-            sampled = sample_dataset(certifier, data, stats, 100, arguments.samples, ALPHA, arguments.batch_size, {})
-        with clock.stage("certify: bounds, look-ups, results.tsv"):
+    with clock.stage("load the table"):
+        certifier = Certifier(model, SIGMA, CLASSES, load(), seed=0, early_stop=arguments.early_stop)
+    data, size = patterns(arguments.inputs, 1), arguments.batch_size
+    with clock.stage("sample"):
+        sample_dataset(certifier, data, folder / "stats.h5", 100, arguments.samples, ALPHA, size, {}, shard, shard.index == 0)
+    return clock.seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=500)
+    parser.add_argument("--samples", type=int, default=20_000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--batch-size", type=int, default=1000)
+    parser.add_argument("--early-stop", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    clock, count = Clock(), arguments.processes
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stats, results = folder / "stats.h5", folder / "results.tsv"
+        with clock.stage("train"):
+            torch.save(train(patterns(4000, 2)).state_dict(), folder / "net.pt")
+        shards = [Shard(k, count) for k in range(count)]
+        with clock.stage("sample"), ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+            times = list(pool.map(sample_shard, [arguments] * count, shards, [folder] * count))
+        if count > 1:
+            with clock.stage("merge"):
+                merge([shard.path(stats) for shard in shards], stats)
+        with clock.stage("certify: load the table, bounds, look-ups, results.tsv"):
             certify_statistics(stats, results, ALPHA, "paper", None)
-        columns = read_tsv(results)
-    out = Table(
-        "stage", "seconds", "share", title=f"{arguments.inputs} inputs x {arguments.samples} samples, {arguments.threads} threads"
-    )
-    stages = {name: seconds for name, seconds in clock.seconds.items() if not name.startswith("  ")}
-    total = sum(stages.values())
-    for name, seconds in stages.items():
-        out.add_row(name, f"{seconds:.1f}", f"{100 * seconds / total:.1f} %")
-        if name == "sample":
-            parts = {part: value for part, value in clock.seconds.items() if part.startswith("  ")}
-            parts["  other"] = seconds - sum(parts.values())
+        columns, sampled = read_tsv(results), read_statistics(stats)
+    title = f"{arguments.inputs} inputs x {arguments.samples} samples; {count} processes of {arguments.threads} threads"
+    out = Table("stage", "seconds", "share", title=title)
+    total = sum(clock.seconds.values())
+    for stage, seconds in clock.seconds.items():
+        out.add_row(stage, f"{seconds:.1f}", f"{100 * seconds / total:.1f} %")
+        if stage == "sample":
+            parts = {part: sum(t[part] for t in times) / count for part in times[0] if part != "sample"}
+            parts["  other"] = sum(t["sample"] for t in times) / count - sum(v for k, v in parts.items() if k.startswith("  "))
+            parts["  start and wait for the processes"] = seconds - sum(parts.values())
             for part, value in parts.items():
-                out.add_row(part, f"{value:.1f}", f"{100 * value / total:.1f} %")
+                out.add_row(f"  {part.strip()}", f"{value:.1f}", f"{100 * value / total:.1f} %")
     out.add_row("all", f"{total:.1f}", "")
+    console = Console(width=140)
     console.print(out)
-    drawn = int(sampled.statistics.n.sum())
-    means = ", ".join(
-        f"{name[7:]} {np.mean(columns['correct'] * columns[name]):.4f}" for name in columns if name.startswith("radius_")
-    )
-    console.print(
-        f"{drawn / stages['sample']:.0f} samples/s; certified accuracy {columns['correct'].mean():.3f}; average radii: {means}"
-    )
+    drawn, accuracy = int(sampled.statistics.n.sum()), columns["correct"].mean()
+    radii = [name for name in columns if name.startswith("radius_")]
+    means = ", ".join(f"{name[7:]} {np.mean(columns['correct'] * columns[name]):.4f}" for name in radii)
+    console.print(f"{drawn / clock.seconds['sample']:.0f} samples/s; certified accuracy {accuracy:.3f}; average radii: {means}")
 
 
 if __name__ == "__main__":

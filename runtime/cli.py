@@ -186,7 +186,7 @@ def sample(
         compile=compile,
         early_stop=early_stop,
     )
-    information = {"model": model, "data": data, "split": split, "skip": skip, "max": limit}
+    information = {"model": model, "data": data, "split": split, "skip": skip, "max": limit, "device": device}
     inputs = load_data(data, skip, limit, split)
     check_n(n, alpha, certifier.threats)
     first = part.index == 0

@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import Progress
 
 from .journal import Journal
-from .progress import progress_bar
+from .progress import Lines, progress_bar
 
 Record = dict[str, Any]
 
@@ -48,7 +48,7 @@ def run_groups(
         try:
             if done or not finished():
                 with progress_bar(verb, disable=not progress, note=True) as bar:
-                    _work(journal, done, groups, work, certified, bar)
+                    _work(journal, done, groups, work, certified, bar, Lines(bar, verb))
                 write(json.loads(done[index]) for group in groups for index in group)
         except BaseException:
             # An empty journal keeps nothing but settings, which may be what was wrong.
@@ -65,6 +65,7 @@ def _work(
     work: Callable[[range], Iterable[Record]],
     certified: Callable[[Record], bool],
     bar: Progress,
+    lines: Lines,
 ) -> None:
     good = sum(certified(json.loads(record)) for record in done.values())
     task = bar.add_task(_note(good, len(done)), total=sum(map(len, groups)), completed=len(done))
@@ -79,6 +80,7 @@ def _work(
                 done[index] = data
                 good += certified(record)
                 bar.update(task, advance=1, description=_note(good, len(done)))
+                lines.say(task)
 
 
 def _note(good: int, done: int) -> str:

@@ -95,8 +95,9 @@ class Journal:
 
     def finish(self) -> None:
         """Delete the journal: its output is complete."""
+        self._file.close()
         self.path.unlink()
-        self.close()
+        self._unlock()
 
     def close(self) -> None:
         """Close it and let other processes in; what was appended stays."""

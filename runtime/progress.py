@@ -1,14 +1,12 @@
-"""The progress bar of the long jobs: bar, count, elapsed and remaining time, on stderr."""
+"""The progress bar of the long jobs: bar, count, elapsed and remaining time, on stderr; in a log file, a line a minute."""
+
+import time
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+# Seconds between lines where stderr is no terminal.
+QUIET = 60.0
 
 
 def progress_bar(verb: str, disable: bool = False, note: bool = False) -> Progress:
@@ -16,3 +14,19 @@ def progress_bar(verb: str, disable: bool = False, note: bool = False) -> Progre
     columns = [TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
     shown = [*columns, TextColumn("{task.description}")] if note else columns
     return Progress(*shown, console=Console(stderr=True), transient=True, disable=disable)
+
+
+class Lines:
+    """Says in plain lines how far a bar is, where it cannot be seen."""
+
+    def __init__(self, bar: Progress, verb: str) -> None:
+        self.bar, self.verb, self.said = bar, verb, time.monotonic()
+
+    def say(self, task: TaskID) -> None:
+        """Print a line if the last one is long enough ago."""
+        if self.bar.disable or self.bar.console.is_terminal or time.monotonic() - self.said < QUIET:
+            return
+        self.said = time.monotonic()
+        state = self.bar.tasks[task]
+        left = f"{state.time_remaining / 60:.0f} min left" if state.time_remaining is not None else "time left not known yet"
+        print(f"{self.verb}: {state.completed:.0f} of {state.total:.0f}, {left}, {state.description}", file=self.bar.console.file)

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ class Job:
         def write(records: Iterator[dict[str, Any]]) -> None:
             self.out.write_text(json.dumps(list(records)))
 
-        arguments = {"settings": {"n": 1}, "progress": False} | changes
-        run_groups(self.out, groups=GROUPS, work=self.work, write=write, verb="", certified=lambda r: r["good"], **arguments)
+        arguments = {"settings": {"n": 1}, "progress": False, "verb": ""} | changes
+        run_groups(self.out, groups=GROUPS, work=self.work, write=write, certified=lambda r: r["good"], **arguments)
         records: list[dict[str, Any]] = json.loads(self.out.read_text())
         return records
 
@@ -94,6 +95,20 @@ def test_the_bar_shows_the_certified_accuracy(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("rich.progress.Progress.update", lambda *_, description, **__: notes.append(description))
     Job(tmp_path / "out").run(progress=True)
     assert notes == [f"certified accuracy {share}" for share in ("1.000", "0.500", "0.667", "0.500", "0.600", "0.500", "0.571")]
+
+
+def test_a_log_file_gets_lines_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Job(tmp_path / "out").run(progress=True)
+    assert "certified accuracy 0.6" not in capsys.readouterr().err
+    monkeypatch.setattr("runtime.progress.QUIET", 0.0)
+    Job(tmp_path / "out").run(progress=False)
+    assert capsys.readouterr().err == ""
+    Job(tmp_path / "out").run(progress=True, verb="squaring")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) >= 7
+    assert re.fullmatch(r"squaring: 5 of 7, (\d+ min left|time left not known yet), certified accuracy 0\.600", lines[4])
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:

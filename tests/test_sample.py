@@ -2,12 +2,15 @@ import gc
 import itertools
 import math
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from runtime.bets import Tally
 from runtime.early_stop import tolerance
@@ -444,3 +447,33 @@ def test_memory_does_not_grow_with_n() -> None:
     assert tensors >= batch_size * d * 8
     assert more_tensors <= tensors + 4 * batch_size * d * 8
     assert more_python <= python + 4 * batch_size * d * 8
+
+
+# Host round-trips
+
+
+class Operations(TorchDispatchMode):
+    """Counts every operation of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_read_back_and_no_shape_depends_on_values_within_a_batch() -> None:
+    def operations(batches: int) -> Counter[str]:
+        sampler = Sampler(Scores(6), 0.5, 3, 7)
+        with Operations() as seen:
+            sampler.moments(torch.zeros(6), 1, 200 * batches, 0, 100)
+            sampler.votes(torch.zeros(6), 100 * batches, 0, 100)
+        return seen.counts
+
+    few, many = operations(4), operations(40)
+    # That a NaN was seen is asked once a stage, whatever the number of batches.
+    assert few["_local_scalar_dense"] == many["_local_scalar_dense"] == 2
+    assert many["argmax"] == 40 * 3
+    assert not {"nonzero", "bincount", "masked_select", "unique_dim", "_unique2"} & set(many)
