@@ -141,8 +141,6 @@ class Sampler:
         while goals:
             segments = []
             for slot, goal in goals.items():
-                # Both halves of what is kept have samples.
-                goal = max(goal, halves[0] + 1)
                 for half, wanted in enumerate((min(goal, halves[0]), max(goal - halves[0], 0))):
                     # Up to the end of a noise block.
                     stop, start = min(halves[half], -(-wanted // rows) * rows), int(drawn[slot, half])
