@@ -174,6 +174,8 @@ class Known:
     """(rng, runs, n) -> (count, sum u f, sum u) of that many independent runs: (runs,), (runs, d), (runs, d)."""
     vote: Callable[[Array], npt.NDArray[np.bool_]] | None = None
     """Rows of u, shape (n, d) -> votes for, shape (n,)."""
+    cuts: tuple[float, ...] | None = None
+    """Of `stripes`: where the vote changes along w."""
 
     @property
     def d(self) -> int:
@@ -249,7 +251,7 @@ def stripes(w: Array, cuts: Sequence[float], name: str = "stripes") -> Known:
         for_, against = (np.sqrt(k)[:, None] * g for k, g in zip((count, n - count), across, strict=True))
         return count, np.outer((t * f).sum(axis=1), w) + for_, np.outer(t.sum(axis=1), w) + for_ + against
 
-    return Known(f"{name}, d={d}", q, y * w, draw, lambda u: side(u @ w))
+    return Known(f"{name}, d={d}", q, y * w, draw, lambda u: side(u @ w), tuple(cuts))
 
 
 def slab(w: Array, low: float, high: float, name: str = "slab") -> Known:
