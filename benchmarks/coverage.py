@@ -1,8 +1,8 @@
 """How often the bounds miss the truth, of classifiers whose gradient is known, at a deliberately large alpha.
 
 A row per classifier, dimension and estimator: for each kind of bound the rate at which it misses at level alpha (q known exactly),
-the worst of all parts of that kind; then "together", the rate at which q or any of the bounds that share one alpha misses. An honest
-estimator has no rate above alpha by more than the standard errors allow. "chernoff" is the adaptive estimator without bets.
+the worst of all parts of that kind; then "together", the rate at which q or any of the bounds that share one alpha misses. An
+honest estimator has no rate above alpha by more than the standard errors allow. "chernoff" is the adaptive estimator without bets.
 
 d = 3072 takes two routes: a few runs with every row drawn, and many with the components across w.u drawn as what they sum to
 (`Reduced`): the same law for the bets on the length and along directions, at the cost of d = 5.
