@@ -149,8 +149,8 @@ class Tally:
         drawn, count = sum(self.drawn), len(self.parts)
         total = self.sums.sum(dim=0)
         # Shrunk a little, so that it is never 0.
-        eps = (self.against + drawn - self.count.sum() + 0.5) / (self.n0 + drawn + 1.0)
-        eps = torch.clamp(eps.to(torch.float64), max=0.5)
+        eps = (self.against + drawn - self.count.sum().to(torch.float64) + 0.5) / (self.n0 + drawn + 1.0)
+        eps = torch.clamp(eps, max=0.5)
         z = -torch.special.ndtri(eps)
         rim = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         mean = (total[0] - self.b * total[1]) / max(drawn, 1)

@@ -10,6 +10,12 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
+def norm(x: Array, p: float) -> float:
+    """|x|_p, 1 <= p <= inf, of a vector; 0 for none. Unlike numpy.linalg.norm it does not vanish where x^p underflows."""
+    largest = float(np.abs(x).max(initial=0.0))
+    return largest * float(np.linalg.norm(x / largest, p)) if largest > 0.0 else 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Projection:
     """An orthogonal projection P of R^d; the identity where nothing is set. At most one of mask, basis and vector is."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .projections import Projection
+from .projections import Projection, norm
 from .threats import Threat, projections
 
 Array = npt.NDArray[np.float64]
@@ -177,8 +177,6 @@ def _scalars(x: Array, y: Array, pooled: Array, by: Projection) -> list[float]:
     """The fields SUMS for one input."""
     x, y, pooled = (by(a) for a in (x, y, pooled))
     size = np.abs(pooled)
-    # A norm of an empty part is 0.
-    own = float(np.linalg.norm(size, by.dual)) if size.size else 0.0
-    norms = (float(size.sum()), float(np.linalg.norm(size)), float(size.max(initial=0.0)), own)
+    norms = (float(size.sum()), float(np.linalg.norm(size)), float(size.max(initial=0.0)), norm(size, by.dual))
     dot = 0.0 if by.vector is None else float(pooled[0])
     return [float(x @ y), float(np.linalg.norm(x)), float(np.linalg.norm(y)), *norms, dot]

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from .projections import Projection
+from .projections import Projection, norm
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -174,6 +174,8 @@ def Subspace(
             raise ValueError(f"subspace {name!r}: the basis is not orthonormal (off by {error:.1e}); numpy.linalg.qr makes one")
         # As orthonormal as float64 allows.
         q, r = np.linalg.qr(flat.T)
+        # No rounding where no vector has anything: these coordinates do not change.
+        q[~flat.any(axis=0)] = 0.0
         return Ball(_free_name(name), p, basis=(q * np.sign(np.diag(r))).T.reshape(vectors.shape))
     array = np.asarray(mask)
     if array.dtype != np.bool_:
@@ -259,13 +261,13 @@ def containment(inner: Threat, outer: Threat, d: int) -> float:
     if isinstance(outer, Ray):
         return math.inf
     if outer.basis is not None:
-        same = isinstance(inner, Ball) and inner.projection.key.split()[-1] == outer.projection.key.split()[-1]
-        if not same:
+        own = None if isinstance(inner, Ray) else inner.basis
+        if own is None or not np.array_equal(own, outer.basis):
             return math.inf
     if isinstance(inner, Ray):
         if outer.mask is not None and inner.v[~outer.mask].any():
             return math.inf
-        return float(np.linalg.norm(inner.v.ravel(), outer.p))
+        return norm(inner.v.ravel(), outer.p)
     if outer.mask is not None:
         touched = inner.mask if inner.basis is None else inner.basis.any(axis=0)
         if touched is None or (touched & ~outer.mask).any():

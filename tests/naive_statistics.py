@@ -9,10 +9,12 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import numpy.typing as npt
+from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 from scipy.stats import ncx2
 
+from runtime.chernoff import plane
 from runtime.statistics import Moments
 from runtime.threats import ALL, Ball, Quantity, Ray, Threat, complement
 
@@ -170,6 +172,10 @@ class Known:
     y: Array
     draw: Callable[[np.random.Generator, int, int], tuple[npt.NDArray[np.int64], Array, Array]]
     """(rng, runs, n) -> (count, sum u f, sum u) of that many independent runs: (runs,), (runs, d), (runs, d)."""
+    vote: Callable[[Array], npt.NDArray[np.bool_]] | None = None
+    """Rows of u, shape (n, d) -> votes for, shape (n,)."""
+    cuts: tuple[float, ...] | None = None
+    """Of `stripes`: where the vote changes along w."""
 
     @property
     def d(self) -> int:
@@ -223,23 +229,34 @@ class Known:
         )
 
 
-def slab(w: Array, low: float, high: float, name: str = "slab") -> Known:
-    """f = 1 where low <= w.u <= high, w a unit vector; a half-space where low = -inf.
+def stripes(w: Array, cuts: Sequence[float], name: str = "stripes") -> Known:
+    """f = 1 where an odd number of the ascending cuts lies below w.u, w a unit vector.
 
     Only t = w.u has to be drawn sample by sample: across w the sums over the votes for and against are exactly normal.
     """
     d = len(w)
+    sign = (-1.0) ** np.arange(len(cuts))
+    q = -float(np.sum(sign * ndtr(cuts))) + len(cuts) % 2
+    y = float(np.sum(sign * [phi(cut) for cut in cuts]))
+
+    def side(t: Array) -> npt.NDArray[np.bool_]:
+        return np.asarray(np.searchsorted(cuts, t) % 2 == 1)
 
     def draw(rng: np.random.Generator, runs: int, n: int) -> tuple[npt.NDArray[np.int64], Array, Array]:
         t = rng.standard_normal((runs, n))
-        f = (t >= low) & (t <= high)
+        f = side(t)
         count = f.sum(axis=1)
         across = [rng.standard_normal((runs, d)) for _ in range(2)]
         across = [g - np.outer(g @ w, w) for g in across]
         for_, against = (np.sqrt(k)[:, None] * g for k, g in zip((count, n - count), across, strict=True))
         return count, np.outer((t * f).sum(axis=1), w) + for_, np.outer(t.sum(axis=1), w) + for_ + against
 
-    return Known(f"{name}, d={d}", float(ndtr(high) - ndtr(low)), (phi(low) - phi(high)) * w, draw)
+    return Known(f"{name}, d={d}", q, y * w, draw, lambda u: side(u @ w), tuple(cuts))
+
+
+def slab(w: Array, low: float, high: float, name: str = "slab") -> Known:
+    """f = 1 where low <= w.u <= high, w a unit vector; a half-space where low = -inf."""
+    return stripes(w, (low, high), name)
 
 
 def half_space(w: Array, margin: float) -> Known:
@@ -265,4 +282,47 @@ def ball(shift: Array, radius: float) -> Known:
         return count, sum_uf, sum_u
 
     # d/d(length2) of the noncentral chi-square is half the difference of two of them.
-    return Known(f"ball, d={d}", inside, shift * (wider - inside), draw)
+    return Known(f"ball, d={d}", inside, shift * (wider - inside), draw, lambda u: ((u + shift) ** 2).sum(axis=1) <= radius**2)
+
+
+def quadratic(axes: Array, a: tuple[float, float], c: tuple[float, float], s: float, name: str = "quadratic") -> Known:
+    """f = 1 where a1 (t1 - c1)^2 + a2 (t2 - c2)^2 <= s, t = axes @ u, axes of two orthonormal rows; drawn sample by sample."""
+    (a1, a2), (c1, c2), d = a, c, axes.shape[1]
+
+    def inner(t: float) -> tuple[float, float]:
+        """(P, E t2) of the votes for given t1 = t."""
+        reach = math.sqrt(max((s - a1 * (t - c1) ** 2) / a2, 0.0))
+        low, high = c2 - reach, c2 + reach
+        inside = float(ndtr(high) - ndtr(low)), phi(low) - phi(high)
+        return inside if a2 > 0.0 else (1.0 - inside[0], -inside[1])
+
+    # Where the room for t2 begins and ends, the integrand has a square root.
+    edges = [c1 + sign * math.sqrt(s / a1) for sign in (-1.0, 1.0)] if s / a1 > 0.0 else []
+    pieces = list(itertools.pairwise(sorted({-10.0, *(edge for edge in edges if abs(edge) < 10.0), 10.0})))
+
+    def integral(integrand: Callable[[float], float]) -> float:
+        return sum(quad(lambda t: phi(t) * integrand(t), *piece, epsabs=1e-11, limit=200)[0] for piece in pieces)
+
+    q, y1, y2 = integral(lambda t: inner(t)[0]), integral(lambda t: t * inner(t)[0]), integral(lambda t: inner(t)[1])
+
+    def vote(u: Array) -> npt.NDArray[np.bool_]:
+        t = u @ axes.T
+        return np.asarray(a1 * (t[..., 0] - c1) ** 2 + a2 * (t[..., 1] - c2) ** 2 <= s)
+
+    def draw(rng: np.random.Generator, runs: int, n: int) -> tuple[npt.NDArray[np.int64], Array, Array]:
+        u = rng.standard_normal((runs, n, d))
+        f = vote(u)
+        return f.sum(axis=1), np.einsum("rn,rnd->rd", f, u), u.sum(axis=1)
+
+    return Known(f"{name}, d={d}", q, y1 * axes[0] + y2 * axes[1], draw, vote)
+
+
+def worst_votes(w: Array, eps: float, x: float, b: float) -> Known:
+    """The votes that attain psi at the lam that tau takes for L / n = x: against where H(w.u) > h, P(f = 0) close to eps."""
+    inverse, h, _ = plane(x, b, eps)
+    grid = np.linspace(-12.0, 12.0, 240_001)
+    against = rare_gain(grid, 1.0 / inverse, b) > h
+    cuts = grid[1:][against[1:] != against[:-1]]
+    # Votes against at the far left, so that an odd number of cuts is for.
+    assert against[0]
+    return stripes(w, cuts.tolist(), f"worst, b={b:g}")
