@@ -130,7 +130,7 @@ def certify_statistics(
     header = read_statistics(path, slice(0, 0))
     if header.settings.get("early_stop") is not None and alpha > 0.5:
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
-    budget = split(alpha, resolve(header.threats))
+    budget = split(alpha, resolve(header.threats), estimator)
 
     def rows() -> Iterator[dict[str, str]]:
         with progress_bar("certifying", disable=not progress) as bar:
