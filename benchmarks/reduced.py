@@ -69,9 +69,7 @@ class Reduced(Tally):
             squares += float(s @ s)
         inside, square, self._stage = self.sums[half], self._square, stage
         self.sums, self.top, self._square = whole
-        for_, against = (
-            math.sqrt(count) * torch.as_tensor(self.rng.standard_normal(self.d)) for count in (votes, size - votes)
-        )
+        for_, against = (math.sqrt(count) * torch.as_tensor(self.rng.standard_normal(self.d)) for count in (votes, size - votes))
         drawn = torch.stack((for_, for_ + against))
         self.sums[half] += drawn - (drawn @ frame) @ frame.T + inside @ frame.T
         self._square += (square.sum() + (self.d - 2) * squares) / self.d

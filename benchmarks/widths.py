@@ -9,7 +9,7 @@ Run: python benchmarks/widths.py [--runs N] [--check]
 import argparse
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,9 +19,10 @@ from reduced import Constant, Reduced
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from scipy.special import ndtri
 
 import runtime.budget
-from runtime import adaptive, load
+from runtime import load
 from runtime.adaptive import EVENTS, adaptive_bound
 from runtime.bets import Tally
 from runtime.binomial import lower_probability
@@ -29,7 +30,7 @@ from runtime.budget import Budget, split
 from runtime.evaluate import evaluate
 from runtime.forecast import forecast, gradient
 from runtime.paper import paper_bound
-from runtime.statistics import Statistics, summarise
+from runtime.statistics import Moments, Statistics, summarise
 from runtime.threats import ALL, L1, L2, LENGTH, LINF, Quantity, projections
 
 Array = npt.NDArray[np.float64]
@@ -38,13 +39,13 @@ ALPHA, RHO, D, N0 = 0.001, 0.8, 3072, 100
 THREATS = (L1, L2, LINF)
 UPPER = Quantity(ALL, "l2", "upper")
 TOP = Quantity(ALL, "linf", "upper")
-CASES = ((0.9, 200_000), (0.99, 200_000), (0.999, 200_000), (0.999, 1_000_000))
+# (d, q, n)
+CASES = ((D, 0.9, 200_000), (D, 0.99, 200_000), (D, 0.999, 200_000), (D, 0.999, 1_000_000), (150_528, 0.99, 1_250_000))
+SMALL = ((64, 0.9, 20_000), (64, 0.99, 20_000), (64, 0.99, 100_000), (784, 0.9, 100_000), (784, 0.99, 100_000))
 
 
 def rim(q: float) -> float:
     """The largest |y|_2."""
-    from scipy.special import ndtri
-
     return math.exp(-0.5 * float(ndtri(q)) ** 2) / math.sqrt(2.0 * math.pi)
 
 
@@ -79,13 +80,13 @@ def worst_case(statistics: Statistics, budget: Budget) -> tuple[Array, Array]:
     return lower, upper
 
 
-def measure(q: float, n: int, runs: int) -> dict[str, tuple[Array, Array]]:
+def measure(d: int, q: float, n: int, runs: int) -> dict[str, tuple[Array, Array]]:
     """Row -> bounds of all runs, as shares of the largest |y|_2."""
-    rng = np.random.default_rng([round(1e6 * q), n])
-    v = rng.standard_normal(D)
+    rng = np.random.default_rng([d, round(1e6 * q), n])
+    v = rng.standard_normal(d)
     v /= np.linalg.norm(v)
     drawn = {kind: [] for kind in (Reduced, Constant)}
-    for _ in track(range(runs), description=f"q = {q:g}, n = {n:,}", transient=True):
+    for _ in track(range(runs), description=f"d = {d}, q = {q:g}, n = {n:,}", transient=True):
         selected, seed = against(q, rng), int(rng.integers(2**63))
         for kind, moments in drawn.items():
             # The same seed: the same votes and noise along v.
@@ -106,9 +107,10 @@ def measure(q: float, n: int, runs: int) -> dict[str, tuple[Array, Array]]:
     return {name: (low / rim(q), high / rim(q)) for name, (low, high) in rows.items()}
 
 
-def width_table(runs: int) -> Table:
-    out = Table("", *(f"q = {q:g}, n = {n:,}" for q, n in CASES), title=f"|y|_2 over its largest, truth {RHO}, medians of {runs}")
-    columns = [measure(q, n, runs) for q, n in CASES]
+def width_table(cases: Sequence[tuple[int, float, int]], runs: int) -> Table:
+    headings = [f"d = {d}, q = {q:g}, n = {n:,}" for d, q, n in cases]
+    out = Table("", *headings, title=f"|y|_2 over its largest, truth {RHO}, medians of {runs}")
+    columns = [measure(d, q, n, runs) for d, q, n in cases]
     for name in columns[0]:
         out.add_row(name, *(f"{np.median(c[name][0]):.3f} - {np.median(c[name][1]):.3f}" for c in columns))
     return out
@@ -135,10 +137,8 @@ def top_table(runs: int, d: int = 64) -> Table:
     return out
 
 
-def real(v: Array, q: float, n: int, rng: np.random.Generator) -> "adaptive.Statistics":
+def real(v: Array, q: float, n: int, rng: np.random.Generator) -> Moments:
     """Moments by Tally itself, every normal drawn."""
-    from scipy.special import ndtri
-
     d, z = len(v), float(ndtri(q))
     tally = Tally(projections(THREATS), d, n, against(q, rng), torch.device("cpu"))
     left, direction = n, torch.as_tensor(v)
@@ -153,7 +153,14 @@ def real(v: Array, q: float, n: int, rng: np.random.Generator) -> "adaptive.Stat
 
 def check_table(runs: int, q: float = 0.9, n: int = 20_000) -> Table:
     """reduced.py against Tally itself at d = 3072."""
-    out = Table("", "lower", "upper", "means b = 1/2: paper's lower", "upper", title=f"d = {D}, q = {q}, n = {n:,}: mean and deviation of {runs}")
+    out = Table(
+        "",
+        "lower",
+        "upper",
+        "means b = 1/2: paper's lower",
+        "upper",
+        title=f"d = {D}, q = {q}, n = {n:,}: mean and deviation of {runs}",
+    )
     rng = np.random.default_rng(1)
     v = rng.standard_normal(D)
     v /= np.linalg.norm(v)
@@ -170,7 +177,7 @@ def check_table(runs: int, q: float = 0.9, n: int = 20_000) -> Table:
 
 def split_table() -> Table:
     """Forecast gains over Cohen's radius with other shares of alpha for q."""
-    cases = ((0.9, 100_000), (0.99, 100_000), (0.99, 1_000_000), (0.999, 1_000_000))
+    cases = ((0.9, 100_000), (0.99, 100_000), (0.99, 1_000_000), (0.999, 1_000_000), (0.9999, 100_000))
     out = Table("share of q", "threat", *(f"q = {q:g}, n = {n:,}" for q, n in cases), title=f"forecast gain over Cohen, d = {D}")
     surface, before = load(), runtime.budget.SHARE_OF_Q
     for share in (0.95, 0.9, 0.8, 0.6):
@@ -193,12 +200,14 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only compare reduced.py with Tally itself (20 runs take minutes)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    console = Console(width=150)
+    console = Console(width=190)
     if arguments.check:
         console.print(check_table(min(arguments.runs, 20)))
         return
-    for table in (width_table(arguments.runs), top_table(min(arguments.runs, 20)), split_table()):
-        console.print(table)
+    for cases in (CASES, SMALL):
+        console.print(width_table(cases, arguments.runs))
+    console.print(top_table(min(arguments.runs, 20)))
+    console.print(split_table())
 
 
 if __name__ == "__main__":

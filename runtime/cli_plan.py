@@ -39,6 +39,6 @@ def plan(
     known = resolve([name.strip() for name in threats.split(",") if name.strip()])
     everything = known if coordinates is None else (*known, masked(d, coordinates))
     made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape)
-    title = f"samples to beat Cohen's radius: d = {d}, q = {q:g}, gradient {rho:g} of the largest ({shape}), alpha = {alpha:g}"
-    Console().print(made.table(title))
-    print(f"expected to abstain below n = {made.least}")
+    print(f"d = {d}, q = {q:g}, gradient {rho:g} of the largest ({shape}), alpha = {alpha:g}; a forecast, not a bound")
+    Console().print(made.table())
+    print(f"expected to abstain below n = {made.least:,}")

@@ -143,7 +143,7 @@ def forecast(
     """Statistics of one model input at expected values, one row for each n.
 
     Args:
-        ns: numbers of certification samples, at least 16.
+        ns: numbers of certification samples, at least 8.
         threats: balls without a basis, p = 1, 2 or inf: a mask is taken to hold its share of the gradient.
         d: numbers of an input.
         q: E f, above 1/2.
@@ -189,8 +189,8 @@ def _check(ns: Sequence[int], d: int, q: float, rho: float, n0: int) -> None:
         raise ValueError(f"q = {q}: expected 1/2 < q < 1")
     if not 0.0 <= rho <= 1.0:
         raise ValueError(f"rho = {rho}: expected 0 <= rho <= 1")
-    if min(ns) < 16:
-        raise ValueError(f"n = {min(ns)}: expected 16 samples or more, two for each of the first stages")
+    if min(ns) < 8:
+        raise ValueError(f"n = {min(ns)}: expected 8 samples or more")
 
 
 def _sums(y: Gradient, rank: int, square: float, n1: int, n2: int) -> list[float]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rich.table import Table as RichTable
 from scipy.special import ndtri
 
+from .binomial import least_n, lower_probability
 from .budget import ESTIMATORS, split
 from .evaluate import check_n, evaluate
 from .forecast import forecast, gradient
@@ -50,10 +51,10 @@ class Plan:
     """Fewer samples than this are expected to abstain."""
     n: int | None
 
-    def table(self, title: str) -> RichTable:
+    def table(self) -> RichTable:
         """For the terminal."""
-        table = RichTable(title=title, caption="n at which the radius is expected to beat Cohen's by so much", min_width=len(title))
-        goals = [f"+{goal:g} %" for goal in self.goals]
+        table = RichTable(title="n that is expected to beat Cohen's radius", title_justify="left")
+        goals = [f"by {goal:g} %" for goal in self.goals]
         for heading in ("threat", "estimator", *goals, "n -> inf", *([] if self.n is None else [f"at n = {self.n:,}"])):
             table.add_column(heading, justify="left" if heading in ("threat", "estimator") else "right", no_wrap=True)
         for row in self.rows:
@@ -72,7 +73,7 @@ def _samples(n: float) -> str:
 
 
 def _percent(gain: float) -> str:
-    return "abstains" if math.isnan(gain) else f"{gain:+.2f} %"
+    return "abstains" if math.isnan(gain) else f"{round(gain, 2) + 0.0:+.2f} %"
 
 
 def plan(
@@ -107,7 +108,7 @@ def plan(
             check_n(n, alpha, threats, estimator)
     ends = limits(d, q, rho, threats, table, shape)
     grid = [round(m) for m in np.geomspace(16.0, MOST, 1 + round(PER_DECADE * math.log10(MOST / 16.0)))]
-    ns = [*grid, *([] if n is None else [max(n, 16)])]
+    ns = [*grid, *([] if n is None else [n])]
     statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma)
     rows = []
     for estimator in ESTIMATORS:
@@ -156,8 +157,6 @@ def reached(ns: npt.NDArray[np.int64], gain: Array, goal: float, limit: float) -
 
 def least(q: float, alpha: float, threats: Sequence[Threat]) -> int:
     """The least n at which q n votes prove q > 1/2 at the level that q gets."""
-    from .binomial import least_n, lower_probability
-
     level = split(alpha, threats).q
     low, high = least_n(level) - 1, least_n(level)
 
