@@ -7,14 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .adaptive import adaptive_bound
-from .budget import Budget
+from .budget import ESTIMATORS, Budget
 from .paper import paper_bound
 from .statistics import Part, Statistics
 from .threats import ALL, Quantity
 
 Array = npt.NDArray[np.float64]
-
-ESTIMATORS = ("adaptive", "paper")
 
 
 def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array, estimator: str) -> dict[Quantity, Array]:

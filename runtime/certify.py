@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .bounds import ESTIMATORS
+from .budget import split
 from .early_stop import tolerance
 from .evaluate import check_n, evaluate
 from .jobs import Record, check_folder, run_groups
@@ -73,7 +73,7 @@ class Certifier:
         early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
 
     Raises:
-        ValueError: an argument out of range, or a table bound to another sigma.
+        ValueError: an argument out of range, a threat that the estimator has no bound for, or a table bound to another sigma.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class Certifier:
             raise ValueError(f"sigma = {sigma}: expected a positive number")
         if num_classes < 2:
             raise ValueError(f"num_classes = {num_classes}: expected 2 or more")
-        if estimator not in ESTIMATORS:
-            raise ValueError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
         if seed is not None and not 0 <= seed < 2**63:
             raise ValueError(f"seed = {seed}: expected 0 <= seed < 2**63")
         self.model, self.sigma, self.num_classes, self.seed = model, float(sigma), num_classes, seed
         self.options = Options(autocast, channels_last, compile, early_stop)
         self.threats, self.estimator = resolve(threats), estimator
+        # Any alpha: refuses an unknown estimator, and threats that it has no bound for.
+        split(0.5, self.threats, estimator)
         self.table = table or load()
         self.table.check_sigma(self.sigma)
 
@@ -119,7 +119,7 @@ class Certifier:
         """`sample` of several (index, x); inputs of one shape share batches."""
         from .sample import check_input
 
-        check_n(n, alpha, self.threats)
+        check_n(n, alpha, self.threats, self.estimator)
         checked = []
         for index, x in inputs:
             tensor = check_input(x, n0=n0, batch_size=batch_size)
@@ -230,7 +230,7 @@ class Certifier:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
         from .sample import check_input, data_digest, fingerprint
 
-        check_n(n, alpha, self.threats)
+        check_n(n, alpha, self.threats, self.estimator)
         if len(data):
             check_input(data[0][0], n0=n0, batch_size=batch_size)
         return {

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .cli_plan import plan
+
 app = typer.Typer(
     help="First-order robustness certificates for Gaussian-smoothed classifiers, from look-up tables.",
     no_args_is_help=True,
@@ -188,7 +190,7 @@ def sample(
     )
     information = {"model": model, "data": data, "split": split, "skip": skip, "max": limit, "device": device}
     inputs = load_data(data, skip, limit, split)
-    check_n(n, alpha, certifier.threats)
+    check_n(n, alpha, certifier.threats, certifier.estimator)
     first = part.index == 0
     if first and not no_check:
         from .preflight import preflight
@@ -218,9 +220,11 @@ def certify(
     out: Out,
     statistics: Annotated[Path | None, typer.Argument(help="Statistics file from `certlut sample`.")] = None,
     alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
-    estimator: Annotated[str, typer.Option(help="Gradient estimator: paper.")] = "paper",
+    estimator: Annotated[str, typer.Option(help="Of the gradient: adaptive or paper.")] = "adaptive",
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Print how alpha is spent.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every event that the radii rest on, its level and its users.")
+    ] = False,
     from_counts: Annotated[
         Path | None,
         typer.Option(help="Instead of statistics: another tool's TSV with idx, label, predict, count, n; Cohen's radii only."),
@@ -249,6 +253,9 @@ def certify(
     if explain:
         print(budget)
     print(f"{out}: {rows} inputs")
+
+
+app.command()(plan)
 
 
 @app.command()

@@ -29,9 +29,9 @@ class Evaluation:
     budget: Budget
 
 
-def check_n(n: int, alpha: float, threats: Sequence[Threat]) -> None:
+def check_n(n: int, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
     """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
-    level = split(alpha, threats).q
+    level = split(alpha, threats, estimator).q
     if n != int(n) or n < 2:
         raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
     if n < least_n(level):
@@ -45,7 +45,7 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     threats = resolve(threats)
     statistics.check(threats)
     table.check_sigma(statistics.sigma)
-    budget = split(alpha, threats)
+    budget = split(alpha, threats, estimator)
     votes, n = statistics.count.sum(axis=1), statistics.n.sum(axis=1)
     q = lower_probability(votes, n, budget.q)
     sure = q > 0.5

@@ -142,7 +142,7 @@ def certify_statistics(
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
     stored = {threat.name: threat for threat in header.threats}
     threats = resolve([stored.get(name, name) for name in names] or header.threats)
-    budget = split(alpha, threats)
+    budget = split(alpha, threats, estimator)
 
     def rows() -> Iterator[dict[str, str]]:
         with progress_bar("certifying", disable=not progress) as bar:

@@ -1,0 +1,102 @@
+"""A Tally fed with exact draws of what it looks at, two normals a sample: 3072 dimensions at the cost of two.
+
+For a classifier that sees v.u only, noise across v is independent of the votes. A stage's bets look at t = w.u, w the direction
+fixed before it: so a sample is (v.u, e.u, vote), e the unit vector across v in the plane of v and w, and the bets are made by
+Tally's own code on two-dimensional noise. Given the votes, the sums of u over the votes for and over those against are, across
+that plane, independent normal vectors whose variance is the number of votes: they are drawn once a stage, in all dimensions.
+
+Two things are not as in the real Tally: there are no bets on coordinates ("top" is NaN), and of the mean square of x over the
+coordinates, which a later stage's stakes may rest on, only the expectation across the plane is used.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import ndtri
+
+from runtime.bets import Tally
+from runtime.projections import Projection
+from runtime.statistics import BETS, Moments
+from runtime.threats import ALL
+
+Array = npt.NDArray[np.float64]
+
+ROWS = 2**16
+
+
+class Reduced(Tally):
+    """Draws its own samples of f = 1{rho v.u + sqrt(1 - rho^2) e >= -z}, z = Phi^-1(q), v a unit vector of shape (d,)."""
+
+    def __init__(self, v: Array, q: float, rho: float, n: int, against: tuple[int, int], rng: np.random.Generator) -> None:
+        super().__init__({ALL: Projection()}, len(v), n, against, torch.device("cpu"))
+        self.v, self.z, self.rho, self.rng = torch.as_tensor(v), float(ndtri(q)), rho, rng
+
+    def draw(self) -> Moments:
+        """All samples."""
+        for size in self.sizes:
+            self._begin()
+            self._draw_stage(size)
+            self._left, self._taken = 0, size
+        moments = self.moments()
+        none = np.full((2, BETS), np.nan)
+        return dataclasses.replace(moments, bets={ALL: {**moments.bets[ALL], "top": none}})
+
+    def _draw_stage(self, size: int) -> None:
+        stage = self._stage
+        assert stage is not None
+        across = stage.directions[:, 0] - (self.v @ stage.directions[:, 0]) * self.v
+        if across.norm() < 1e-9:
+            across = torch.as_tensor(self.rng.standard_normal(self.d))
+            across -= (self.v @ across) * self.v
+        frame = torch.stack((self.v, across / across.norm()), dim=1)
+        whole = self.sums, self.top, self._square
+        self.sums, self.top, self._square = torch.zeros(2, 2, 2).double(), torch.zeros(2, BETS, 2).double(), torch.zeros(2).double()
+        self._stage = dataclasses.replace(stage, directions=frame.T @ stage.directions)
+        half, votes, squares = int(self._index == 3), 0, 0.0
+        for start in range(0, size, ROWS):
+            u = torch.as_tensor(self.rng.standard_normal((min(ROWS, size - start), 2)))
+            latent = self.rho * u[:, 0] + math.sqrt(1.0 - self.rho**2) * torch.as_tensor(self.rng.standard_normal(len(u)))
+            f = (latent >= -self.z).double()
+            self._add(u, f)
+            votes += int(f.sum())
+            s = f - stage.b
+            if stage.h is not None:
+                z, rho = stage.h
+                s = f - torch.special.ndtr((z + rho * (u @ self._stage.directions[:, 0])) / (1.0 - rho * rho).sqrt())
+            squares += float(s @ s)
+        inside, square, self._stage = self.sums[half], self._square, stage
+        self.sums, self.top, self._square = whole
+        for_, against = (math.sqrt(count) * torch.as_tensor(self.rng.standard_normal(self.d)) for count in (votes, size - votes))
+        drawn = torch.stack((for_, for_ + against))
+        self.sums[half] += drawn - (drawn @ frame) @ frame.T + inside @ frame.T
+        self._square += (square.sum() + (self.d - 2) * squares) / self.d
+
+
+class Constant(Reduced):
+    """The same without the prediction of votes: bets on w.u (f - b), b the constant of Z."""
+
+    def _begin(self) -> None:
+        taken = max(self._taken, 1)
+        seen, spread = self._square_along / taken, self._square.mean() / taken
+        super()._begin()
+        stage = self._stage
+        assert stage is not None
+        if stage.h is None:
+            return
+        length = stage.mu + stage.mean_h @ stage.directions
+        if self._index == 1:
+            # As in Tally, with nothing predicted.
+            z, eps = float(stage.h[0]), float(torch.special.ndtr(-stage.h[0]))
+            seen = torch.full_like(seen, 0.8 * (eps + z * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)))
+        n = sum(self.sizes)
+        self._stage = dataclasses.replace(
+            stage,
+            h=None,
+            b=torch.tensor(self.b).double(),
+            mean_h=torch.zeros_like(stage.mean_h),
+            mu=torch.clamp(length, -0.3, 0.3),
+            beta_along=torch.clamp((2.0 * self._targets[:, None] / (n * torch.maximum(seen, spread))).sqrt(), max=0.2),
+        )
