@@ -80,7 +80,7 @@ class Config:
             epochs=min(self.epochs, 2),
             n=min(self.n, 2000),
             sigma=ends,
-            growth=Growth(ends[-1], 2, tuple(n for n in (1000, 4000) if n <= max(self.growth.n))),
+            growth=Growth(ends[-1], 2, (1000, 4000)),
             attack=Attack(ends[-1], 1, min(self.attack.classifiers, 6)),
         )
 
