@@ -101,7 +101,10 @@ def latex(table: Sequence[Row]) -> str:
     """A tabular of the booktabs package."""
     head = " & ".join(HEADINGS).replace("%", r"\%").replace("sigma", r"$\sigma$")
     body = [" & ".join(cells(row)).replace("%", r"\%").replace("_", r"\_") + r" \\" for row in table]
-    return "\n".join([r"\begin{tabular}{rllrrr}", r"\toprule", head + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return (
+        "\n".join([r"\begin{tabular}{rllrrr}", r"\toprule", head + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+        + "\n"
+    )
 
 
 def comma_separated(table: Sequence[Row]) -> str:

@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 Solve = Callable[[float, float, float], tuple[float, tuple[float, float, float]]]
 
 # What rounding can do to a closed-form value near 1/2.
-ROUNDING = 1e-12
+LEVEL_OF_ROUNDING = 1e-12
 DIMENSIONS = (2, 3, 8, 64, 3072)
 # Quadrature for the dual's own sets: tails beyond 10 hold 1e-23.
 REACH = 10.0
@@ -56,7 +56,7 @@ class Outcome:
         tally = self.tallies.setdefault(kind, Tally())
         tally.balls += 1
         tally.points += len(values)
-        tally.violations += int((~(values >= 0.5 - ROUNDING)).sum())
+        tally.violations += int((~(values >= 0.5 - LEVEL_OF_ROUNDING)).sum())
         tally.lowest = min(tally.lowest, float(values.min()))
 
     @property
@@ -218,6 +218,12 @@ def summary(outcome: Outcome) -> Sequence[Mapping[str, str]]:
     """Rows for a table: kind, balls, points, violations, lowest vote."""
     rows = [*outcome.tallies.items(), ("all", outcome.total)]
     return [
-        {"classifier": kind, "balls": f"{t.balls:,}", "points": f"{t.points:,}", "violations": str(t.violations), "lowest vote": f"{t.lowest:.9f}"}
+        {
+            "classifier": kind,
+            "balls": f"{t.balls:,}",
+            "points": f"{t.points:,}",
+            "violations": str(t.violations),
+            "lowest vote": f"{t.lowest:.9f}",
+        }
         for kind, t in rows
     ]

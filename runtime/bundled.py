@@ -67,9 +67,7 @@ def corners(label: int, strips: npt.NDArray[np.int64], shape: tuple[int, int], r
     return top, int(rng.choice(strips)) * width + int(rng.integers(width - SIDE + 1))
 
 
-def _cut(
-    photographs: list[npt.NDArray[np.float32]], strips: npt.NDArray[np.int64], count: int, rng: np.random.Generator
-) -> Arrays:
+def _cut(photographs: list[npt.NDArray[np.float32]], strips: npt.NDArray[np.int64], count: int, rng: np.random.Generator) -> Arrays:
     labels = np.arange(count) % (BANDS * len(photographs))
     x = np.empty((count, 3, SIDE, SIDE), dtype=np.float32)
     for i, label in enumerate(labels.tolist()):

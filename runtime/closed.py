@@ -188,6 +188,8 @@ def random_classifier(d: int, rng: np.random.Generator) -> Smoothed:
                 made = Round(away / np.linalg.norm(away) * rng.uniform(0.0, 2.0), math.sqrt(d) * rng.uniform(0.8, 2.5))
             case _:
                 away = rng.standard_normal(d)
-                made = Round(away / np.linalg.norm(away) * rng.uniform(0.5, 4.0), math.sqrt(d) * rng.uniform(0.3, 1.0), outside=True)
+                made = Round(
+                    away / np.linalg.norm(away) * rng.uniform(0.5, 4.0), math.sqrt(d) * rng.uniform(0.3, 1.0), outside=True
+                )
         if 0.505 < made.moments_at_0()[0] < 1.0 - 1e-9:
             return made

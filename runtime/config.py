@@ -87,7 +87,9 @@ class Config:
 
 def shipped() -> list[str]:
     """Names of the configurations that come with the package."""
-    return sorted(entry.name[: -len(".toml")] for entry in (files(__package__) / "configs").iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name[: -len(".toml")] for entry in (files(__package__) / "configs").iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def read_config(name: str | os.PathLike[str]) -> Config:
@@ -117,7 +119,9 @@ def _fill(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
     hints = get_type_hints(kind)
     if unknown := sorted(set(values) - set(hints)):
         raise ValueError(f"unknown key {prefix}{unknown[0]}, expected one of {', '.join(prefix + name for name in hints)}")
-    needed = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    needed = [
+        f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     if missing := [name for name in needed if name not in values]:
         raise ValueError(f"key {prefix}{missing[0]} is missing")
     return kind(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
@@ -134,12 +138,20 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return tuple(_convert(arguments[0], item, key) for item in value)
     # A bool is an int for isinstance; an int will do where a float is expected.
     if isinstance(value, bool) or not isinstance(value, (int, float) if hint is float else hint):
-        raise ValueError(f"{key} = {value!r}: expected {'a number' if hint is float else 'a whole number' if hint is int else 'text'}")
+        raise ValueError(
+            f"{key} = {value!r}: expected {'a number' if hint is float else 'a whole number' if hint is int else 'text'}"
+        )
     return hint(value)
 
 
 def _check(config: Config) -> None:
-    positive = {"inputs": config.inputs, "epochs": config.epochs, "skip": config.skip, "n0": config.n0, "batch_size": config.batch_size}
+    positive = {
+        "inputs": config.inputs,
+        "epochs": config.epochs,
+        "skip": config.skip,
+        "n0": config.n0,
+        "batch_size": config.batch_size,
+    }
     positive |= {"n": config.n, "growth.inputs": config.growth.inputs, "growth.n": min(config.growth.n)}
     positive |= {"attack.inputs": config.attack.inputs, "attack.classifiers": config.attack.classifiers}
     for key, value in positive.items():

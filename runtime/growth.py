@@ -45,16 +45,16 @@ def network_curve(certifier: Certifier, config: Config, data: Sequence[tuple[obj
     by_size: list[Statistics] = []
     with progress_bar("gain against n") as bar:
         for n in bar.track(config.growth.n, total=len(config.growth.n)):
-            drawn = [
-                certifier.sample(data[i][0], config.n0, n, config.alpha, config.batch_size, i)[2] for i in range(inputs)
-            ]
+            drawn = [certifier.sample(data[i][0], config.n0, n, config.alpha, config.batch_size, i)[2] for i in range(inputs)]
             by_size.append(join(drawn))
     label = f"network, d = {by_size[0].d}, first {inputs} inputs"
     gain = _gains(by_size, certifier.threats, config.alpha, estimators, certifier.table)
     return Curve(label, config.growth.n, gain, {})
 
 
-def constructed_curves(table: Table, alpha: float, estimators: Sequence[str], seed: int, sizes: Sequence[int] = SIZES) -> list[Curve]:
+def constructed_curves(
+    table: Table, alpha: float, estimators: Sequence[str], seed: int, sizes: Sequence[int] = SIZES
+) -> list[Curve]:
     """The corner at every d and q of this module, DRAWS independent draws at each n."""
     threats = (L1, L2, LINF)
     curves = []

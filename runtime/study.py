@@ -139,7 +139,9 @@ def _sampled(study: Study, path: Path, sigma: float) -> Sampled:
         "subspace": config.subspace,
         "skip": config.skip,
     }
-    wanted = json.loads(json.dumps(settings | {"n0": config.n0, "n": config.n, "seed": config.seed, "num_classes": certifier.num_classes}))
+    wanted = json.loads(
+        json.dumps(settings | {"n0": config.n0, "n": config.n, "seed": config.seed, "num_classes": certifier.num_classes})
+    )
     if path.is_file():
         kept = read_statistics(path)
         if all(kept.settings.get(name) == value for name, value in wanted.items()) and kept.statistics.sigma == sigma:
@@ -150,7 +152,11 @@ def _sampled(study: Study, path: Path, sigma: float) -> Sampled:
 def _columns(sampled: Sampled, threats: Sequence[Ball], alpha: float, estimator: str, table: Table) -> Columns:
     result = evaluate(sampled.statistics, threats, alpha, estimator, table)
     right = (sampled.predict == sampled.label) & (result.q_lower > 0.5)
-    columns = {"correct": right.astype(np.float64), "certified": (result.q_lower > 0.5).astype(np.float64), "q_lower": result.q_lower}
+    columns = {
+        "correct": right.astype(np.float64),
+        "certified": (result.q_lower > 0.5).astype(np.float64),
+        "q_lower": result.q_lower,
+    }
     # Cohen's certificate stands on its own level: an input that abstains with ours may still count for his.
     columns["correct_cohen"] = ((sampled.predict == sampled.label) & (result.radius["cohen"] > 0)).astype(np.float64)
     return columns | {f"radius_{name}": values for name, values in result.radius.items()}
