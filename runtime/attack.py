@@ -5,8 +5,9 @@ random, extreme (vertices), and found by Frank-Wolfe from random starts. Worst o
 f_a = {L_r(u1) <= a.(1, u)}, whose vote must fall to exactly 1/2 at the radius: the certificate cannot be improved.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -198,7 +199,7 @@ class DualSet(Smoothed):
     def _nodes(self, d1: float, d2: float) -> tuple[Array, Array, Array]:
         """(t, weights with phi(t), c(t + d1) + d2) of a rule for one shift: Gauss-Legendre on panels of at most 1/2."""
         edges = self._edges(d1, d2)
-        pieces = [np.linspace(x, y, 2 + int(2.0 * (y - x)))[:-1] for x, y in zip(edges[:-1], edges[1:], strict=True)]
+        pieces = [np.linspace(x, y, 2 + int(2.0 * (y - x)))[:-1] for x, y in itertools.pairwise(edges)]
         left = np.concatenate([*pieces, edges[-1:]])
         width = np.diff(left)[:, None]
         t = (left[:-1, None] + width * POINTS).ravel()
@@ -214,16 +215,6 @@ class DualSet(Smoothed):
         return np.array([[float(w @ (t * ndtr(c))), float(w @ density(c))] for t, w, c in rules])
 
 
-def summary(outcome: Outcome) -> Sequence[Mapping[str, str]]:
-    """Rows for a table: kind, balls, points, violations, lowest vote."""
-    rows = [*outcome.tallies.items(), ("all", outcome.total)]
-    return [
-        {
-            "classifier": kind,
-            "balls": f"{t.balls:,}",
-            "points": f"{t.points:,}",
-            "violations": str(t.violations),
-            "lowest vote": f"{t.lowest:.9f}",
-        }
-        for kind, t in rows
-    ]
+def summary(outcome: Outcome) -> list[tuple[str, Tally]]:
+    """Counts by kind in alphabetical order, and of all kinds."""
+    return [*sorted(outcome.tallies.items()), ("all", outcome.total)]

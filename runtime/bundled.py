@@ -1,8 +1,8 @@
 """The data sets that come with scikit-learn, and a small network for each: digits (d = 64) and colour patches (d = 3072).
 
-The patches are 3x32x32 squares cut from scikit-learn's two photographs. A photograph is divided into bands (rows; which band of which
-photograph is the class) and into upright strips (columns); a patch lies inside one band and one strip, and a strip serves either
-training or testing, so that no test pixel has been trained on.
+The patches are 3x32x32 squares cut from scikit-learn's two photographs. A photograph is divided into bands (rows; which band of
+which photograph is the class) and into upright strips (columns); a patch lies inside one band and one strip, and a strip serves
+either training or testing, so that no test pixel has been trained on.
 """
 
 from collections.abc import Iterator

@@ -183,7 +183,7 @@ def report(
     inputs: Annotated[int | None, typer.Option(help="Certify this many inputs instead of the card's.")] = None,
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
 ) -> None:
-    """Run every experiment on one data set and write a page of figures, tables and attacks. Stopped, it goes on from what is in --out.
+    """Run every experiment on one data set and write a page of figures, tables and attacks; --out is used again.
 
     Examples: certlut report --config digits --out report-digits
 

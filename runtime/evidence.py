@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from .acr import Row, comma_separated, latex, markdown, rows
+from .acr import comma_separated, latex, markdown, rows
 from .attack import Outcome, Solve, attack_closed_forms
 from .config import Config, read_config
 from .evaluate import check_n
@@ -63,7 +62,10 @@ def run_report(
     out = Path(out)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
-    say: Callable[[str], None] = lambda line: console.print(line, highlight=False)  # noqa: E731
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False)
+
     with _threads(card):
         study = run_study(card, out, radii, say)
         growth = card.growth
@@ -90,6 +92,7 @@ def contents_of(study: Study, curves: list[Curve], network: list[Attempt], close
         study.config,
         study.shape,
         len(study.test),
+        [threat.name for threat in study.threats],
         study.table.digest,
         _version(),
         estimators(),
@@ -145,11 +148,6 @@ def growth_csv(curves: list[Curve]) -> str:
                 limit = curve.limit.get(threat, "")
                 lines += [f'"{curve.label}",{threat},{estimator},{n},{v},{limit}' for n, v in zip(curve.n, values, strict=True)]
     return "\n".join(lines) + "\n"
-
-
-def gain_rows(table: list[Row]) -> list[tuple[str, ...]]:
-    """(sigma, threat, estimator, Cohen's ACR, ours, gain) for the terminal."""
-    return [(f"{r.sigma:g}", r.threat, r.estimator, f"{r.cohen[0]:.4f}", f"{r.ours[0]:.4f}", f"{r.gain[0]:+.1f} %") for r in table]
 
 
 def _threads(card: Config) -> Any:

@@ -2,9 +2,9 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,10 @@ Array = npt.NDArray[np.float64]
 # Zeroth order green, first order blue; the line's style tells them apart without colour.
 COLOUR = {"cohen": "#2e7d32", "paper": "#c2571a", "adaptive": "#1a56b0"}
 STYLE = {"cohen": (0, (4, 2)), "paper": (0, (1, 1)), "adaptive": "-"}
+# l1, l2, linf and the subspace in the growth figure.
+THREAT_COLOURS = ("#1a56b0", "#6b6b6b", "#c2571a", "#7b3fa0")
 NAME = {"cohen": "Cohen", "paper": "first order, paper's estimator", "adaptive": "first order, adaptive estimator"}
-RC = {
+RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "certlut",
     "font.family": "sans-serif",
@@ -62,17 +64,18 @@ def svg(figure: "Figure", alt: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]*"', text)
     label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box[0] if box else ""} role="img" aria-label="{label}">'
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head = f'<svg {spaces} {box[0] if box else ""} role="img" aria-label="{label}">'
     return head + text[text.index(">") + 1 :].strip()
 
 
-def _panel(name: str, alt: str, draw: "object", size: tuple[float, float] = (3.6, 2.9)) -> Panel:
+def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[float, float] = (3.6, 2.9)) -> Panel:
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())  # type: ignore[operator]
+        draw(figure.subplots())
         return Panel(name, svg(figure, alt), alt)
 
 
@@ -115,29 +118,34 @@ def threat_title(name: str) -> str:
 
 def growth_panels(curves: Sequence[Curve]) -> list[Panel]:
     """Gain against n, a panel for each curve: a colour for each threat, a line style for each estimator."""
-    colours = ("#1a56b0", "#6b6b6b", "#c2571a", "#7b3fa0")
     panels = []
     for number, curve in enumerate(curves):
 
         def draw(axis: "Axes", curve: Curve = curve) -> None:
-            for colour, (threat, by) in zip(colours, curve.gain.items(), strict=False):
+            for colour, (threat, by) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
                 for estimator, values in by.items():
                     last = estimator == list(by)[-1]
-                    label = threat_title(threat) if last else None
-                    axis.plot(
-                        curve.n, values, color=colour, ls="-" if last else ":", marker="o" if last else ".", ms=3.5, label=label
-                    )
+                    axis.plot(curve.n, values, color=colour, ls="-" if last else ":", marker="o" if last else ".", ms=3.5)
                 if threat in curve.limit:
                     axis.axhline(curve.limit[threat], color=colour, lw=0.8, ls=(0, (6, 3)))
             axis.axhline(0.0, color="#555", lw=0.8)
             axis.set(title=curve.label, xlabel="n", ylabel="gain over Cohen, %", xscale="log")
-            axis.legend(fontsize=8, frameon=False, loc="upper left")
+            axis.set_xticks(curve.n, [_short(n) for n in curve.n])
+            axis.set_xticks([], minor=True)
 
         last = {threat: list(by.values())[-1] for threat, by in curve.gain.items()}
         said = "; ".join(f"{threat_title(threat)} {values[0]:+.1f} % to {values[-1]:+.1f} %" for threat, values in last.items())
         alt = f"Gain against n for {curve.label}, n = {curve.n[0]:,} to {curve.n[-1]:,}: {said}."
         panels.append(_panel(f"growth_{number}", alt, draw))
     return panels
+
+
+def _short(n: int) -> str:
+    """30000 -> 30k, 1000000 -> 1M."""
+    for unit, letter in ((10**6, "M"), (1000, "k")):
+        if n % unit == 0:
+            return f"{n // unit}{letter}"
+    return str(n)
 
 
 def slice_panels(slices: Sequence[Slice]) -> list[Panel]:
@@ -164,8 +172,9 @@ def slice_panels(slices: Sequence[Slice]) -> list[Panel]:
 
         across = float(np.interp(np.pi / 2, piece.theta, piece.radius))
         alt = (
-            f"q = {piece.q:g}, gradient {100 * piece.size:.0f} % of the largest: zeroth-order disc of radius {piece.z:.3f}; the first-order "
-            f"region reaches {piece.radius[0]:.3f} against the gradient, {across:.3f} across it, {piece.radius[-1]:.3f} along it."
+            f"q = {piece.q:g}, gradient {100 * piece.size:.0f} % of the largest: zeroth-order disc of radius {piece.z:.3f}; "
+            f"first-order region up to {piece.radius[0]:.3f} against the gradient, {across:.3f} across it, "
+            f"{piece.radius[-1]:.3f} along it."
         )
         panels.append(_panel(f"slice_{number}", alt, draw, size=(2.7, 2.7)))
     return panels

@@ -1,8 +1,8 @@
 """How the gain over Cohen's radii grows with n: a network's own votes, and a classifier whose moments can be drawn exactly.
 
-The constructed one is a corner, f = {w1.u > -z and w2.u > -z} for two random orthonormal directions: its gradient is 0.8 of the largest
-that q = 0.9 allows, and it is dense, as a network's is. Its moments at any n and d cost two normals a sample, its exact q and y give
-the gain that no n can exceed.
+The constructed one is a corner, f = {w1.u > -z and w2.u > -z} for two random orthonormal directions: its gradient is 0.8 of the
+largest that q = 0.9 allows, and it is dense, as a network's is. Its moments at any n and d cost two normals a sample; its exact q
+and y give the gain that sampling approaches.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """Attack a network's smoothed vote inside its certified balls: projected gradient descent on a Monte Carlo estimate of the vote.
 
 A certificate says that the vote stays above 1/2. The attack descends the smoothed softmax probability of the certified class, then
-counts fresh hard votes at the point it reached. A ball is violated where these votes put q below 1/2 beyond chance. The same attack at
-twice and at four times the radius shows that it has teeth.
+counts fresh hard votes at the point it reached. A ball is broken where these votes put the vote below 1/2 beyond chance. The same
+attack in larger balls shows that it has teeth.
 """
 
 import math
@@ -69,9 +69,9 @@ def steepest(gradient: torch.Tensor, p: float, mask: torch.Tensor | None) -> tor
     """The point of the unit p-ball (on the mask) with the largest product with `gradient`."""
     g = gradient if mask is None else torch.where(mask, gradient, 0.0)
     if p == 2.0:
-        return g / g.norm().clamp_min(1e-30)
+        return torch.nn.functional.normalize(g.flatten(), dim=0, eps=1e-30).reshape(g.shape)
     if p == math.inf:
-        return g.sign()
+        return torch.sign(g)
     out = torch.zeros_like(g)
     best = int(g.abs().argmax())
     out.view(-1)[best] = g.view(-1)[best].sign()
@@ -93,4 +93,4 @@ def project(delta: torch.Tensor, p: float, size: float, mask: torch.Tensor | Non
     ranks = torch.arange(1, len(ordered) + 1)
     thresholds = (ordered.cumsum(0) - size) / ranks
     threshold = float(thresholds[int((ordered > thresholds).sum()) - 1])
-    return delta.sign() * (delta.abs() - threshold).clamp_min(0.0)
+    return torch.sign(delta) * (delta.abs() - threshold).clamp_min(0.0)

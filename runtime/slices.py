@@ -1,5 +1,4 @@
-"""Slices of the certified region through the plane of the gradient, zeroth against first order: exact radii, and a small copy of the
-table for the page's explorer."""
+"""Slices of the certified region through the plane of the gradient: exact radii, and a small copy of the table for the explorer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The sampling part of a report: data, networks, statistics (kept, and used again), radii by every estimator from the same statistics."""
+"""The sampling part of a report: data, networks, statistics (kept and used again), radii by every estimator from the same ones."""
 
 import json
 import os
@@ -65,7 +65,7 @@ class Study:
 def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None]) -> Study:
     """Train or open the networks, sample what is not on disk yet, and evaluate with every estimator.
 
-    Statistics go to `out`/statistics_<sigma>.h5 as each sigma is done; those that were sampled with the same settings are used again.
+    Statistics go to `out`/statistics_<sigma>.h5 as each sigma is done; a file sampled with the same settings is used again.
     """
     if config.bundled:
         from . import bundled
@@ -95,9 +95,10 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
 
 
 def _own_data(config: Config) -> Sequence[tuple[Any, int]]:
-    if config.split == "test":
-        return load_data(config.data, config.skip, config.inputs)
-    return load_data(config.data, config.skip, config.inputs, split=config.split)
+    # An .npz file holds one split; only folders of a data set have several.
+    split: dict[str, Any] = {"split": config.split} if Path(config.data).is_dir() else {}
+    data: Sequence[tuple[Any, int]] = load_data(config.data, config.skip, config.inputs, **split)
+    return data
 
 
 def _opened(spec: str, device: str) -> Callable[[], Model]:
