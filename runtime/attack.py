@@ -7,7 +7,7 @@ f_a = {L_r(u1) <= a.(1, u)}, whose vote must fall to exactly 1/2 at the radius: 
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,13 +126,13 @@ def threats_for(d: int, rng: np.random.Generator) -> list[Ball]:
     return [L1, L2, LINF, *(Subspace(mask, p, f"subspace{p}") for p in (1, 2, math.inf))]
 
 
-def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int) -> Outcome:
+def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int, dimensions: Sequence[int] = DIMENSIONS) -> Outcome:
     """Attack the table's and the exact solver's balls around `classifiers` random classifiers, and the dual's own worst ones."""
     rng = np.random.default_rng([seed, 7])
     outcome = Outcome()
     with progress_bar("attacking closed forms") as bar:
         for number in bar.track(range(classifiers), total=classifiers):
-            classifier = random_classifier(DIMENSIONS[number % len(DIMENSIONS)], rng)
+            classifier = random_classifier(dimensions[number % len(dimensions)], rng)
             q, y = classifier.moments_at_0()
             for threat in threats_for(classifier.d, rng):
                 m1, m2 = (float(x[0]) for x in threat.cut(exact_bounds(threat, q, y), classifier.d))
@@ -142,7 +142,7 @@ def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int)
                 kappa = threat.kappa(classifier.d)
                 for radius in radii:
                     # Balls are open: one part in 1e9 inside.
-                    points = search(classifier, threat, radius / kappa * (1.0 - 1e-9), rng)
+                    points = search(classifier, threat, radius / kappa * (1.0 - 1e-9), rng, starts=24 if classifier.d <= 256 else 8)
                     outcome.add(classifier.kind, classifier.value(points))
             _attack_dual(outcome, table, solve, rng)
     return outcome

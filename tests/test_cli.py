@@ -15,7 +15,7 @@ from runtime.results import read_tsv
 from tablegen import radius
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("build", "prove", "info", "radius", "sample", "certify", "demo")
+COMMANDS = ("build", "prove", "info", "radius", "sample", "certify", "demo", "report")
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
