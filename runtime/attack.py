@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
+from scipy.optimize import brentq, root
 from scipy.special import ndtr, ndtri
 
 from .closed import Smoothed, density, random_classifier
@@ -154,7 +154,7 @@ def _attack_dual(outcome: Outcome, table: Table, solve: Solve, rng: np.random.Ge
     q, size = float(ndtr(z)), rho * float(density(np.array(z)))
     m1, m2 = -size * math.cos(theta), size * math.sin(theta)
     radius, multipliers = solve(q, m1, m2)
-    worst = DualSet(radius, multipliers)
+    worst = polish(DualSet(radius, multipliers), q, m1, m2)
     outcome.tightness.append(abs(float(worst.value(np.array([[radius, 0.0]]))[0]) - 0.5))
     outcome.tight_radii += 1
     # Its own gradient exceeds m1 where the bound a1 >= 0 is active: the ball around it is then certified by its true moments.
@@ -213,6 +213,29 @@ class DualSet(Smoothed):
         """E[u f(u + delta)]."""
         rules = [self._nodes(*map(float, shift)) for shift in delta]
         return np.array([[float(w @ (t * ndtr(c))), float(w @ density(c))] for t, w, c in rules])
+
+
+def polish(start: DualSet, q: float, m1: float, m2: float) -> DualSet:
+    """The set of this family, at the same r, whose vote and gradient are (q, m1, m2) by this module's quadrature.
+
+    A solver's multipliers are right to the root of its tolerance only, its radius much better. Where a1 = 0 the bound on it is
+    active: the set's slope along v may then exceed m1, and only q and m2 are matched.
+    """
+    a = np.array(start.a)
+    free = a > 0.0
+
+    def moved(x: Array) -> DualSet:
+        factor = np.ones(3)
+        factor[free] += x
+        return DualSet(start.r, (float(a[0] * factor[0]), float(a[1] * factor[1]), float(a[2] * factor[2])))
+
+    def miss(x: Array) -> Array:
+        vote, y = moved(x).moments_at_0()
+        return np.array([vote - q, y[0] - m1, y[1] - m2])[free]
+
+    found = root(miss, np.zeros(int(free.sum())), tol=1e-12)
+    # Root finding stops at rounding, which it reports as no progress: what counts is how near it came.
+    return moved(found.x) if np.abs(miss(found.x)).max() < np.abs(miss(np.zeros(len(found.x)))).max() else start
 
 
 def summary(outcome: Outcome) -> list[tuple[str, Tally]]:

@@ -96,7 +96,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     byId("explorer-angle-value").textContent = angle + "°";
     byId("explorer-result").textContent =
       p + " radius: zeroth order " + zeroth.toFixed(3) + " σ, first order " + first.toFixed(3) +
-      " σ (" + (100 * (first / zeroth - 1) >= 0 ? "+" : "") + (100 * (first / zeroth - 1)).toFixed(1) + " %)";
+      " σ (" + (100 * (first / zeroth - 1) >= 0 ? "+" : "") + (100 * (first / zeroth - 1)).toFixed(1) + "\u00a0%)";
   };
   for (const name of names) byId("explorer-" + name).addEventListener("input", draw);
   for (const radio of document.querySelectorAll("input[name=explorer-norm]")) radio.addEventListener("change", draw);

@@ -87,7 +87,8 @@ def project(delta: torch.Tensor, p: float, size: float, mask: torch.Tensor | Non
     if float(delta.norm(p)) <= size:
         return delta
     if p == 2.0:
-        return delta * (size / delta.norm())
+        scaled: torch.Tensor = delta * (size / delta.norm())
+        return scaled
     # Soft threshold: the one with which the absolute values add up to `size`.
     ordered = delta.abs().flatten().sort(descending=True).values.double()
     ranks = torch.arange(1, len(ordered) + 1)

@@ -10,10 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-SETTINGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --hide-scrollbars"
-).split()
+SETTINGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+]
 PROBE = """
 <script>
 (() => {
@@ -34,7 +41,8 @@ PROBE = """
     found[norm] = { redrawn: drawn()[1] !== before[1], said: said(), changed: said() !== text };
   }
   const table = document.querySelector("table.sortable"), column = 3;
-  const values = () => [...table.tBodies[0].rows].map((r) => Number(r.cells[column].dataset.value ?? "nan")).filter((x) => !isNaN(x));
+  const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[column]);
+  const values = () => cells().map((cell) => Number(cell.dataset.value ?? "nan")).filter((x) => !isNaN(x));
   const sorted = (sign) => values().every((x, i, all) => i === 0 || sign * (x - all[i - 1]) >= 0);
   table.tHead.rows[0].cells[column].querySelector("button").click();
   found.ascending = sorted(1) && table.tHead.rows[0].cells[column].getAttribute("aria-sort") === "ascending";
