@@ -17,7 +17,6 @@ from .closed import corner, frame
 from .config import Config
 from .evaluate import evaluate
 from .progress import progress_bar
-from .run import join
 from .statistics import Statistics, summarise
 from .table import Table
 from .threats import L1, L2, LINF, Threat, containment
@@ -42,12 +41,13 @@ class Curve:
 def network_curve(certifier: Certifier, config: Config, data: Sequence[tuple[object, int]], estimators: Sequence[str]) -> Curve:
     """Sample the first inputs at each n of the card; with one seed a smaller n is the beginning of a larger one."""
     inputs = min(config.growth.inputs, len(data))
-    by_size: list[Statistics] = []
+    by_size: list[list[Statistics]] = []
     with progress_bar("gain against n") as bar:
         for n in bar.track(config.growth.n, total=len(config.growth.n)):
-            drawn = [certifier.sample(data[i][0], config.n0, n, config.alpha, config.batch_size, i)[2] for i in range(inputs)]
-            by_size.append(join(drawn))
-    label = f"network, d = {by_size[0].d}, first {inputs} inputs"
+            by_size.append(
+                [certifier.sample(data[i][0], config.n0, n, config.alpha, config.batch_size, i)[2] for i in range(inputs)]
+            )
+    label = f"network, d = {by_size[0][0].d}, first {inputs} inputs"
     gain = _gains(by_size, certifier.threats, config.alpha, estimators, certifier.table)
     return Curve(label, config.growth.n, gain, {})
 
@@ -63,7 +63,7 @@ def constructed_curves(
             rng = np.random.default_rng([seed, d, round(1000 * q)])
             z = float(ndtri(np.sqrt(q)))
             classifier = corner(frame(2, d, rng), np.array([z, z]))
-            drawn = [summarise([classifier.moments(n, rng) for _ in range(DRAWS)], threats, table.sigma) for n in sizes]
+            drawn = [[summarise([classifier.moments(n, rng) for _ in range(DRAWS)], threats, table.sigma)] for n in sizes]
             true_q, y = classifier.moments_at_0()
             cohen = -float(ndtri(1.0 - true_q))
             limit = {}
@@ -77,15 +77,18 @@ def constructed_curves(
 
 
 def _gains(
-    by_size: Sequence[Statistics], threats: Sequence[Threat], alpha: float, estimators: Sequence[str], table: Table
+    by_size: Sequence[Sequence[Statistics]], threats: Sequence[Threat], alpha: float, estimators: Sequence[str], table: Table
 ) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Threat -> estimator -> gain in percent for each n, from the statistics of each n."""
     out: dict[str, dict[str, tuple[float, ...]]] = {threat.name: {} for threat in threats}
     for estimator in estimators:
-        radii = [evaluate(s, threats, alpha, estimator, table).radius for s in by_size]
         for threat in threats:
-            values = []
-            for statistics, radius in zip(by_size, radii, strict=True):
-                cohen = float((radius["cohen"] / containment(threat, L2, statistics.d)).mean())
-                values.append(100.0 * (float(radius[threat.name].mean()) / cohen - 1.0) if cohen > 0 else float("nan"))
-            out[threat.name][estimator] = tuple(values)
+            out[threat.name][estimator] = ()
+        for statistics in by_size:
+            radii = [evaluate(s, threats, alpha, estimator, table).radius for s in statistics]
+            baseline = float(np.concatenate([radius["cohen"] for radius in radii]).mean())
+            for threat in threats:
+                cohen = baseline / containment(threat, L2, statistics[0].d)
+                ours = float(np.concatenate([radius[threat.name] for radius in radii]).mean())
+                out[threat.name][estimator] += (100.0 * (ours / cohen - 1.0) if cohen > 0 else float("nan"),)
     return out

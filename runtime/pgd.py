@@ -44,14 +44,21 @@ def attack_network(
 ) -> Attempt:
     """Search the ball of `factor * radius` around x for the point where the vote for `label` is least."""
     generator = torch.Generator().manual_seed(seed)
+    parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    device = torch.device("cpu") if parameter is None else parameter.device
     center = torch.as_tensor(np.asarray(x), dtype=torch.float32)
+
+    def scores(delta: torch.Tensor, count: int) -> torch.Tensor:
+        u = torch.randn((count, *center.shape), generator=generator)
+        out: torch.Tensor = model((center + delta + sigma * u).to(device))
+        return out.to("cpu", torch.float32)
+
     mask = None if threat.mask is None else torch.from_numpy(threat.mask)
     size = factor * radius * (1.0 - 1e-6)
     delta = project(torch.randn(center.shape, generator=generator), threat.p, 0.1 * size, mask)
     for step in range(STEPS):
         delta.requires_grad_(True)
-        u = torch.randn((GRADIENT_SAMPLES, *center.shape), generator=generator)
-        probability = torch.softmax(model(center + delta + sigma * u), dim=1)[:, label].mean()
+        probability = torch.softmax(scores(delta, GRADIENT_SAMPLES), dim=1)[:, label].mean()
         (gradient,) = torch.autograd.grad(torch.logit(probability, eps=1e-6), delta)
         # Steps shrink: the first ones cross the ball, the last ones settle.
         length = 2.0 * size / (1.0 + step)
@@ -59,8 +66,7 @@ def attack_network(
     with torch.inference_mode():
         votes = 0
         for count in [1000] * (VOTES // 1000):
-            u = torch.randn((count, *center.shape), generator=generator)
-            votes += int((model(center + delta + sigma * u).argmax(dim=1) == label).sum())
+            votes += int((scores(delta, count).argmax(dim=1) == label).sum())
     bound = float(upper_probability(votes, VOTES, LEVEL))
     return Attempt(threat.name, factor, votes / VOTES, bound < 0.5)
 

@@ -1,5 +1,6 @@
 """The sampling part of a report: data, networks, statistics (kept and used again), radii by every estimator from the same ones."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -65,7 +66,8 @@ class Study:
 def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None]) -> Study:
     """Train or open the networks, sample what is not on disk yet, and evaluate with every estimator.
 
-    Statistics go to `out`/statistics_<sigma>.h5 as each sigma is done; a file sampled with the same settings is used again.
+    Statistics go to `out`/statistics_<sigma>_<key>.h5 as each sigma is done, the key standing for all settings; a file that is
+    there already is used again.
     """
     if config.bundled:
         from . import bundled
@@ -87,7 +89,7 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
     study = Study(config, table, threats, shape, classes, test, models, predict, results)
     for sigma in config.sigma:
         say(f"sigma = {sigma:g}")
-        sampled = _sampled(study, out / f"statistics_{sigma:g}.h5", sigma)
+        sampled = _sampled(study, out, sigma)
         predict[sigma] = sampled.predict
         for estimator in estimators():
             results[sigma, estimator] = _columns(sampled, threats, config.alpha, estimator, table)
@@ -128,25 +130,24 @@ def _trained(config: Config, out: Path, sigma: float, train_set: Any) -> Callabl
     return make
 
 
-def _sampled(study: Study, path: Path, sigma: float) -> Sampled:
-    """The statistics of one sigma, from the file where it was sampled with the same settings."""
+def _sampled(study: Study, out: Path, sigma: float) -> Sampled:
+    """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
     config = study.config
     certifier = study.certifier(sigma)
-    settings = {
+    settings: dict[str, Any] = {
         "report": config.data,
         "model": fingerprint(certifier.model),
         "first input": digest(study.test[0][0]),
         "inputs": len(study.test),
         "subspace": config.subspace,
         "skip": config.skip,
+        "split": config.split,
     }
-    wanted = json.loads(
-        json.dumps(settings | {"n0": config.n0, "n": config.n, "seed": config.seed, "num_classes": certifier.num_classes})
-    )
+    drawn = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
+    key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
+    path = out / f"statistics_{sigma:g}_{key}.h5"
     if path.is_file():
-        kept = read_statistics(path)
-        if all(kept.settings.get(name) == value for name, value in wanted.items()) and kept.statistics.sigma == sigma:
-            return kept
+        return read_statistics(path)
     return sample_dataset(certifier, study.test, path, config.n0, config.n, config.alpha, config.batch_size, settings)
 
 
