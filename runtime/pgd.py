@@ -46,11 +46,12 @@ def attack_network(
     generator = torch.Generator().manual_seed(seed)
     parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if parameter is None else parameter.device
+    dtype = torch.float32 if parameter is None else parameter.dtype
     center = torch.as_tensor(np.asarray(x), dtype=torch.float32)
 
     def scores(delta: torch.Tensor, count: int) -> torch.Tensor:
         u = torch.randn((count, *center.shape), generator=generator)
-        out: torch.Tensor = model((center + delta + sigma * u).to(device))
+        out: torch.Tensor = model((center + delta + sigma * u).to(device, dtype))
         return out.to("cpu", torch.float32)
 
     mask = None if threat.mask is None else torch.from_numpy(threat.mask)
