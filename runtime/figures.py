@@ -107,7 +107,9 @@ def accuracy_panels(study: Study) -> list[Panel]:
             axis.set(title=title, xlabel="radius", ylabel="certified accuracy", xlim=(0, None), ylim=(0, 1.02))
 
         ends = ", ".join(f"{NAME[m]} up to {max(float(r.max()) for r in sets):.3g}" for m, sets in radii.items())
-        panels.append(_panel(f"accuracy_{threat.name}", f"Certified accuracy against {title} radius: {ends}.", draw))
+        panels.append(
+            _panel(f"accuracy_{threat.name}", f"Certified accuracy against {title} radius: {ends}.", draw, size=(3.0, 2.6))
+        )
     return panels
 
 
