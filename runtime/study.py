@@ -17,7 +17,7 @@ from .config import Config, subspace
 from .data import load_data
 from .evaluate import evaluate
 from .models import load_model
-from .results import Sampled, read_statistics
+from .results import STATISTICS_VERSION, Sampled, read_statistics
 from .run import sample_dataset
 from .sample import Model, digest, fingerprint
 from .statistics import ESTIMATORS
@@ -144,6 +144,7 @@ def _sampled(study: Study, out: Path, sigma: float) -> Sampled:
         "split": config.split,
     }
     drawn = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
+    drawn["format"] = STATISTICS_VERSION
     key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
     path = out / f"statistics_{sigma:g}_{key}.h5"
     if path.is_file():
