@@ -1,6 +1,6 @@
 """The whole chain for a million inputs: a statistics file to predictions and radii (l1, l2, linf, three subspaces, Cohen's).
 
-The file holds realistic statistics: settled tallies of half-spaces seen through noise, repeated with every input's own votes and jitter.
+The file holds settled tallies of half-spaces seen through noise, repeated with every input's own votes and jitter.
 Run: python benchmarks/chain.py [--inputs N] [--estimator adaptive|paper]
 """
 

@@ -259,6 +259,34 @@ app.command()(plan)
 
 
 @app.command()
+def report(
+    out: Out,
+    config: Annotated[str, typer.Option(help="digits, patches, or a TOML file of your own.")],
+    quick: Annotated[bool, typer.Option("--quick", help="A few inputs, few samples, two noise levels.")] = False,
+    inputs: Annotated[int | None, typer.Option(help="Certify this many inputs instead of the card's.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
+) -> None:
+    """Run every experiment on one data set and write a page of figures, tables and attacks; --out is used again.
+
+    Examples: certlut report --config digits --out report-digits
+
+    certlut report --config mine.toml --out report-mine --inputs 500
+    """
+    from tablegen.solve import solve
+
+    from .evidence import run_report
+
+    def exact(q: float, m1: float, m2: float) -> tuple[float, tuple[float, float, float]]:
+        solution = solve(q, m1, m2)
+        if not solution.converged:
+            raise ArithmeticError(f"no convergence at q = {q!r}, m1 = {m1!r}, m2 = {m2!r}")
+        return solution.radius, solution.multipliers
+
+    page = run_report(config, out, exact, quick, inputs, table)
+    print(f"{page}: open it in a browser; tables and figures are beside it")
+
+
+@app.command()
 def demo(
     out: Out = Path("demo"),
     quick: Annotated[bool, typer.Option("--quick", help="20 digits, n = 10,000.")] = False,

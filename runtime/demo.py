@@ -33,14 +33,23 @@ def digits() -> tuple[Arrays, Arrays]:
     return Arrays(x[train], y[train]), Arrays(x[test], y[test])
 
 
+def network() -> torch.nn.Module:
+    """Two hidden layers of 128."""
+    linear, relu = torch.nn.Linear, torch.nn.ReLU
+    return torch.nn.Sequential(torch.nn.Flatten(), linear(64, 128), relu(), linear(128, 128), relu(), linear(128, 10))
+
+
 def train(data: Arrays, sigma: float, epochs: int) -> torch.nn.Module:
-    """A network of two hidden layers, trained on the data plus N(0, sigma^2) noise, fresh in every epoch."""
-    generator = torch.Generator().manual_seed(SEED)
+    """The network for digits, trained on the data plus noise; the same every time."""
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        linear = torch.nn.Linear
-        relu = torch.nn.ReLU
-        model = torch.nn.Sequential(torch.nn.Flatten(), linear(64, 128), relu(), linear(128, 128), relu(), linear(128, 10))
+        model = network()
+    return fit(model, data, sigma, epochs)
+
+
+def fit(model: torch.nn.Module, data: Arrays, sigma: float, epochs: int) -> torch.nn.Module:
+    """Train `model` in place on the data plus N(0, sigma^2) noise, fresh in every epoch; returns it in eval mode."""
+    generator = torch.Generator().manual_seed(SEED)
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)

@@ -15,7 +15,7 @@ from runtime.results import read_tsv
 from tablegen import radius
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("build", "prove", "info", "radius", "sample", "merge", "certify", "plan", "demo")
+COMMANDS = ("build", "prove", "info", "radius", "sample", "merge", "certify", "plan", "demo", "report")
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -155,3 +155,11 @@ def test_sample_and_certify_refuse_bad_input_and_leave_nothing(tmp_path: Path, i
     fails("certify", tmp_path / "absent.h5", "--out", tmp_path / "r.tsv", match="no such statistics file")
     fails("certify", ROOT / "tables" / "default.h5", "--out", tmp_path / "r.tsv", match="filetype 'certlut-table'")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_report_refuses_a_card_it_does_not_know(tmp_path: Path) -> None:
+    fails("report", "--config", "nowhere", "--out", tmp_path / "r", match="nowhere: no such configuration file")
+    (tmp_path / "card.toml").write_text('title = "t"\ndata = "digits"\ninputs = 3\nsigmas = [0.5]\n')
+    fails("report", "--config", tmp_path / "card.toml", "--out", tmp_path / "r", match="unknown key sigmas, expected one of title")
+    assert run("report", "--config", "digits").returncode == 2
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,165 @@
+"""The sampling part of a report: data, networks, statistics (kept and used again), radii by every estimator from the same ones."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .certify import Certifier
+from .config import Config, subspace
+from .data import load_data
+from .evaluate import evaluate
+from .models import load_model
+from .results import STATISTICS_VERSION, Sampled, read_statistics
+from .run import sample_dataset
+from .sample import Model, digest, fingerprint
+from .statistics import ESTIMATORS
+from .table import Table
+from .threats import L1, L2, LINF, Ball
+
+Array = npt.NDArray[np.float64]
+Columns = dict[str, Array]
+
+# What a report compares, in this order, as far as this version has them.
+WANTED = ("paper", "adaptive")
+
+
+def estimators() -> tuple[str, ...]:
+    """The estimators a report compares; the last one is the one it shows as ours."""
+    return tuple(name for name in WANTED if name in ESTIMATORS)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that was certified."""
+
+    config: Config
+    table: Table
+    threats: tuple[Ball, ...]
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    test: Sequence[tuple[Any, int]]
+    models: dict[float, Callable[[], Model]]
+    """sigma -> its network, opened on use."""
+    predict: dict[float, npt.NDArray[np.int64]]
+    results: dict[tuple[float, str], Columns]
+    """(sigma, estimator) -> columns as in results.tsv: correct, q_lower, radius_<threat>, radius_cohen."""
+
+    @property
+    def d(self) -> int:
+        """Coordinates of an input."""
+        return int(np.prod(self.shape))
+
+    def certifier(self, sigma: float) -> Certifier:
+        """A certifier of the network for `sigma`."""
+        classes = self.config.num_classes or len(self.classes)
+        return Certifier(self.models[sigma](), sigma, classes, self.table, self.threats, seed=self.config.seed)
+
+
+def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None]) -> Study:
+    """Train or open the networks, sample what is not on disk yet, and evaluate with every estimator.
+
+    Statistics go to `out`/statistics_<sigma>_<key>.h5 as each sigma is done, the key standing for all settings; a file that is
+    there already is used again.
+    """
+    if config.bundled:
+        from . import bundled
+
+        data = bundled.load(config.data)
+        test: Sequence[tuple[Any, int]] = data.test[: config.inputs]
+        classes = data.classes
+        models = {sigma: _trained(config, out, sigma, data.train) for sigma in config.sigma}
+    else:
+        test = _own_data(config)
+        classes = tuple(str(label) for label in range(config.num_classes))
+        models = {sigma: _opened(config.model.format(sigma=f"{sigma:g}"), config.device) for sigma in config.sigma}
+    if not len(test):
+        raise ValueError(f"{config.data}: no input to certify")
+    shape = tuple(np.shape(test[0][0]))
+    threats = (L1, L2, LINF, subspace(config.subspace, shape))
+    predict: dict[float, npt.NDArray[np.int64]] = {}
+    results: dict[tuple[float, str], Columns] = {}
+    study = Study(config, table, threats, shape, classes, test, models, predict, results)
+    for sigma in config.sigma:
+        say(f"sigma = {sigma:g}")
+        sampled = _sampled(study, out, sigma)
+        predict[sigma] = sampled.predict
+        for estimator in estimators():
+            results[sigma, estimator] = _columns(sampled, threats, config.alpha, estimator, table)
+    return study
+
+
+def _own_data(config: Config) -> Sequence[tuple[Any, int]]:
+    # An .npz file holds one split; only folders of a data set have several.
+    split: dict[str, Any] = {"split": config.split} if Path(config.data).is_dir() else {}
+    data: Sequence[tuple[Any, int]] = load_data(config.data, config.skip, config.inputs, **split)
+    return data
+
+
+def _opened(spec: str, device: str) -> Callable[[], Model]:
+    return lambda: load_model(spec, device)
+
+
+def _trained(config: Config, out: Path, sigma: float, train_set: Any) -> Callable[[], Model]:
+    """Trains on first use and keeps the weights in `out`."""
+    path = out / f"network_{sigma:g}.pt"
+    recipe = json.dumps({"data": config.data, "sigma": sigma, "epochs": config.epochs})
+
+    def make() -> Model:
+        from . import bundled
+
+        model = bundled.network(config.data)
+        if path.is_file():
+            kept = torch.load(path, weights_only=True)
+            if kept.get("recipe") == recipe:
+                model.load_state_dict(kept["weights"])
+                return model.eval()
+        model = bundled.train(config.data, train_set, sigma, config.epochs)
+        partial = path.with_name(path.name + ".partial")
+        torch.save({"recipe": recipe, "weights": model.state_dict()}, partial)
+        os.replace(partial, path)
+        return model
+
+    return make
+
+
+def _sampled(study: Study, out: Path, sigma: float) -> Sampled:
+    """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
+    config = study.config
+    certifier = study.certifier(sigma)
+    settings: dict[str, Any] = {
+        "report": config.data,
+        "model": fingerprint(certifier.model),
+        "first input": digest(study.test[0][0]),
+        "inputs": len(study.test),
+        "subspace": config.subspace,
+        "skip": config.skip,
+        "split": config.split,
+    }
+    drawn = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
+    drawn["format"] = STATISTICS_VERSION
+    key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
+    path = out / f"statistics_{sigma:g}_{key}.h5"
+    if path.is_file():
+        return read_statistics(path)
+    return sample_dataset(certifier, study.test, path, config.n0, config.n, config.alpha, config.batch_size, settings)
+
+
+def _columns(sampled: Sampled, threats: Sequence[Ball], alpha: float, estimator: str, table: Table) -> Columns:
+    result = evaluate(sampled.statistics, threats, alpha, estimator, table)
+    right = (sampled.predict == sampled.label) & (result.q_lower > 0.5)
+    columns = {
+        "correct": right.astype(np.float64),
+        "certified": (result.q_lower > 0.5).astype(np.float64),
+        "q_lower": result.q_lower,
+    }
+    # Cohen's certificate stands on its own level: an input that abstains with ours may still count for his.
+    columns["correct_cohen"] = ((sampled.predict == sampled.label) & (result.radius["cohen"] > 0)).astype(np.float64)
+    return columns | {f"radius_{name}": values for name, values in result.radius.items()}
