@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .statistics import upper_probability
+from .binomial import upper_probability
 from .threats import Ball
 
 Array = npt.NDArray[np.float64]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .bounds import ESTIMATORS
 from .certify import Certifier
 from .config import Config, subspace
 from .data import load_data
@@ -20,7 +21,6 @@ from .models import load_model
 from .results import STATISTICS_VERSION, Sampled, read_statistics
 from .run import sample_dataset
 from .sample import Model, digest, fingerprint
-from .statistics import ESTIMATORS
 from .table import Table
 from .threats import L1, L2, LINF, Ball
 

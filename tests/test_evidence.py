@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from runtime import Table, study
+from runtime.bounds import ESTIMATORS
 from runtime.evidence import run_report
 from runtime.page import table
-from runtime.statistics import ESTIMATORS
 from tablegen import solve
 
 CARD = """
