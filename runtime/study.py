@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .bounds import ESTIMATORS
+from .budget import ESTIMATORS
 from .certify import Certifier
 from .config import Config, subspace
 from .data import load_data

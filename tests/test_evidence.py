@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from runtime import Table, study
-from runtime.bounds import ESTIMATORS
+from runtime.budget import ESTIMATORS
 from runtime.evidence import run_report
 from runtime.page import table
 from tablegen import solve
