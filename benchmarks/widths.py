@@ -101,6 +101,7 @@ def measure(d: int, q: float, n: int, runs: int) -> dict[str, tuple[Array, Array
         "**adaptive**: bets": interval(ours, budget),
         "bets without the prediction h": interval(constant, budget),
     }
+    rows["forecast of adaptive"] = interval(forecast([n], THREATS, d, q, RHO), budget)
     for name, length in (("bets, lower from the last half only", 1e-9), ("bets, lower from all stages only", 1.0 - 1e-9)):
         with shares(length=length):
             rows[name] = interval(ours, budget)

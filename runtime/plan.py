@@ -106,10 +106,10 @@ def plan(
     if n is not None:
         for estimator in ESTIMATORS:
             check_n(n, alpha, threats, estimator)
-    ends = limits(d, q, rho, threats, table, shape)
     grid = [round(m) for m in np.geomspace(16.0, MOST, 1 + round(PER_DECADE * math.log10(MOST / 16.0)))]
     ns = [*grid, *([] if n is None else [n])]
     statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma)
+    ends = limits(d, q, rho, threats, table, shape)
     rows = []
     for estimator in ESTIMATORS:
         radius = evaluate(statistics, threats, alpha, estimator, table).radius

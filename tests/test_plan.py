@@ -72,18 +72,16 @@ def _agrees(truth: float, simulated: Array, forecast_: Array) -> None:
     """The forecast width is within a tenth of the mean one, and what chance leaves open of that."""
     width, expected = float(simulated.mean()) - truth, float(forecast_[0]) - truth
     chance = float(simulated.std()) / math.sqrt(len(simulated))
-    assert abs(expected - width) <= 0.1 * abs(width) + 2.5 * chance
-    # The test would see a half of the width missing.
-    assert chance < 0.15 * abs(width)
+    assert abs(expected - width) <= 0.1 * abs(width) + 1.5 * chance
+    assert chance < 0.1 * abs(width)
 
 
-@pytest.mark.parametrize(("q", "n", "runs"), [(0.9, 10_000, 24), (0.99, 50_000, 16), (0.9, 200_000, 8)])
+@pytest.mark.parametrize(("q", "n", "runs"), [(0.9, 10_000, 24), (0.99, 50_000, 12), (0.9, 100_000, 8)])
 def test_every_width_is_within_a_tenth_of_what_sampling_gives_in_64_dimensions(q: float, n: int, runs: int) -> None:
     y, rng = gradient(64, 0.8 * _rim(q)), np.random.default_rng(n)
-    threats = (*THREATS, masked(64, 20))
     drawn = [_tally(_spread(y)[np.random.default_rng(1).permutation(64)], q, 0.8, n, THREATS, rng) for _ in range(runs)]
     sampled = summarise([tally.moments() for tally in drawn], THREATS, 1.0)
-    ahead = forecast([n], threats, 64, q, 0.8)
+    ahead = forecast([n], THREATS, 64, q, 0.8)
     for quantity in split(ALPHA, THREATS).norms:
         for estimator in ("paper", "adaptive"):
             simulated = _bound(quantity, sampled, estimator)
