@@ -36,8 +36,8 @@ from .projections import Projection
 from .statistics import BETS, TARGETS, Moments
 
 REACH = 4.4
-# E[(|t| - REACH)+], rounded up: 2 (phi(REACH) - REACH Q(REACH)) = 2.17e-6.
-TAIL = 2.2e-6
+# E[(|t| - REACH)+], rounded up: 2 (phi(REACH) - REACH Q(REACH)) = 2.2546e-6.
+TAIL = 2.26e-6
 # Keeps xi below 1.
 BETA_MAX = 0.2
 MU_MAX = 0.3

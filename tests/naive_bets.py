@@ -12,7 +12,7 @@ from scipy.stats import norm
 from runtime.projections import Projection
 
 REACH = 4.4
-TAIL = 2.2e-6
+TAIL = 2.26e-6
 TARGETS = (6.0, 10.0, 17.0)
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,24 +10,29 @@ from simulate import quantities, sampled, unit
 
 from runtime.adaptive import adaptive_bound
 from runtime.bounds import gradient_bounds, tighten
-from runtime.budget import Budget
+from runtime.budget import Budget, split
 from runtime.paper import paper_bound
 from runtime.statistics import Moments, summarise
 from runtime.threats import ALL, L1, L2, LINF, Direction, Lp, Quantity, Subspace, complement
+
+
+def _budget(levels: dict[Quantity, float]) -> Budget:
+    """One that pays for these bounds only."""
+    return replace(split(0.5, (L2,)), norms=levels)
 
 
 def test_unknown_estimators_and_quantities_are_refused() -> None:
     statistics = summarise([half_space(unit(8, 0), 0.8).exact_moments(100)], (L2,), 1.0)
     one = np.ones(1)
     with pytest.raises(ValueError, match="estimator 'best': expected one of adaptive, paper"):
-        gradient_bounds(statistics, Budget(0.5, {}, {}, {}), one, one, "best")
+        gradient_bounds(statistics, _budget({}), one, one, "best")
     quantity = Quantity(ALL, "l1", "lower")
     for estimator, message in (
         ("adaptive", "no bound known for the lower l1 of all"),
         ("paper", "no bound of the lower l1 of all"),
     ):
         with pytest.raises(ValueError, match=message):
-            gradient_bounds(statistics, Budget(0.5, {quantity: 0.1}, {}, {}), one, one, estimator)
+            gradient_bounds(statistics, _budget({quantity: 0.1}), one, one, estimator)
 
 
 @pytest.mark.parametrize("estimator", ["adaptive", "paper"])
@@ -35,7 +41,7 @@ def test_every_bound_is_taken_at_its_own_level_then_tightened(estimator: str) ->
     statistics = sampled(half_space(unit(4, 0), 0.8), threats, 3, 4000, 0)
     q, rim = np.full(3, 0.77), np.full(3, 0.3)
     levels = {quantity: 0.001 * (1.0 + i) for i, quantity in enumerate(quantities(threats))}
-    bounds = gradient_bounds(statistics, Budget(0.5, levels, {}, {}), q, rim, estimator)
+    bounds = gradient_bounds(statistics, _budget(levels), q, rim, estimator)
     alone = {
         quantity: paper_bound(quantity, statistics, level)
         if estimator == "paper"
@@ -114,7 +120,7 @@ def test_a_subspace_of_every_coordinate_has_bounds_too() -> None:
     known = half_space(unit(8, 0), 0.8)
     threats = (L2, Subspace(np.ones(8, dtype=bool), 1, "every"))
     statistics = summarise([known.exact_moments(10_000)], threats, 1.0)
-    budget = Budget(0.5, dict.fromkeys(quantities(threats), 0.01), {}, {})
+    budget = _budget(dict.fromkeys(quantities(threats), 0.01))
     bounds = gradient_bounds(statistics, budget, np.ones(1), np.ones(1), "paper")
     assert bounds[Quantity("every", "linf", "upper")][0] >= np.abs(known.y).max()
     # Nothing is left outside it.
