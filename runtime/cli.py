@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_plan import plan
+from .cli_plan import demo, plan
 
 app = typer.Typer(
     help="First-order robustness certificates for Gaussian-smoothed classifiers, from look-up tables.",
@@ -256,6 +256,7 @@ def certify(
 
 
 app.command()(plan)
+app.command()(demo)
 
 
 @app.command()
@@ -284,20 +285,6 @@ def report(
 
     page = run_report(config, out, exact, quick, inputs, table)
     print(f"{page}: open it in a browser; tables and figures are beside it")
-
-
-@app.command()
-def demo(
-    out: Out = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="20 digits, n = 10,000.")] = False,
-) -> None:
-    """Train a small network on handwritten digits, certify 100 held-out ones, plot and tabulate the gain over Cohen's radii.
-
-    Example: certlut demo --out demo --quick
-    """
-    from .demo import run
-
-    run(out, quick)
 
 
 def main() -> None:
