@@ -276,6 +276,39 @@ def test_containment_of_a_direction_is_its_length_in_the_outer_norm() -> None:
         assert containment(inner, ray, 3) == math.inf
 
 
+def test_a_span_holds_its_own_vectors_only() -> None:
+    span = Subspace(basis=np.eye(3)[:2], p=2, name="span")
+    again = Subspace(basis=np.eye(3)[:2], p=1, name="again")
+    assert containment(again, span, 3) == 1.0
+    assert containment(span, again, 3) == pytest.approx(math.sqrt(2.0))
+    mask = Subspace([True, True, False], 2, "mask")
+    for inner in (L1, L2, LINF, Lp(3.0), mask, Direction([1.0, 0.0, 0.0], "ray"), Subspace(basis=np.eye(3)[:1], name="one")):
+        assert containment(inner, span, 3) == math.inf
+    # But a span lies in a mask that has all that it touches.
+    assert containment(span, mask, 3) == 1.0
+    assert containment(Subspace(basis=np.eye(3)[1:], name="other"), mask, 3) == math.inf
+
+
+@pytest.mark.parametrize("p", [200.0, 5000.0, 1e6])
+def test_containment_in_a_ball_of_a_large_exponent_does_not_vanish(p: float) -> None:
+    # Powers of the components underflow.
+    ray = Direction(np.ones(3072), "ray")
+    factor = containment(ray, Lp(p), 3072)
+    assert factor == pytest.approx(3072.0 ** (1.0 / p - 0.5), rel=1e-9)
+    assert factor >= containment(ray, LINF, 3072)
+
+
+def test_a_basis_touches_what_its_vectors_touch_and_no_more() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        vectors = np.zeros((2, 6))
+        vectors[:, 3:] = np.linalg.qr(rng.standard_normal((3, 2)))[0].T
+        span = Subspace(basis=vectors, p=math.inf, name="span")
+        assert span.basis is not None
+        assert not span.basis[:, :3].any()
+        assert span.kappa(6) == pytest.approx(math.sqrt(3.0))
+
+
 # What is refused
 
 
