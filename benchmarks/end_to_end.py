@@ -22,9 +22,9 @@ from networks import small
 from rich.console import Console
 from rich.table import Table
 
+import runtime.bets
 import runtime.noise
 import runtime.run
-import runtime.sample
 from runtime import Certifier, load
 from runtime.data import Arrays
 from runtime.journal import Journal
@@ -86,7 +86,7 @@ def sample_shard(arguments: argparse.Namespace, shard: Shard, folder: Path) -> d
     model.load_state_dict(torch.load(folder / "net.pt"))
     inside = {
         "  noise": (runtime.noise, "_each"),
-        "  sums": (runtime.sample, "add_moments"),
+        "  sums and bets": (runtime.bets.Tally, "add"),
         "  write the statistics": (runtime.run, "write_statistics"),
     }
     for name, (module, function) in inside.items():
@@ -125,7 +125,7 @@ def main() -> None:
             with clock.stage("merge"):
                 merge([shard.path(stats) for shard in shards], stats)
         with clock.stage("certify: load the table, bounds, look-ups, results.tsv"):
-            certify_statistics(stats, results, ALPHA, "paper", None)
+            certify_statistics(stats, results, ALPHA, "adaptive", None, progress=False)
         columns, sampled = read_tsv(results), read_statistics(stats)
     title = f"{arguments.inputs} inputs x {arguments.samples} samples; {count} processes of {arguments.threads} threads"
     out = Table("stage", "seconds", "share", title=title)
