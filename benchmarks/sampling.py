@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from networks import resnet, small
@@ -79,7 +80,7 @@ def peak_memory(n: int, device: str) -> float:
     """MiB at most held by a process of its own that draws n samples of a linear model."""
     code = f"import sampling; sampling.hold({n}, {device!r})"
     command = [sys.executable, "-c", code]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=sys.path[0]).stdout)
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout)
 
 
 def hold(n: int, device: str) -> None:
