@@ -128,7 +128,7 @@ class Tally:
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
         # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
-        self._rows = max(CHUNK, (2**16 if device.type == "cpu" else 2**24) // d // CHUNK * CHUNK)
+        self._rows = max(CHUNK, (2**18 if device.type == "cpu" else 2**24) // d // CHUNK * CHUNK)
 
     def add(self, u: torch.Tensor, votes: torch.Tensor) -> None:
         """Count rows of noise u (float64, shape (B, d)) and whether each voted for the class (bool, shape (B,))."""
