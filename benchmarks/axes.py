@@ -12,7 +12,7 @@ from lookup import REGIONS, draw
 from rich.console import Console
 from rich.table import Table
 
-from runtime.lookup import lookup_many
+from runtime.lookup import axis_maps, lookup_many
 from tablegen.build import _fill, _slab
 from tablegen.grid import PRESETS, GridSpec
 from tablegen.parallel import run
@@ -26,25 +26,25 @@ def families() -> dict[str, GridSpec]:
     default = PRESETS["default"]
     z, rho, theta = default.z, default.rho, default.theta
     return {
-        "default: z sqrt 192, rho rim 40, theta fan 45": default,
+        "default: z sqrt 240, rho rim 40, theta fan 45": default,
         "z linear": replace(default, z=replace(z, spacing="linear")),
         "rho linear": replace(default, rho=replace(rho, spacing="linear")),
         "theta linear": replace(default, theta=replace(theta, spacing="linear")),
-        "z 96": replace(default, z=replace(z, count=96)),
-        "z 128, rho 60": replace(default, z=replace(z, count=128), rho=replace(rho, count=60)),
-        "z 128, theta 69": replace(default, z=replace(z, count=128), theta=replace(theta, count=69)),
-        "z 288, rho 28": replace(default, z=replace(z, count=288), rho=replace(rho, count=28)),
+        "z 120": replace(default, z=replace(z, count=120)),
+        "z 160, rho 60": replace(default, z=replace(z, count=160), rho=replace(rho, count=60)),
+        "z 160, theta 69": replace(default, z=replace(z, count=160), theta=replace(theta, count=69)),
+        "z 360, rho 27": replace(default, z=replace(z, count=360), rho=replace(rho, count=27)),
         "rho to 0.99999": replace(default, rho=replace(rho, high=0.99999)),
     }
 
 
 def arrays(spec: GridSpec) -> tuple[np.ndarray, ...]:
-    """Axes and nodes as the look-up takes them."""
+    """Maps of the axes, and nodes, as the look-up takes them."""
     z, rho, theta = spec.z.knots(), spec.rho.knots(), spec.theta.knots()
     nodes = np.empty((*spec.shape, 6))
     for record in run(_slab, [(i, x, rho, theta) for i, x in enumerate(z.tolist())], -1):
         _fill(nodes, record)
-    return z, rho, theta, np.ascontiguousarray(nodes[..., :5])
+    return *axis_maps(z, rho, theta), np.ascontiguousarray(nodes[..., :5])
 
 
 def exact(queries: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The sound look-up: planes and chords from the eight nodes around a query. Every step is a proven lower bound.
+"""The sound look-up: planes and chords from four nodes around a query. Every step is a proven lower bound.
 
 Let p(r) be the least E f L_r over classifiers f with E f >= q, E u1 f >= m1, E u2 f >= m2; the radius is where p falls to 1/2.
 
@@ -63,6 +63,13 @@ def positions(knots: Array) -> Array:
 def turn(m1: float, m2: float) -> float:
     """An angle without trigonometry, 0 to 2 as that of (-m1, m2), m2 >= 0, goes from 0 to 180 degrees; 1 for (0, 0)."""
     return 1.0 + m1 / (abs(m1) + m2 + TINY)
+
+
+def axis_maps(z: Array, rho: Array, theta: Array) -> tuple[Array, Array]:
+    """(scale, position) of the axes z, rho and theta (degrees), as the kernels take them: a row each."""
+    angles = np.radians(theta).tolist()
+    axes = (z, rho, np.array([turn(-math.cos(x), max(math.sin(x), 0.0)) for x in angles]))
+    return np.array([STEPS / axis[-1] for axis in axes]), np.stack([positions(axis) for axis in axes])
 
 
 @jit

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .format import AXES, TableData, read_table
-from .lookup import STEPS, lookup, lookup_many, positions, turn
+from .lookup import axis_maps, lookup, lookup_many
 
 Array = npt.NDArray[np.float64]
 
@@ -33,9 +33,7 @@ class Table:
         self.digest = data.digest
         nodes = np.stack([d[name].astype(np.float64) for name in ("radius", "c", "a0", "a1", "a2")], axis=-1)
         z, rho, theta = (np.ascontiguousarray(d[name], dtype=np.float64) for name in AXES)
-        turns = np.array([turn(-math.cos(math.radians(x)), max(math.sin(math.radians(x)), 0.0)) for x in theta])
-        axes = (z, rho, turns)
-        self._arrays = (np.array([STEPS / axis[-1] for axis in axes]), np.stack([positions(axis) for axis in axes]), nodes)
+        self._arrays = (*axis_maps(z, rho, theta), nodes)
         for array in self._arrays:
             array.flags.writeable = False
 
