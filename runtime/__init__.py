@@ -4,13 +4,14 @@ from .certify import ABSTAIN, Certificate, Certifier
 from .evaluate import radii
 from .smooth import Smooth
 from .table import Table, UnprovenTable, load
-from .threats import Direction, Subspace
+from .threats import Direction, Lp, Subspace
 
 __all__ = [
     "ABSTAIN",
     "Certificate",
     "Certifier",
     "Direction",
+    "Lp",
     "Smooth",
     "Subspace",
     "Table",

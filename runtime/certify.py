@@ -71,6 +71,7 @@ class Certifier:
         channels_last: images in channels-last memory order.
         compile: True, or a backend's name: torch.compile.
         early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
+        keep_means: keep mean vectors in statistics files, 32 d bytes an input, so that threats thought of later can be certified.
 
     Raises:
         ValueError: an argument out of range, a threat that the estimator has no bound for, or a table bound to another sigma.
@@ -90,6 +91,7 @@ class Certifier:
         channels_last: bool = False,
         compile: bool | str = False,
         early_stop: bool = False,
+        keep_means: bool = False,
     ) -> None:
         if not (np.isfinite(sigma) and sigma > 0):
             raise ValueError(f"sigma = {sigma}: expected a positive number")
@@ -99,7 +101,7 @@ class Certifier:
             raise ValueError(f"seed = {seed}: expected 0 <= seed < 2**63")
         self.model, self.sigma, self.num_classes, self.seed = model, float(sigma), num_classes, seed
         self.options = Options(autocast, channels_last, compile, early_stop)
-        self.threats, self.estimator = resolve(threats), estimator
+        self.threats, self.estimator, self.keep_means = resolve(threats), estimator, keep_means
         # Any alpha: refuses an unknown estimator, and threats that it has no bound for.
         split(0.5, self.threats, estimator)
         self.table = table or load()
@@ -135,7 +137,7 @@ class Certifier:
             against = [(n0 - int(votes.max()), n0) for votes in counts]
             drawn = sampler.group_moments(group, labels, n, batch_size, allowed, projections(self.threats), against)
             for votes, label, moments in zip(counts, labels, drawn, strict=True):
-                yield Drawn(votes, label, summarise([moments], self.threats, self.sigma))
+                yield Drawn(votes, label, summarise([moments], self.threats, self.sigma, self.keep_means))
 
     def certify(
         self, x: Any, n0: int = 100, n: int = 100_000, alpha: float = 0.001, batch_size: int = 1000, index: int = 0
@@ -244,5 +246,6 @@ class Certifier:
             "n0": n0,
             "n": n,
             "inputs a batch": group_size(n, batch_size),
+            "keep_means": self.keep_means,
             **self.options.settings(alpha),
         }

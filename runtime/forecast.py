@@ -179,7 +179,7 @@ def forecast(
         columns |= {kind: np.stack([row[kind] for row in bets[name]]) for kind in BET_NAMES}
         parts[name] = Part(d=by.rank(d), coordinates=by.coordinates(d), dual=by.dual, key=by.key, **columns)
     count = np.rint(q * halves).astype(np.int64)
-    return Statistics(count, halves.astype(np.int64), np.full(len(ns), b), sigma, d, parts)
+    return Statistics(count, halves.astype(np.int64), np.full(len(ns), b), sigma, d, parts, np.empty((len(ns), 0)))
 
 
 def _check(ns: Sequence[int], d: int, q: float, rho: float, n0: int) -> None:

@@ -116,7 +116,7 @@ def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
             hdf.attrs[name] = value
         for name in _COLUMNS:
             hdf.create_dataset(name, data=getattr(sampled, name), track_times=False)
-        for name in ("count", "n", "b"):
+        for name in ("count", "n", "b", "sums"):
             hdf.create_dataset(name, data=getattr(s, name), track_times=False)
         described = hdf.create_group("threats")
         for place, threat in enumerate(sampled.threats):
@@ -155,7 +155,7 @@ def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sam
                 columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS}
                 d, coordinates, dual = int(group.attrs["d"]), int(group.attrs["coordinates"]), float(group.attrs["dual"])
                 parts[name] = Part(d, coordinates, dual, str(group.attrs["key"]), **columns)
-            votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b")}
+            votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b", "sums")}
             statistics = Statistics(**votes, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts)
             inputs: dict[str, Any] = {name: file[name][rows] for name in _COLUMNS}
             threats = tuple(_read_threat(name, group) for name, group in sorted(file["threats"].items(), key=_place))

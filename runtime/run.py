@@ -16,7 +16,7 @@ from .pack import join, pack, unpack
 from .progress import progress_bar
 from .results import Sampled, count_inputs, read_statistics, row, write_statistics, write_tsv
 from .shards import Shard, group_size, groups
-from .statistics import Statistics
+from .statistics import Statistics, extend
 from .table import load
 from .threats import Threat, resolve
 
@@ -120,7 +120,7 @@ def certify_statistics(
     alpha: float,
     estimator: str,
     table: Path | None,
-    names: Sequence[str] = (),
+    threats: Sequence[str | Threat] = (),
     progress: bool = True,
 ) -> tuple[Budget, int]:
     """Radii of a statistics file as results TSV; returns (budget, number of rows).
@@ -133,7 +133,8 @@ def certify_statistics(
         alpha: probability that any radius of an input is wrong.
         estimator: "adaptive" or "paper".
         table: table file; None for the shipped one.
-        names: threats: l1, l2, linf, or any that the file was sampled for; by default all of the latter.
+        threats: names (l1, l2, linf, or any that the file was sampled for), or new ones where means were kept; by default all
+            that the file was sampled for.
         progress: show a bar.
     """
     out, surface, total = check_folder(out), load(table), count_inputs(path)
@@ -141,15 +142,16 @@ def certify_statistics(
     if header.settings.get("early_stop") is not None and alpha > 0.5:
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
     stored = {threat.name: threat for threat in header.threats}
-    threats = resolve([stored.get(name, name) for name in names] or header.threats)
-    budget = split(alpha, threats, estimator)
+    chosen = resolve([stored.get(t, t) if isinstance(t, str) else t for t in threats] or header.threats)
+    extend(header.statistics, chosen).check(chosen)
+    budget = split(alpha, chosen, estimator)
 
     def rows() -> Iterator[dict[str, str]]:
         with progress_bar("certifying", disable=not progress) as bar:
             task = bar.add_task("", total=total)
             for start in range(0, total, SLICE):
                 sampled = read_statistics(path, slice(start, start + SLICE))
-                yield from result_rows(sampled, evaluate(sampled.statistics, threats, alpha, estimator, surface))
+                yield from result_rows(sampled, evaluate(extend(sampled.statistics, chosen), chosen, alpha, estimator, surface))
                 bar.advance(task, len(sampled.idx))
 
     write_tsv(out, rows())

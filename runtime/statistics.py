@@ -7,7 +7,7 @@ are the bets of bets.py.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,8 @@ class Statistics:
     d: int
     """Coordinates of an input."""
     parts: Mapping[str, Part]
+    sums: Array
+    """Per half sum u f and sum u, shape (N, 2, 2, d), for threats thought of later; (N, 0) where they were not kept."""
 
     def __len__(self) -> int:
         return len(self.count)
@@ -121,6 +123,8 @@ class Statistics:
             raise ValueError("statistics: expected 0 <= count <= n and n >= 1 in every half")
         if self.b.shape != shape[:1] or not ((self.b >= 0.5) & (self.b <= 1.0)).all():
             raise ValueError(f"statistics: b has shape {self.b.shape}, expected (N,) numbers from 1/2 to 1")
+        if self.sums.shape not in ((shape[0], 0), (*shape, 2, self.d)) or not np.isfinite(self.sums).all():
+            raise ValueError(f"statistics: sums have shape {self.sums.shape}, expected {(*shape, 2, self.d)} finite numbers")
         for name, by in projections(threats).items():
             part = self.parts.get(name)
             if part is None:
@@ -146,8 +150,8 @@ def _check_part(name: str, part: Part, size: int) -> None:
             )
 
 
-def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: float) -> Statistics:
-    """Reduce sums to the scalars that the threats' bounds need; N = len(moments) inputs of one shape."""
+def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: float, keep_means: bool = False) -> Statistics:
+    """Reduce the sums of N inputs of one shape to the scalars that the threats' bounds need; `keep_means`: keep the sums too."""
     d = moments[0].sum_u.shape[1]
     wanted = projections(threats)
     rows: dict[str, list[list[float]]] = {name: [] for name in wanted}
@@ -164,7 +168,17 @@ def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: floa
         columns |= {bet: np.stack([row[i] for row in bets[name]]) for i, bet in enumerate(BET_NAMES)}
         parts[name] = Part(d=by.rank(d), coordinates=by.coordinates(d), dual=by.dual, key=by.key, **columns)
     count, n = (np.stack([getattr(m, name) for m in moments]) for name in ("count", "n"))
-    return Statistics(count, n, np.array([m.b for m in moments]), sigma, d, parts)
+    sums = np.stack([np.stack((m.sum_uf, m.sum_u), axis=1) if keep_means else np.empty(0) for m in moments])
+    return Statistics(count, n, np.array([m.b for m in moments]), sigma, d, parts, sums)
+
+
+def extend(statistics: Statistics, threats: Sequence[Threat]) -> Statistics:
+    """The same with the parts that `threats` need besides, where sums were kept; these have no bets. Else as it was."""
+    s = statistics
+    if not s.sums.size or not {*projections(threats)} - {*s.parts}:
+        return s
+    moments = [Moments(s.n[i], s.count[i], s.sums[i, :, 0], s.sums[i, :, 1], float(s.b[i])) for i in range(len(s))]
+    return replace(s, parts={**summarise(moments, threats, s.sigma).parts, **s.parts})
 
 
 def _means(m: Moments, b: float) -> tuple[Array, Array, Array]:

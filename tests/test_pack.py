@@ -34,7 +34,7 @@ def test_statistics_survive_a_record_bit_for_bit() -> None:
     for statistics in _drawn():
         again = unpack(json.loads(json.dumps(pack(statistics))))
         assert _flat(again) == _flat(statistics)
-    assert len(_flat(_drawn()[0])) == 5 + len(_drawn()[0].parts) * len(dataclasses.fields(Part))
+    assert len(_flat(_drawn()[0])) == 6 + len(_drawn()[0].parts) * len(dataclasses.fields(Part))
 
 
 def test_fields_that_are_added_go_along(monkeypatch: pytest.MonkeyPatch) -> None:

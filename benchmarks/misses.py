@@ -7,7 +7,7 @@ honest estimator has no rate above alpha by more than the standard errors allow.
 d = 3072 takes two routes: a few runs with every row drawn, and many with the components across w.u drawn as what they sum to
 (`Reduced`): the same law for the bets on the length and along directions, at the cost of d = 5.
 
-Run: python benchmarks/coverage.py [--runs R] [--alpha A] [--samples N] [--jobs J]
+Run: python benchmarks/misses.py [--runs R] [--alpha A] [--samples N] [--jobs J]
 """
 
 import argparse
