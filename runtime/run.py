@@ -138,7 +138,7 @@ def certify_statistics(
         progress: show a bar.
     """
     out, surface, total = check_folder(out), load(table), count_inputs(path)
-    header = read_statistics(path, slice(0, 0))
+    header = read_statistics(path, slice(0, 1))
     if header.settings.get("early_stop") is not None and alpha > 0.5:
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
     stored = {threat.name: threat for threat in header.threats}
