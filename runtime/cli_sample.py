@@ -88,7 +88,7 @@ def sample(
         early_stop=early_stop,
         keep_means=keep_means,
     )
-    information = {"model": model, "data": data, "split": split, "skip": skip, "max": limit, "device": device}
+    information = {"model": model, "data": data, "split": split, "max": limit, "device": device}
     inputs = load_data(data, skip, limit, split)
     check_n(n, alpha, certifier.threats, certifier.estimator)
     first = part.index == 0
@@ -97,7 +97,7 @@ def sample(
 
         for warning in preflight(certifier.model, inputs, sigma, num_classes, batch_size).warnings:
             print(f"certlut: warning: {warning}", file=sys.stderr)
-    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first)
+    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first, skip)
     print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
 
 

@@ -42,7 +42,7 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     parts = [shards[Shard(k, count)][1] for k in range(count)]
     idx = np.concatenate([part.idx for part in parts])
     order = np.argsort(idx, kind="stable")
-    if not np.array_equal(idx[order], np.arange(first.settings["inputs"])):
+    if not np.array_equal(idx[order], np.arange(first.settings["inputs"]) * first.settings["skip"]):
         raise ValueError(f"the shards hold {len(idx)} inputs, expected each of {first.settings['inputs']} once")
     label, predict, seconds = (
         np.concatenate([getattr(part, name) for part in parts])[order] for name in ("label", "predict", "seconds")

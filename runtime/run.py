@@ -37,6 +37,7 @@ def sample_dataset(
     information: Mapping[str, Any],
     shard: Shard | None = None,
     progress: bool = True,
+    skip: int = 1,
 ) -> Sampled:
     """Sample every (input, label), or a shard of them, and write the statistics file `out`; returns what it holds.
 
@@ -46,6 +47,8 @@ def sample_dataset(
     Args:
         information: written with the settings, but not compared with those of a stopped run or of another shard.
         shard: written to a file of its own, `shard.path(out)`.
+        progress: show a bar.
+        skip: `data` holds every skip-th input of a data set: its input i is the set's input i * skip, in `idx` and in its noise.
 
     Raises:
         ValueError: as `Certifier.certify`; a journal or a complete file of other settings, with the difference named; another
@@ -53,7 +56,7 @@ def sample_dataset(
     """
     shard = shard or Shard()
     out = shard.path(check_folder(out))
-    settings = certifier.settings(data, n0, n, alpha, batch_size)
+    settings = certifier.settings(data, n0, n, alpha, batch_size) | {"skip": skip}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
     pieces = shard.pick(groups(len(data), group_size(n, batch_size)))
@@ -63,7 +66,7 @@ def sample_dataset(
         settings["shard"] = str(shard)
 
     def work(group: range) -> Iterator[Record]:
-        for index, label, drawn, seconds in certifier.draw(data, group, n0, n, alpha, batch_size):
+        for index, label, drawn, seconds in certifier.draw(data, group, n0, n, alpha, batch_size, skip):
             yield {
                 "idx": index,
                 "label": label,
@@ -104,7 +107,7 @@ def gather(records: Iterator[Record], settings: Mapping[str, Any], threats: tupl
     joined: list[Statistics] = []
     waiting: list[Statistics] = []
     for record in records:
-        columns.append((record["idx"], record["label"], record["predict"]))
+        columns.append((record["idx"] * settings["skip"], record["label"], record["predict"]))
         seconds.append(record["seconds"])
         waiting.append(unpack(record["statistics"]))
         if len(waiting) == CHUNK:

@@ -133,6 +133,16 @@ def test_joining_keeps_order_and_every_part() -> None:
             assert ours.tobytes() == theirs.tobytes()
 
 
+def test_every_third_input_is_numbered_and_drawn_as_in_the_whole_set(tmp_path: Path, shipped: Table) -> None:
+    whole = sample_dataset(_certifier(shipped), _data(), tmp_path / "whole.h5", N0, N, ALPHA, 300, {})
+    third = sample_dataset(_certifier(shipped), _data()[::3], tmp_path / "third.h5", N0, N, ALPHA, 300, {}, skip=3)
+    assert third.idx.tolist() == [0, 3]
+    assert third.label.tolist() == whole.label[::3].tolist()
+    assert third.statistics.count.tolist() == whole.statistics.count[::3].tolist()
+    with pytest.raises(ValueError, match="skip was 3, is 1"):
+        sample_dataset(_certifier(shipped), _data()[::3], tmp_path / "third.h5", N0, N, ALPHA, 300, {})
+
+
 def test_an_empty_data_set_is_refused(tmp_path: Path, shipped: Table) -> None:
     with pytest.raises(ValueError, match="the data set is empty: nothing to sample"):
         sample_dataset(_certifier(shipped), [], tmp_path / "stats.h5", N0, N, ALPHA, 300, {})
