@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,6 +19,7 @@ from .config import Config, subspace
 from .data import load_data
 from .evaluate import evaluate
 from .models import load_model
+from .progress import progress_bar
 from .results import STATISTICS_VERSION, Sampled, read_statistics
 from .run import sample_dataset
 from .sample import Model, digest, fingerprint
@@ -87,9 +89,7 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
     predict: dict[float, npt.NDArray[np.int64]] = {}
     results: dict[tuple[float, str], Columns] = {}
     study = Study(config, table, threats, shape, classes, test, models, predict, results)
-    for sigma in config.sigma:
-        say(f"sigma = {sigma:g}")
-        sampled = _sampled(study, out, sigma)
+    for sigma, sampled in zip(config.sigma, _sample_all(study, out, say), strict=True):
         predict[sigma] = sampled.predict
         for estimator in estimators():
             results[sigma, estimator] = _columns(sampled, threats, config.alpha, estimator, table)
@@ -130,7 +130,21 @@ def _trained(config: Config, out: Path, sigma: float, train_set: Any) -> Callabl
     return make
 
 
-def _sampled(study: Study, out: Path, sigma: float) -> Sampled:
+def _sample_all(study: Study, out: Path, say: Callable[[str], None]) -> Iterator[Sampled]:
+    """The statistics of every sigma, in order; bundled networks are small, each sigma gets a process of one thread."""
+    sigmas = study.config.sigma
+    if not study.config.bundled or len(sigmas) == 1:
+        for sigma in sigmas:
+            say(f"sigma = {sigma:g}")
+            yield _sampled(study, out, sigma)
+        return
+    jobs = min(len(sigmas), joblib.cpu_count())
+    with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1), progress_bar("noise levels sampled") as bar:
+        calls = (joblib.delayed(_sampled)(study, out, sigma, False) for sigma in sigmas)
+        yield from bar.track(joblib.Parallel(return_as="generator")(calls), total=len(sigmas))
+
+
+def _sampled(study: Study, out: Path, sigma: float, progress: bool = True) -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
     config = study.config
     certifier = study.certifier(sigma)
@@ -149,7 +163,9 @@ def _sampled(study: Study, out: Path, sigma: float) -> Sampled:
     path = out / f"statistics_{sigma:g}_{key}.h5"
     if path.is_file():
         return read_statistics(path)
-    return sample_dataset(certifier, study.test, path, config.n0, config.n, config.alpha, config.batch_size, settings)
+    return sample_dataset(
+        certifier, study.test, path, config.n0, config.n, config.alpha, config.batch_size, settings, progress=progress
+    )
 
 
 def _columns(sampled: Sampled, threats: Sequence[Ball], alpha: float, estimator: str, table: Table) -> Columns:
