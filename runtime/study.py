@@ -131,26 +131,26 @@ def _trained(config: Config, out: Path, sigma: float, train_set: Any) -> Callabl
 
 
 def _sample_all(study: Study, out: Path, say: Callable[[str], None]) -> Iterator[Sampled]:
-    """The statistics of every sigma, in order; bundled networks are small, each sigma gets a process of one thread."""
-    sigmas = study.config.sigma
-    if not study.config.bundled or len(sigmas) == 1:
-        for sigma in sigmas:
-            say(f"sigma = {sigma:g}")
-            yield _sampled(study, out, sigma)
-        return
-    jobs = min(len(sigmas), joblib.cpu_count())
-    with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1), progress_bar("noise levels sampled") as bar:
-        calls = (joblib.delayed(_sampled)(study, out, sigma, False) for sigma in sigmas)
-        yield from bar.track(joblib.Parallel(return_as="generator")(calls), total=len(sigmas))
-
-
-def _sampled(study: Study, out: Path, sigma: float, progress: bool = True) -> Sampled:
-    """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
+    """The statistics of every sigma, in order. Bundled networks are small: what is missing is drawn in a process a sigma."""
     config = study.config
-    certifier = study.certifier(sigma)
+    missing = [sigma for sigma in config.sigma if not _kept(study, out, sigma)[0].is_file()] if config.bundled else []
+    if len(missing) > 1:
+        jobs = min(len(missing), joblib.cpu_count())
+        with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1), progress_bar("noise levels") as bar:
+            calls = (joblib.delayed(_sampled)(study, out, sigma, False) for sigma in missing)
+            for _ in bar.track(joblib.Parallel(return_as="generator_unordered")(calls), total=len(missing)):
+                pass
+    for sigma in config.sigma:
+        say(f"sigma = {sigma:g}")
+        yield _sampled(study, out, sigma)
+
+
+def _kept(study: Study, out: Path, sigma: float) -> tuple[Path, dict[str, Any]]:
+    """Where the statistics of one sigma are kept, named by all their settings, and these."""
+    config = study.config
     settings: dict[str, Any] = {
         "report": config.data,
-        "model": fingerprint(certifier.model),
+        "model": fingerprint(study.certifier(sigma).model),
         "first input": digest(study.test[0][0]),
         "inputs": len(study.test),
         "subspace": config.subspace,
@@ -160,12 +160,16 @@ def _sampled(study: Study, out: Path, sigma: float, progress: bool = True) -> Sa
     drawn = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
     drawn["format"] = STATISTICS_VERSION
     key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
-    path = out / f"statistics_{sigma:g}_{key}.h5"
+    return out / f"statistics_{sigma:g}_{key}.h5", settings
+
+
+def _sampled(study: Study, out: Path, sigma: float, progress: bool = True) -> Sampled:
+    """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
+    c, (path, settings) = study.config, _kept(study, out, sigma)
     if path.is_file():
         return read_statistics(path)
-    return sample_dataset(
-        certifier, study.test, path, config.n0, config.n, config.alpha, config.batch_size, settings, progress=progress
-    )
+    certifier = study.certifier(sigma)
+    return sample_dataset(certifier, study.test, path, c.n0, c.n, c.alpha, c.batch_size, settings, progress=progress)
 
 
 def _columns(sampled: Sampled, threats: Sequence[Ball], alpha: float, estimator: str, table: Table) -> Columns:

@@ -185,7 +185,7 @@ def test_attacks_are_counted_and_none_succeeds_inside(made: Path) -> None:
 def test_a_second_run_samples_nothing_and_gives_the_same_page(card: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (made / "report.html").read_text()
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("sampled again")
 
     monkeypatch.setattr(study, "sample_dataset", refuse)
@@ -203,7 +203,7 @@ def test_other_settings_are_sampled_afresh(
     changed.write_text(text.replace(old, new))
     drawn: list[Path] = []
 
-    def stop(*arguments: object) -> None:
+    def stop(*arguments: object, **_: object) -> None:
         drawn.append(Path(str(arguments[2])))
         raise KeyboardInterrupt
 
