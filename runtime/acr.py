@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .report import Columns
-from .study import Study, estimators
+from .study import COMPARED, Study
 from .threats import L2, Ball, containment
 
 Array = npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ def rows(study: Study) -> list[Row]:
     out = []
     for sigma in study.config.sigma:
         for threat in study.threats:
-            for estimator in estimators():
+            for estimator in COMPARED:
                 columns = study.results[sigma, estimator]
                 ours, cohen = pair(columns, threat, study.d)
                 out.append(Row(sigma, threat.name, estimator, len(ours), *intervals(ours, cohen, study.config.seed)))

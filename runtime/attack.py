@@ -50,7 +50,6 @@ class Outcome:
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     tightness: list[float] = field(default_factory=list)
-    tight_radii: int = 0
 
     def add(self, kind: str, values: Array) -> None:
         """Count one ball whose points had these votes."""
@@ -156,7 +155,6 @@ def _attack_dual(outcome: Outcome, table: Table, solve: Solve, rng: np.random.Ge
     radius, multipliers = solve(q, m1, m2)
     worst = polish(DualSet(radius, multipliers), q, m1, m2)
     outcome.tightness.append(abs(float(worst.value(np.array([[radius, 0.0]]))[0]) - 0.5))
-    outcome.tight_radii += 1
     # Its own gradient exceeds m1 where the bound a1 >= 0 is active: the ball around it is then certified by its true moments.
     true_q, y = worst.moments_at_0()
     K = radius * (1.0 - 1e-9)

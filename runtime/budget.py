@@ -4,7 +4,7 @@ By the union bound all radii of a certificate hold together with probability at 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .adaptive import EVENTS
@@ -17,6 +17,13 @@ SHARE_OF_Q = 0.9
 # The events behind each bound, and their shares of its level, for (norm, side).
 MEANS = {"the means along the vector that the norm is attained at": 1.0}
 ADAPTIVE: Mapping[tuple[str, str], Mapping[str, float]] = EVENTS | {("l1", "upper"): MEANS, ("lp", "upper"): MEANS}
+# The same where no bets were made.
+UNBET: Mapping[tuple[str, str], Mapping[str, float]] = {
+    **ADAPTIVE,
+    ("l2", "lower"): EVENTS["l2", "upper"],
+    ("linf", "upper"): MEANS,
+    ("dot", "lower"): {"the mean along the direction": 1.0},
+}
 PAPER: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("l2", "lower"): {"the noise of one half along the other's": 0.5, "noise along the gradient": 0.5},
     ("l2", "upper"): {"the noise of one half along the other's": 0.5, "noise along the gradient": 0.5},
@@ -72,8 +79,14 @@ class Budget:
         )
 
 
-def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> Budget:
+def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", unbet: Collection[str] = ()) -> Budget:
     """Divide alpha: SHARE_OF_Q to q, the rest equally among the norm bounds that the threats need.
+
+    Args:
+        alpha: what the levels add up to, at most.
+        threats: all that are certified together.
+        estimator: "adaptive" or "paper".
+        unbet: parts that no bets were made on while sampling; it changes the names of events only, no level of a bound.
 
     Raises:
         ValueError: alpha outside (0, 1), an unknown estimator, or a norm that it has no bound of.
@@ -87,7 +100,7 @@ def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") 
     for threat in threats:
         for quantity in threat.needs():
             users.setdefault(quantity, []).append(threat.name)
-            shares[quantity] = _shares(quantity, threat, estimator)
+            shares[quantity] = _shares(quantity, threat, estimator, quantity.part in unbet)
     # A hair less than the rest, so that the rounded levels cannot add up to more than alpha.
     level = (1.0 - SHARE_OF_Q) * alpha * (1.0 - 1e-12) / len(users)
     return Budget(
@@ -98,12 +111,11 @@ def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") 
     )
 
 
-def _shares(quantity: Quantity, threat: Threat, estimator: str) -> Mapping[str, float]:
+def _shares(quantity: Quantity, threat: Threat, estimator: str, unbet: bool) -> Mapping[str, float]:
     """The events behind one bound."""
-    if estimator == "adaptive" and quantity.norm == "linf" and isinstance(threat, Ball) and threat.basis is not None:
-        # No bets are made on the coordinates of a part that has a basis.
-        return MEANS
-    known = ADAPTIVE if estimator == "adaptive" else PAPER
+    # No bets are made on the coordinates of a part that has a basis.
+    unbet |= quantity.norm == "linf" and isinstance(threat, Ball) and threat.basis is not None
+    known = PAPER if estimator == "paper" else UNBET if unbet else ADAPTIVE
     if (quantity.norm, quantity.side) not in known:
         p = f" (p = {threat.p:g})" if isinstance(threat, Ball) and math.isfinite(threat.p) else ""
         raise ValueError(

@@ -20,7 +20,7 @@ from .results import row, write_tsv
 from .shards import group_size, groups
 from .statistics import Statistics, summarise
 from .table import Table, load
-from .threats import Ball, Quantity, Threat, check_shape, projection_key, projections, resolve
+from .threats import Ball, Quantity, Threat, check_shape, projections, resolve
 
 if TYPE_CHECKING:
     from .sample import Model, Sampler
@@ -241,7 +241,7 @@ class Certifier:
             "model digest": fingerprint(self.model),
             "sigma": self.sigma,
             "num_classes": self.num_classes,
-            "threats": {name: projection_key(by) for name, by in projections(self.threats).items()},
+            "threats": {name: by.key for name, by in projections(self.threats).items()},
             "seed": self.seed,
             "n0": n0,
             "n": n,

@@ -17,37 +17,35 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Out = Annotated[Path, typer.Option("--out", help="File or folder to write.")]
+TableOut = Annotated[Path, typer.Option("--out", help="Table file to write.")]
+TableFile = Annotated[Path, typer.Argument(help="Table file.")]
 
 
 @app.command()
 def build(
-    out: Out,
+    out: TableOut,
     grid: Annotated[str, typer.Option(help="Preset: small, default or dense.")] = "default",
     sigma: Annotated[
         float | None, typer.Option(help="Bind the table to this noise level; without it, it serves every one.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; -1 for all cores.")] = -1,
-    backend: Annotated[str, typer.Option(help="loky (processes on this machine) or dask.")] = "loky",
-    scheduler: Annotated[str | None, typer.Option(help="Address of the Dask scheduler, with --backend dask.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on.")] = None,
 ) -> None:
     """Solve a grid and write a table. Stopped at any moment, the same command goes on where it was.
 
     Examples: certlut build --out tables/default.h5 --jobs 2
 
-    certlut build --out dense.h5 --grid dense --backend dask --scheduler tcp://head:8786
+    certlut build --out dense.h5 --grid dense --scheduler tcp://head:8786
     """
     from tablegen.build import build as build_table
 
-    if backend not in ("loky", "dask") or (backend == "dask") != (scheduler is not None):
-        raise typer.BadParameter("expected --backend loky, or --backend dask with --scheduler ADDRESS")
     data = build_table(out, sigma, grid, jobs, scheduler)
     print(f"{out}: {data.datasets['radius'].size} nodes, digest {data.digest[:16]}")
 
 
 @app.command()
 def prove(
-    file: Path,
+    file: TableFile,
     nodes: Annotated[int | None, typer.Option(help="Check this many random nodes only; the file is not written.")] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; -1 for all cores.")] = -1,
     seed: Annotated[int | None, typer.Option(help="Seed of the random choice of nodes.")] = None,
@@ -74,9 +72,9 @@ def prove(
 
 @app.command()
 def stamp(
-    file: Path,
+    file: TableFile,
     sigma: Annotated[float, typer.Option(help="Noise level to bind the table to, in input units.")],
-    out: Out,
+    out: TableOut,
 ) -> None:
     """Re-issue a table for one sigma, without solving; a proof stays valid.
 
@@ -132,7 +130,7 @@ for command in (sample, merge, certify, plan, demo):
 
 @app.command()
 def report(
-    out: Out,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     config: Annotated[str, typer.Option(help="digits, patches, or a TOML file of your own.")],
     quick: Annotated[bool, typer.Option("--quick", help="A few inputs, few samples, two noise levels.")] = False,
     inputs: Annotated[int | None, typer.Option(help="Certify this many inputs instead of the card's.")] = None,
@@ -163,7 +161,9 @@ def main() -> None:
     try:
         app()
     except (ValueError, ArithmeticError, ImportError, OSError) as error:
-        print(f"certlut: {' '.join(str(error).split())}", file=sys.stderr)
+        missing = isinstance(error, ModuleNotFoundError) and error.name in ("torch", "sklearn", "matplotlib")
+        hint = "; pip install 'certlut[demo]' brings it" if missing else ""
+        print(f"certlut: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -28,7 +28,9 @@ def sample(
     n0: Annotated[int, typer.Option(help="Samples to choose the class.")] = 100,
     n: Annotated[int, typer.Option(help="Samples to certify it.")] = 100_000,
     batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 1000,
-    alpha: Annotated[float, typer.Option(help="Checked against n before sampling; certify may use another.")] = 0.001,
+    alpha: Annotated[
+        float, typer.Option(help="Checked against n before sampling, and what --early-stop goes by; certify may use another.")
+    ] = 0.001,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     skip: Annotated[int, typer.Option(help="Take every skip-th input.")] = 1,
     limit: Annotated[int | None, typer.Option("--max", help="Take at most this many inputs.")] = None,
@@ -142,6 +144,8 @@ def certify(
 
         if statistics is not None or sigma is None:
             raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
+        if threat or explain or table is not None or estimator != "adaptive":
+            raise typer.BadParameter("--from-counts gives Cohen's radii: no --threat, --estimator, --table or --explain")
         print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d)} inputs")
         return
     if statistics is None or sigma is not None or d is not None:

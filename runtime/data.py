@@ -45,7 +45,7 @@ def load_data(path: str, skip: int = 1, limit: int | None = None, split: str | N
         ImportError: images without Pillow, a .pt file without torch.
     """
     if skip < 1 or (limit is not None and limit < 0):
-        raise ValueError(f"skip = {skip}, limit = {limit}: expected skip >= 1 and limit >= 0")
+        raise ValueError(f"skip {skip}, max {limit}: expected skip >= 1 and max >= 0")
     where = Path(path)
     data: Arrays | ImageFolder
     if where.is_dir():
@@ -79,7 +79,7 @@ def _npz(path: str) -> Arrays:
 
 
 def _tensors(path: str) -> Arrays:
-    content = load_tensors(path, trust=False)
+    content = load_tensors(path, trust=None)
     pair = (content.get("x"), content.get("y")) if isinstance(content, dict) else content
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(type(t).__name__ == "Tensor" for t in pair):
         held = f"keys {', '.join(map(str, list(content)[:4]))}" if isinstance(content, dict) else f"a {type(content).__name__}"

@@ -20,8 +20,9 @@ from .growth import SIZES, Curve, constructed_curves, network_curve
 from .page import Contents, render
 from .pgd import Attempt, attack_network
 from .progress import progress_bar
+from .results import replacing
 from .slices import exact_slices, explorer
-from .study import Study, estimators, run_study
+from .study import COMPARED, Study, run_study
 from .table import load
 from .threats import L1, L2, LINF
 
@@ -69,9 +70,9 @@ def run_report(
     with _threads(card):
         study = run_study(card, out, radii, say)
         growth = card.growth
-        curves = [network_curve(study.certifier(growth.sigma), card, study.test, estimators())]
+        curves = [network_curve(study.certifier(growth.sigma), card, study.test, COMPARED)]
         network = attack_study(study)
-    curves += constructed_curves(radii, card.alpha, estimators(), card.seed, SIZES[:2] if quick else SIZES)
+    curves += constructed_curves(radii, card.alpha, COMPARED, card.seed, SIZES[:2] if quick else SIZES)
     closed = attack_closed_forms(radii, solve, card.attack.classifiers, card.seed)
     contents = contents_of(study, curves, network, closed, solve)
     for panel in (*contents.accuracy, *contents.growth, *contents.slices):
@@ -87,7 +88,7 @@ def run_report(
 
 def contents_of(study: Study, curves: list[Curve], network: list[Attempt], closed: Outcome, solve: Solve) -> Contents:
     """Draw the figures and gather what the page shows."""
-    last = estimators()[-1]
+    last = COMPARED[-1]
     return Contents(
         study.config,
         study.shape,
@@ -95,7 +96,7 @@ def contents_of(study: Study, curves: list[Curve], network: list[Attempt], close
         [threat.name for threat in study.threats],
         study.table.digest,
         _version(),
-        estimators(),
+        COMPARED,
         accuracy_panels(study),
         rows(study),
         growth_panels(curves),
@@ -110,7 +111,7 @@ def contents_of(study: Study, curves: list[Curve], network: list[Attempt], close
 def attack_study(study: Study) -> list[Attempt]:
     """Attack the first correctly certified inputs in the balls of every threat, by the last estimator's radii."""
     sigma = study.config.attack.sigma
-    columns = study.results[sigma, estimators()[-1]]
+    columns = study.results[sigma, COMPARED[-1]]
     chosen = np.flatnonzero(columns["correct"])[: study.config.attack.inputs]
     model = study.models[sigma]()
     jobs = [(int(i), threat, factor) for i in chosen for threat in study.threats for factor in FACTORS]
@@ -129,7 +130,7 @@ def attack_counts(closed: Outcome, network: list[Attempt]) -> dict[str, Any]:
     return {
         "closed_forms": {kind: dataclasses.asdict(tally) for kind, tally in closed.tallies.items()},
         "total": dataclasses.asdict(closed.total),
-        "tightness": {"radii": closed.tight_radii, "largest_deviation": max(closed.tightness, default=None)},
+        "tightness": {"radii": len(closed.tightness), "largest_deviation": max(closed.tightness, default=None)},
         "network": {
             "attacks": len(inside),
             "broken": sum(a.broken for a in inside),
@@ -166,7 +167,5 @@ def _version() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Under a temporary name, then rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write(text.encode())

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .acr import pair
 from .growth import Curve
 from .slices import Slice
-from .study import Study, estimators
+from .study import COMPARED, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def accuracy_panels(study: Study) -> list[Panel]:
     for threat in study.threats:
         radii: dict[str, list[Array]] = {"cohen": []}
         for sigma in study.config.sigma:
-            for estimator in estimators():
+            for estimator in COMPARED:
                 ours, cohen = pair(study.results[sigma, estimator], threat, study.d)
                 radii.setdefault(estimator, []).append(ours)
             radii["cohen"].append(cohen)

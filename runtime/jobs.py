@@ -45,16 +45,10 @@ def run_groups(
     with Journal(out, settings) as journal:
         done = {int(json.loads(record)["idx"]): record for record in journal.records}
         journal.records.clear()
-        try:
-            if done or not finished():
-                with progress_bar(verb, disable=not progress, note=True) as bar:
-                    _work(journal, done, groups, work, certified, bar, Lines(bar, verb))
-                write(json.loads(done[index]) for group in groups for index in group)
-        except BaseException:
-            # An empty journal keeps nothing but settings, which may be what was wrong.
-            if not done:
-                journal.finish()
-            raise
+        if done or not finished():
+            with progress_bar(verb, disable=not progress, note=True) as bar:
+                _work(journal, done, groups, work, certified, bar, Lines(bar, verb))
+            write(json.loads(done[index]) for group in groups for index in group)
         journal.finish()
 
 

@@ -1,6 +1,7 @@
 """Append-only journal of a long job, beside the file it leads to: settings first, then records, each with length and checksum.
 
 A stop at any moment (Ctrl-C, kill -9, a full disk) costs at most the record being written: a torn tail is dropped on reopening.
+One without records is deleted when its job fails, and serves any settings: it keeps nothing.
 While it is open, a lock file beside it keeps other processes off the same output.
 """
 
@@ -49,7 +50,13 @@ class Journal:
         try:
             end = self._read()
             if self.records:
-                self._check(json.loads(self.records.pop(0)), wanted)
+                started = json.loads(self.records.pop(0))
+                if started != wanted and not self.records:
+                    # It holds nothing but settings, which may be what was wrong.
+                    end = 0
+                else:
+                    self._check(started, wanted)
+            self._empty = not self.records
             self._file.seek(end)
             self._file.truncate()
             if end == 0:
@@ -92,6 +99,7 @@ class Journal:
     def append(self, record: bytes) -> None:
         """Add one record, not empty, and push it to the disk. It is not kept in `records`: memory does not grow with the job."""
         self._write(record)
+        self._empty = False
 
     def finish(self) -> None:
         """Delete the journal: its output is complete."""
@@ -113,5 +121,8 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._empty and not self._file.closed:
+            self.finish()
+        else:
+            self.close()

@@ -85,6 +85,11 @@ def _torchscript(path: str) -> torch.nn.Module:
     return model
 
 
+def _line(error: Exception) -> str:
+    """Its type and first line."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+
+
 def _from_function(spec: str) -> torch.nn.Module:
     module_name, colon, name = spec.partition(":")
     if not colon:
@@ -96,11 +101,16 @@ def _from_function(spec: str) -> torch.nn.Module:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise FileNotFoundError(f"{spec}: cannot import {module_name} ({error})") from None
+    except Exception as error:
+        raise ValueError(f"{spec}: importing {module_name} failed ({_line(error)})") from error
     finally:
         sys.path.pop(0)
     if not callable(make := getattr(module, name, None)):
         raise ValueError(f"{spec}: {module_name} has no function {name!r}")
-    model = make()
+    try:
+        model = make()
+    except Exception as error:
+        raise ValueError(f"{spec}: failed ({_line(error)})") from error
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"{spec}: returned {type(model).__name__}, expected a torch.nn.Module")
     return model.eval()

@@ -67,7 +67,7 @@ def render(c: Contents) -> str:
         "slices": _panels(c.slices),
         "rounding": f"{LEVEL_OF_ROUNDING:g}",
         "closed": _closed(c),
-        "tight_count": f"{c.closed.tight_radii}",
+        "tight_count": f"{len(c.closed.tightness)}",
         "tight": f"{max(c.closed.tightness, default=float('nan')):.1e}",
         "attack_sigma": f"{c.config.attack.sigma:g}",
         "steps": f"{pgd.STEPS}",

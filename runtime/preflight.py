@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .architectures import CIFAR10, IMAGENET
+from .sample import scores_of
 
 INPUTS = 50
 SEED = 0
@@ -115,12 +116,7 @@ def _classes(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor,
     found = []
     # Of nearly equal size: an exported program may refuse a batch of one.
     for part in batch.tensor_split(-(-len(batch) // max(1, batch_size))):
-        scores = model(part.to(like.device, like.dtype))
-        if scores.shape != (len(part), num_classes):
-            raise ValueError(
-                f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(part), num_classes)} "
-                f"({num_classes} classes)"
-            )
+        scores = scores_of(model, part.to(like.device, like.dtype), num_classes)
         if scores.isnan().any():
             raise ValueError("the model returned NaN scores")
         found.append(scores.argmax(dim=1).cpu())

@@ -139,6 +139,10 @@ def certify_statistics(
         threats: names (l1, l2, linf, or any that the file was sampled for), or new ones where means were kept; by default all
             that the file was sampled for.
         progress: show a bar.
+
+    Raises:
+        FileNotFoundError: no such statistics or table, or no folder to write in.
+        ValueError: damaged statistics; alpha, estimator or a threat that they cannot serve; a table bound to another sigma.
     """
     out, surface, total = check_folder(out), load(table), count_inputs(path)
     header = read_statistics(path, slice(0, 1))
@@ -146,8 +150,9 @@ def certify_statistics(
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
     stored = {threat.name: threat for threat in header.threats}
     chosen = resolve([stored.get(t, t) if isinstance(t, str) else t for t in threats] or header.threats)
-    extend(header.statistics, chosen).check(chosen)
-    budget = split(alpha, chosen, estimator)
+    extended = extend(header.statistics, chosen)
+    extended.check(chosen)
+    budget = split(alpha, chosen, estimator, {*extended.parts} - {*header.statistics.parts})
 
     def rows() -> Iterator[dict[str, str]]:
         with progress_bar("certifying", disable=not progress) as bar:

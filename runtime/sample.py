@@ -1,9 +1,7 @@
 """Votes and moments of a model under noise, in torch, on the model's device: no host round-trip within a batch.
 
-Sums are float64 throughout. A product of a batch's votes with its noise in float32 would save nothing worth having: next to
-drawing the noise it takes 5 % of the time on a CPU, and on a GPU it is bound by reading u, which is float64 for another reason
-(runtime/noise.py). A sum of n terms in batches of B rounds by at most (B + n/B) 2^-53 sum |u| per coordinate, for n = 1e6 and
-B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
+Sums are float64 throughout (bets.py). A sum of n terms in batches of B rounds by at most (B + n/B) 2^-53 sum |u| per coordinate,
+for n = 1e6 and B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 """
 
 import contextlib
@@ -40,6 +38,26 @@ def check_input(x: Any, **counts: int) -> torch.Tensor:
     if tensor.numel() == 0 or tensor.is_complex() or not torch.isfinite(tensor).all():
         raise ValueError(f"input of shape {tuple(tensor.shape)}: expected finite real numbers, without a batch axis")
     return tensor
+
+
+def scores_of(model: Model, x: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """The model's scores of a batch, shape (B, num_classes).
+
+    Raises:
+        ValueError: scores of another shape, or the model failed for any reason but memory.
+    """
+    try:
+        scores = model(x)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"the model failed on a {x.dtype} batch of shape {tuple(x.shape)}: {line}") from error
+    if scores.shape != (len(x), num_classes):
+        raise ValueError(
+            f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(x), num_classes)} ({num_classes} classes)"
+        )
+    return scores
 
 
 def digest(x: Any) -> str:
@@ -212,12 +230,7 @@ class Sampler:
             if self.options.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             with torch.autocast(x.device.type, precision) if precision else contextlib.nullcontext():
-                scores = self._run(x)
-            if scores.shape != (len(x), self.num_classes):
-                raise ValueError(
-                    f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(x), self.num_classes)} "
-                    f"({self.num_classes} classes)"
-                )
+                scores = scores_of(self._run, x, self.num_classes)
             classes, any_nan = scores.argmax(dim=1), scores.isnan().any(dim=1)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):

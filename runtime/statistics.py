@@ -128,7 +128,10 @@ class Statistics:
         for name, by in projections(threats).items():
             part = self.parts.get(name)
             if part is None:
-                raise ValueError(f"statistics: nothing was kept for {name!r}; sampled for {', '.join(self.parts)}")
+                kept = ", ".join(self.parts)
+                raise ValueError(
+                    f"statistics: nothing was kept for {name!r}, only for {kept}; sample with that threat, or keep means"
+                )
             if part.key != by.key or part.d != by.rank(self.d) or by.size not in (None, self.d):
                 raise ValueError(f"statistics: {name!r} was sampled with another mask, direction or input shape")
             _check_part(name, part, shape[0])

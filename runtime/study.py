@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .budget import ESTIMATORS
 from .certify import Certifier
 from .config import Config, subspace
 from .data import load_data
 from .evaluate import evaluate
 from .models import load_model
 from .progress import progress_bar
-from .results import STATISTICS_VERSION, Sampled, read_statistics
+from .results import STATISTICS_VERSION, Sampled, read_statistics, replacing
 from .run import sample_dataset
 from .sample import Model, digest, fingerprint
 from .table import Table
@@ -29,13 +27,8 @@ from .threats import L1, L2, LINF, Ball
 Array = npt.NDArray[np.float64]
 Columns = dict[str, Array]
 
-# What a report compares, in this order, as far as this version has them.
-WANTED = ("paper", "adaptive")
-
-
-def estimators() -> tuple[str, ...]:
-    """The estimators a report compares; the last one is the one it shows as ours."""
-    return tuple(name for name in WANTED if name in ESTIMATORS)
+# The estimators a report compares, in this order; the last one is shown as ours.
+COMPARED = ("paper", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Study:
     """sigma -> its network, opened on use."""
     predict: dict[float, npt.NDArray[np.int64]]
     results: dict[tuple[float, str], Columns]
-    """(sigma, estimator) -> columns as in results.tsv: correct, q_lower, radius_<threat>, radius_cohen."""
+    """(sigma, estimator) -> correct, certified, correct_cohen (0 or 1), q_lower, radius_<threat>, radius_cohen, each (inputs,)."""
 
     @property
     def d(self) -> int:
@@ -91,7 +84,7 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
     study = Study(config, table, threats, shape, classes, test, models, predict, results)
     for sigma, sampled in zip(config.sigma, _sample_all(study, out, say), strict=True):
         predict[sigma] = sampled.predict
-        for estimator in estimators():
+        for estimator in COMPARED:
             results[sigma, estimator] = _columns(sampled, threats, config.alpha, estimator, table)
     return study
 
@@ -122,9 +115,8 @@ def _trained(config: Config, out: Path, sigma: float, train_set: Any) -> Callabl
                 model.load_state_dict(kept["weights"])
                 return model.eval()
         model = bundled.train(config.data, train_set, sigma, config.epochs)
-        partial = path.with_name(path.name + ".partial")
-        torch.save({"recipe": recipe, "weights": model.state_dict()}, partial)
-        os.replace(partial, path)
+        with replacing(path) as file:
+            torch.save({"recipe": recipe, "weights": model.state_dict()}, file)
         return model
 
     return make

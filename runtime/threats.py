@@ -214,7 +214,10 @@ def resolve(threats: Sequence[str | Threat]) -> tuple[Threat, ...]:
     for threat in threats:
         if isinstance(threat, str):
             if threat not in known:
-                raise ValueError(f"threat {threat!r}: expected l1, l2, linf, Lp(...), Subspace(...) or Direction(...)")
+                raise ValueError(
+                    f"threat {threat!r}: expected l1, l2, linf, or an Lp, Subspace or Direction (on the command line lp:P, "
+                    "NAME=mask:FILE, NAME=basis:FILE or NAME=direction:FILE)"
+                )
             threat = known[threat]
         out.append(threat)
     if all(threat.name != L2.name for threat in out):
@@ -237,11 +240,6 @@ def projections(threats: Sequence[Threat]) -> dict[str, Projection]:
         if threat.outside is not None:
             out[complement(threat.name)] = threat.outside
     return out
-
-
-def projection_key(by: Projection) -> str:
-    """Identifies a projection, so that statistics of one mask or direction are not taken for another's of the same name."""
-    return by.key
 
 
 def check_shape(threats: Sequence[Threat], shape: tuple[int, ...]) -> None:

@@ -28,8 +28,8 @@ SIZES = (ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Constant, ast.BinO
 LEAVES = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)
 
 
-def load_tensors(path: str, trust: bool) -> Any:
-    """What torch.save wrote to `path`, on the CPU; anything but tensors and plain containers needs `trust`. ValueError."""
+def load_tensors(path: str, trust: bool | None) -> Any:
+    """What torch.save wrote to `path`, on the CPU; anything but tensors and plain containers needs `trust` (None: never read)."""
     import torch
 
     try:
@@ -39,6 +39,10 @@ def load_tensors(path: str, trust: bool) -> Any:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
             raise ValueError(f"{path}: not a file of torch.save, or damaged ({_reason(error)})") from None
+        if trust is None:
+            raise ValueError(
+                f"{path}: holds a pickled {found[1]}; expected tensors only (data files are never unpickled)"
+            ) from None
         if not trust:
             raise ValueError(
                 f"{path}: holds a pickled {found[1]}, and reading it can run code: pass --trust (trust=True) if you trust its maker"

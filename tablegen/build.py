@@ -49,14 +49,17 @@ def build(
     the same to the byte whatever the interruptions and the number of jobs.
 
     Args:
-        path: the HDF5 file; written under a temporary name and renamed. A finished file for the same grid and sigma is kept.
+        path: the HDF5 file; written under a temporary name and renamed. A finished table of the same grid and sigma is kept,
+            of another one refused.
         sigma: noise level to bind the table to, in input units; None for a normalised table that serves every sampler.
         grid: a preset's name or a GridSpec.
         jobs: worker processes, -1 for all cores.
         scheduler: address of a Dask scheduler to run on instead.
 
     Raises:
-        ValueError: an unknown grid, a sigma that is not positive, a journal of another build.
+        ValueError: an unknown grid, a sigma that is not positive, a journal of another build, another table at `path`.
+        FileNotFoundError: no folder to write in.
+        TableError: what is at `path` is no table.
         ArithmeticError: a node did not converge; no table is written.
     """
     spec = grid_spec(grid)
@@ -64,8 +67,11 @@ def build(
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} in")
-    if path.exists() and (finished := read_table(path)).grid == spec.card() and finished.sigma == sigma:
-        return finished
+    if path.exists():
+        finished = read_table(path)
+        if finished.grid == spec.card() and finished.sigma == sigma:
+            return finished
+        raise ValueError(f"{path}: holds a table of another grid or sigma; delete it, or write to another file")
     generator = f"certlut {importlib.metadata.version('certlut')}"
     axes = {"z": spec.z.knots(), "rho": spec.rho.knots(), "theta": spec.theta.knots()}
     nodes = np.empty((*spec.shape, len(FIELDS)))

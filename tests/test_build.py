@@ -152,14 +152,21 @@ def test_a_finished_file_is_kept(tiny: Path, tmp_path: Path, monkeypatch: pytest
     assert (path.read_bytes(), path.stat().st_ino) == (before, inode)
 
 
-def test_a_file_for_another_sigma_or_grid_is_not_mistaken_for_the_finished_one(tiny: Path, tmp_path: Path) -> None:
+def test_a_file_for_another_sigma_or_grid_is_neither_taken_nor_replaced(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.h5"
     shutil.copy(tiny, path)
-    assert build(path, grid=GRID, jobs=1, sigma=0.25).sigma == 0.25
-    assert read_table(path).sigma == 0.25
     other = replace(GRID, z=replace(GRID.z, count=3))
-    assert build(path, grid=other, jobs=1).datasets["radius"].shape == other.shape
-    assert read_table(path).grid == other.card()
+    for grid, sigma in ((GRID, 0.25), (other, None)):
+        with pytest.raises(ValueError, match=r"t\.h5: holds a table of another grid or sigma; delete it"):
+            build(path, grid=grid, jobs=1, sigma=sigma)
+    assert path.read_bytes() == tiny.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_build_that_fails_before_its_first_slab_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="jobs = 0"):
+        build(tmp_path / "t.h5", grid=GRID, jobs=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 # What is refused
@@ -202,14 +209,8 @@ def test_a_foreign_file_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == b"years of work"
 
 
-@pytest.mark.parametrize("existing", [False, True])
-def test_a_node_without_convergence_writes_no_table(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
-) -> None:
+def test_a_node_without_convergence_writes_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.h5"
-    if existing:
-        stamp(tiny, 0.5, path)
-    before = path.read_bytes() if existing else None
     real = builder.solve_slab
 
     def solve_slab(z: float, rho: Any, theta: Any, out: Any) -> int:
@@ -223,7 +224,7 @@ def test_a_node_without_convergence_writes_no_table(
         ArithmeticError, match=rf"1 of {GRID.size} nodes did not converge, the first at z = 3, rho = .*, theta = 90"
     ):
         build(path, grid=GRID, jobs=1)
-    assert (path.read_bytes() if path.exists() else None) == before
+    assert not path.exists()
 
 
 # Stamping

@@ -93,7 +93,7 @@ def test_build_refuses_bad_arguments_and_writes_nothing(tmp_path: Path) -> None:
     fails("build", "--out", tmp_path / "t.h5", "--grid", "huge", match="grid 'huge': expected one of small, default, dense")
     fails("build", "--out", tmp_path / "t.h5", "--grid", "small", "--sigma", -1, match="sigma = -1.0")
     fails("build", "--out", tmp_path / "none" / "t.h5", "--grid", "small", match="no such folder")
-    assert run("build", "--out", tmp_path / "t.h5", "--backend", "dask").returncode == 2
+    fails("build", "--out", tmp_path / "t.h5", "--grid", "small", "--jobs", 0, match="jobs = 0")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,6 +152,8 @@ def test_sample_and_certify_refuse_bad_input_and_leave_nothing(tmp_path: Path, i
     fails(*sample(data="absent.npz"), match="absent.npz: no such data file", cwd=inputs)
     fails(*sample(n=5), match="n = 5: even a unanimous vote cannot reach alpha", cwd=inputs)
     fails(*sample(classes=3), match="3 classes", cwd=inputs)
+    np.savez(inputs / "other.npz", x=np.zeros((2, 7), dtype=np.float32), y=np.zeros(2, dtype=np.int64))
+    fails(*sample(data="other.npz"), match="the model failed on a torch.float32 batch of shape (4, 7): ", cwd=inputs)
     fails("certify", tmp_path / "absent.h5", "--out", tmp_path / "r.tsv", match="no such statistics file")
     fails("certify", ROOT / "tables" / "default.h5", "--out", tmp_path / "r.tsv", match="filetype 'certlut-table'")
     assert list(tmp_path.iterdir()) == []

@@ -113,6 +113,8 @@ def test_the_command_writes_results(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert command("--from-counts", path, "--out", out) == 2
     assert command("--out", out) == 2
     assert command(path, "--from-counts", path, "--sigma", 1, "--out", out) == 2
+    for extra in (["--estimator", "paper"], ["--table", path], ["--threat", "l1"], ["--explain"]):
+        assert command("--from-counts", path, "--sigma", 1, "--out", out, *extra) == 2
     capsys.readouterr()
     assert command("--from-counts", tmp_path / "absent", "--sigma", 1, "--out", out) == 1
     assert capsys.readouterr().err.strip().endswith("absent: no such file of counts")

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from runtime import Table, study
-from runtime.budget import ESTIMATORS
 from runtime.evidence import run_report
 from runtime.page import table
 from tablegen import solve
@@ -153,14 +152,14 @@ def test_every_figure_names_its_n_alpha_estimator_and_table(made: Path, shipped:
     assert len(sampled) == 4
     for caption in sampled:
         assert re.search(r"\bn = 1,500|n as on the axis", caption)
-        assert any(f"estimator {name}" in caption for name in study.estimators())
+        assert any(f"estimator {name}" in caption for name in study.COMPARED)
         assert shipped.digest[:16] in caption
 
 
 def test_the_tables_hold_what_the_files_hold(made: Path) -> None:
     text = (made / "report.html").read_text()
     rows = (made / "acr.csv").read_text().splitlines()
-    count = 2 * 4 * len(study.estimators())
+    count = 2 * 4 * len(study.COMPARED)
     assert len(rows) == 1 + count
     assert len((made / "acr.md").read_text().splitlines()) == 2 + count
     first = re.search(r"<tbody>(.*?)</tbody>", text, re.DOTALL)
@@ -219,7 +218,7 @@ def test_quick_digits_with_another_number_of_inputs(tmp_path: Path) -> None:
     run_report("digits", tmp_path, exact, quick=True, inputs=2)
     assert {"network_0.12.pt", "network_1.pt", *FILES} <= {path.name for path in tmp_path.iterdir()}
     assert "2</strong>" in (tmp_path / "report.html").read_text()
-    assert len((tmp_path / "acr.md").read_text().splitlines()) == 2 + 2 * 4 * len(study.estimators())
+    assert len((tmp_path / "acr.md").read_text().splitlines()) == 2 + 2 * 4 * len(study.COMPARED)
 
 
 def test_refusals_come_before_any_work(card: Path, tmp_path: Path, shipped: Table) -> None:
@@ -235,12 +234,6 @@ def test_refusals_come_before_any_work(card: Path, tmp_path: Path, shipped: Tabl
         run_report(grey, tmp_path / "c", exact)
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
-
-
-def test_estimators_are_those_that_this_version_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(study.estimators()) <= set(ESTIMATORS)
-    monkeypatch.setattr(study, "ESTIMATORS", ("adaptive", "paper", "other"))
-    assert study.estimators() == ("paper", "adaptive")
 
 
 def test_a_table_marks_losses_escapes_text_and_sorts_by_numbers() -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import resource
 from pathlib import Path
@@ -64,6 +65,26 @@ def test_other_settings_are_refused_with_the_difference_and_nothing_lost(tmp_pat
     with pytest.raises(ValueError, match=r"out\.journal.*n was 3, is 4"):
         Journal(tmp_path / "out", {"task": "x", "n": 4})
     assert path.read_bytes() == before
+
+
+def test_one_without_records_serves_any_settings_and_is_deleted_when_its_job_fails(tmp_path: Path) -> None:
+    path = start(tmp_path / "out", [])
+
+    def failing(*records: bytes) -> list[bytes]:
+        found: list[bytes] = []
+        with contextlib.suppress(ZeroDivisionError), Journal(tmp_path / "out", {"task": "x", "n": 4}) as journal:
+            found += journal.records
+            for record in records:
+                journal.append(record)
+            raise ZeroDivisionError
+        return found
+
+    assert failing() == []
+    assert list(tmp_path.iterdir()) == []
+    assert failing(b"one") == []
+    assert list(tmp_path.iterdir()) == [path]
+    assert failing() == [b"one"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_second_writer_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_class_serves_as_a_function(module: Callable[[str], str]) -> None:
 
 def test_the_import_path_is_put_back_after_a_failure_too(module: Callable[[str], str]) -> None:
     path = list(sys.path)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ValueError, match=r":make: importing \w+ failed \(ZeroDivisionError: division by zero\)"):
         load_model(f"{module('1 / 0')}:make")
     assert sys.path == path
 
@@ -142,6 +142,9 @@ def test_what_is_wrong_with_a_function_is_said_by_name(module: Callable[[str], s
         load_model(f"{name}:number")
     with pytest.raises(ValueError, match=f"{name}:other: returned list, expected a torch.nn.Module"):
         load_model(f"{name}:other")
+    name = module(NET + "\ndef broken():\n    return {}['weights']\n")
+    with pytest.raises(ValueError, match=rf"{name}:broken: failed \(KeyError: 'weights'\)"):
+        load_model(f"{name}:broken")
 
 
 # Files that will not do

@@ -291,9 +291,12 @@ def test_a_model_that_cannot_take_a_single_input_is_refused() -> None:
         Sampler(Greedy(0, ERRORS[0]), 0.5, 3, 7).votes(torch.zeros(6), 3, 0, 2)
 
 
-def test_another_error_of_the_model_is_passed_on() -> None:
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        Sampler(Greedy(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), 0.5, 3, 7).votes(torch.zeros(6), 3, 0, 2)
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied\n more"), KeyError("pool")])
+def test_another_error_of_the_model_is_one_line_with_the_batchs_shape_and_its_cause(error: Exception) -> None:
+    line = str(error).splitlines()[0]
+    with pytest.raises(ValueError, match=rf"^the model failed on a torch\.float32 batch of shape \(2, 6\): {line}$") as raised:
+        Sampler(Greedy(0, error), 0.5, 3, 7).votes(torch.zeros(6), 3, 0, 2)
+    assert raised.value.__cause__ is error
 
 
 # Options

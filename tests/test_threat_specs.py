@@ -102,6 +102,19 @@ def test_kept_means_serve_a_threat_thought_of_later(folder: Path, shipped: Table
             assert (ours["radius_red"] > 0.8 * theirs["radius_red"]).all()
 
 
+def test_the_events_of_a_threat_without_bets_are_named_as_what_they_are(folder: Path, shipped: Table) -> None:
+    kept = _sample(folder, shipped, "kept.h5", ["l1"], True)
+    threats = parse_threats(["l1", f"red=mask:{folder}/red.npy,p=1", f"axis=direction:{folder}/v.npy"])
+    budget, _ = certify_statistics(kept, folder / "r.tsv", ALPHA, "adaptive", None, threats, progress=False)
+    whats = [(event.bound, event.what) for event in budget.events]
+    assert ("lower l2 of all", "bets on the length") in whats
+    assert ("upper linf of all", "bets on the coordinates") in whats
+    assert ("upper linf of red", "the means along the vector that the norm is attained at") in whats
+    assert ("lower dot of axis", "the mean along the direction") in whats
+    assert not [what for bound, what in whats if "bets" in what and not bound.endswith("of all")]
+    assert budget.total <= ALPHA
+
+
 def test_without_kept_means_a_new_threat_is_refused_by_name_and_a_stored_one_is_found_by_name(folder: Path, shipped: Table) -> None:
     red = f"red=mask:{folder}/red.npy"
     few = _sample(folder, shipped, "few.h5", ["l1"], False)

@@ -351,7 +351,9 @@ def test_threats_are_resolved_by_name_with_l2_always_there() -> None:
     assert resolve(("l1", "linf")) == (L1, LINF, L2)
     assert resolve(("l2", red)) == (L2, red)
     assert resolve(()) == (L2,)
-    with pytest.raises(ValueError, match=r"threat 'l3': expected l1, l2, linf, Lp\(...\), Subspace\(...\) or Direction\(...\)"):
+    with pytest.raises(
+        ValueError, match=r"threat 'l3': expected l1, l2, linf, or an Lp, Subspace or Direction \(on the command line lp:P, "
+    ):
         resolve(("l3",))
     with pytest.raises(ValueError, match="threats l1, l1, l2: every name must be there once only"):
         resolve(("l1", L1))
