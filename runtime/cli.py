@@ -133,7 +133,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     config: Annotated[str, typer.Option(help="digits, patches, or a TOML file of your own.")],
     quick: Annotated[bool, typer.Option("--quick", help="A few inputs, few samples, two noise levels.")] = False,
-    inputs: Annotated[int | None, typer.Option(help="Certify this many inputs instead of the card's.")] = None,
+    inputs: Annotated[int | None, typer.Option(help="Certify this many inputs instead of the configuration's.")] = None,
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
 ) -> None:
     """Run every experiment on one data set and write a page of figures, tables and attacks; --out is used again.

@@ -1,4 +1,4 @@
-"""The card of a report: a TOML file with every setting, checked field by field. Shipped ones are found by name."""
+"""The configuration of a report: a TOML file with every setting, checked field by field. Shipped ones are found by name."""
 
 import dataclasses
 import math

@@ -184,7 +184,7 @@ def _check(q: float, m1: float, m2: float) -> tuple[float, float]:
 
 
 def solve(q: float, m1: float, m2: float) -> Solution:
-    """The exact first-order radius of THEORY sections 2-4 at one point, in units of sigma.
+    """The exact first-order radius (docs/theory.md, sections 1 to 3) at one point, in units of sigma.
 
     Args:
         q: lower bound of the class's smoothed probability, 1/2 < q < 1.
