@@ -10,7 +10,7 @@ Array = npt.NDArray[np.float64]
 
 
 def lower_probability(count: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> Array:
-    """Clopper-Pearson: P(result > q) <= alpha. Accurate relative to 1 - q, and rounded down."""
+    """Clopper-Pearson, of arrays that broadcast: P(result > q) <= alpha. Accurate relative to 1 - q, and rounded down."""
     count, n = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
     some = count > 0
     # The upper bound of 1 - q from the n - count votes against.
@@ -19,7 +19,7 @@ def lower_probability(count: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> A
 
 
 def upper_probability(count: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> Array:
-    """Clopper-Pearson: P(result < q) <= alpha, rounded up."""
+    """Clopper-Pearson, of arrays that broadcast: P(result < q) <= alpha, rounded up."""
     count, n = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
     some = count < n
     value = 1.0 - betaincinv(np.where(some, n - count, 1.0), np.where(some, count + 1.0, 1.0), alpha)

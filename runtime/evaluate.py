@@ -41,7 +41,12 @@ def check_n(n: int, alpha: float, threats: Sequence[Threat], estimator: str = "a
 
 
 def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: float, estimator: str, table: Table) -> Evaluation:
-    """Bounds and radii of every input; all radii but "cohen" hold together with probability >= 1 - alpha, per input."""
+    """Bounds and radii of every input; all radii but "cohen" hold together with probability >= 1 - alpha, per input.
+
+    Raises:
+        ValueError: statistics that are damaged or lack what a threat needs; alpha, estimator or a threat that is not known; a table
+            bound to another sigma.
+    """
     threats = resolve(threats)
     statistics.check(threats)
     table.check_sigma(statistics.sigma)

@@ -27,7 +27,7 @@ def block_rows(d: int) -> int:
 
 
 def fill_block(out: torch.Tensor, seed: int, index: int, stage: int, block: int) -> None:
-    """Standard normals for one block (float64), in place.
+    """Standard normals for one block, in place: `out` is float64 of shape (rows, d).
 
     On the CPU a counter-based generator (Philox, 128-bit key) whose counter starts at (block, stage, index): blocks cannot overlap,
     and fewer rows are the first rows of the block. torch's CPU generator keeps 32 bits of a seed and would repeat itself.

@@ -22,7 +22,7 @@ def unpack(record: Mapping[str, Any]) -> Statistics:
 
 
 def join(drawn: Sequence[Statistics]) -> Statistics:
-    """Concatenate the statistics of inputs of one shape, sampled with one sigma for the same parts."""
+    """Concatenate the statistics of inputs of one shape, one sigma and the same parts. ValueError for several shapes."""
     first = drawn[0]
     if any(s.d != first.d for s in drawn):
         sizes = sorted({s.d for s in drawn})

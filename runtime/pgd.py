@@ -42,7 +42,7 @@ class Attempt:
 def attack_network(
     model: Model, x: npt.ArrayLike, label: int, sigma: float, threat: Ball, radius: float, factor: float, seed: int
 ) -> Attempt:
-    """Search the ball of `factor * radius` around x for the point where the vote for `label` is least."""
+    """Search the ball of `factor * radius` (input units) around x for the point where the vote for `label` is least."""
     generator = torch.Generator().manual_seed(seed)
     parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if parameter is None else parameter.device

@@ -63,6 +63,9 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
 
     Statistics go to `out`/statistics_<sigma>_<key>.h5 as each sigma is done, the key standing for all settings; a file that is
     there already is used again.
+
+    Raises:
+        ValueError, FileNotFoundError: from opening data and models, and from sampling.
     """
     if config.bundled:
         from . import bundled

@@ -109,7 +109,11 @@ def _check_probability(q: float) -> None:
 
 
 def find(path: str | os.PathLike[str] | None = None) -> Path:
-    """The table to use: `path`, else $CERTLUT_TABLE, else tables/default.h5 beside the packages, else the installed copy."""
+    """The table to use: `path`, else $CERTLUT_TABLE, else tables/default.h5 beside the packages, else the installed copy.
+
+    Raises:
+        FileNotFoundError: none of these.
+    """
     if path is not None:
         return Path(path)
     if chosen := os.environ.get("CERTLUT_TABLE"):
