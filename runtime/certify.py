@@ -126,6 +126,9 @@ class Certifier:
         for index, x in inputs:
             tensor = check_input(x, n0=n0, batch_size=batch_size)
             check_shape(self.threats, tuple(tensor.shape))
+            largest = float(tensor.detach().abs().max())
+            if self.sigma < 1e-9 * largest:
+                raise ValueError(f"sigma = {self.sigma}: vanishes in the rounding of an input as large as {largest:g}")
             checked.append((index, tensor))
         sampler = self._sampler
         sampler.seed = secrets.randbits(63) if self.seed is None else self.seed
@@ -193,7 +196,6 @@ class Certifier:
         """
         out = check_folder(out)
         settings = self.settings(data, n0, n, alpha, batch_size) | {
-            "norms": {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)},
             "estimator": self.estimator,
             "table": self.table.digest,
             "alpha": alpha,
@@ -230,18 +232,22 @@ class Certifier:
 
     def settings(self, data: Sequence[tuple[Any, int]], n0: int, n: int, alpha: float, batch_size: int) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
-        from .sample import check_input, data_digest, fingerprint
+        from .identity import data_digest, fingerprint
+        from .sample import check_input
 
         check_n(n, alpha, self.threats, self.estimator)
         if len(data):
             check_input(data[0][0], n0=n0, batch_size=batch_size)
+        norms = {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)}
         return {
             "inputs": len(data),
+            "shape": list(np.shape(data[0][0])) if len(data) else [],
             "data digest": data_digest(data),
             "model digest": fingerprint(self.model),
             "sigma": self.sigma,
             "num_classes": self.num_classes,
             "threats": {name: by.key for name, by in projections(self.threats).items()},
+            "norms": {name: p if np.isfinite(p) else "inf" for name, p in norms.items()},
             "seed": self.seed,
             "n0": n0,
             "n": n,

@@ -51,7 +51,8 @@ def sample(
     early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop inputs that are certain to abstain at alpha.")] = False,
     threat: Threats = None,
     keep_means: Annotated[
-        bool, typer.Option("--keep-means", help="Keep mean vectors, so that other threats can be certified later.")
+        bool,
+        typer.Option("--keep-means", help="Keep mean vectors: threats chosen without looking at them can be certified later."),
     ] = False,
 ) -> None:
     """Draw the votes and moments of a data set and write a statistics file, to certify from as often as you like.
@@ -71,6 +72,7 @@ def sample(
     from .certify import Certifier
     from .data import load_data
     from .evaluate import check_n
+    from .identity import file_digest
     from .models import load_model
     from .run import sample_dataset
     from .shards import Shard, local_device
@@ -99,7 +101,8 @@ def sample(
 
         for warning in preflight(certifier.model, inputs, sigma, num_classes, batch_size).warnings:
             print(f"certlut: warning: {warning}", file=sys.stderr)
-    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first, skip)
+    source = file_digest(model)
+    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first, skip, source)
     print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
 
 

@@ -52,6 +52,9 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     table.check_sigma(statistics.sigma)
     budget = split(alpha, threats, estimator)
     votes, n = statistics.count.sum(axis=1), statistics.n.sum(axis=1)
+    if alpha > 0.5 and n.size and n.min() < n.max():
+        # early_stop.py: what was stopped is certain to abstain for alpha <= 1/2 only.
+        raise ValueError(f"alpha = {alpha}: expected at most 1/2 where inputs have different numbers of samples")
     q = lower_probability(votes, n, budget.q)
     sure = q > 0.5
     z = -ndtri(1.0 - np.where(sure, q, 0.5))

@@ -34,7 +34,7 @@ class Gain:
 
 
 def radius_pair(columns: Columns, threat: Threat, d: int) -> tuple[Array, Array]:
-    """(our radius, the radius of this threat inside Cohen's l2 ball), 0 where the prediction is wrong."""
+    """(our radius, the radius of this threat inside Cohen's l2 ball), 0 where the prediction is wrong or ours abstains."""
     cohen = columns["radius_cohen"] / containment(threat, L2, d)
     return columns["correct"] * columns[f"radius_{threat.name}"], columns["correct"] * cohen
 

@@ -18,7 +18,7 @@ from .results import Sampled, count_inputs, read_statistics, row, write_statisti
 from .shards import Shard, group_size, groups
 from .statistics import Statistics, extend
 from .table import load
-from .threats import Threat, resolve
+from .threats import Threat, check_shape, resolve
 
 # Records joined at a time: a million single ones as objects would fill the memory.
 CHUNK = 1000
@@ -38,6 +38,7 @@ def sample_dataset(
     shard: Shard | None = None,
     progress: bool = True,
     skip: int = 1,
+    model_file: str = "",
 ) -> Sampled:
     """Sample every (input, label), or a shard of them, and write the statistics file `out`; returns what it holds.
 
@@ -49,6 +50,7 @@ def sample_dataset(
         shard: written to a file of its own, `shard.path(out)`.
         progress: show a bar.
         skip: `data` holds every skip-th input of a data set: its input i is the set's input i * skip, in `idx` and in its noise.
+        model_file: digest of what the model was loaded from (`identity.file_digest`), a setting like the others.
 
     Raises:
         ValueError: as `Certifier.certify`; a journal or a complete file of other settings, with the difference named; another
@@ -56,7 +58,7 @@ def sample_dataset(
     """
     shard = shard or Shard()
     out = shard.path(check_folder(out))
-    settings = certifier.settings(data, n0, n, alpha, batch_size) | {"skip": skip}
+    settings = certifier.settings(data, n0, n, alpha, batch_size) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
     pieces = shard.pick(groups(len(data), group_size(n, batch_size)))
@@ -150,6 +152,12 @@ def certify_statistics(
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
     stored = {threat.name: threat for threat in header.threats}
     chosen = resolve([stored.get(t, t) if isinstance(t, str) else t for t in threats] or header.threats)
+    if added := [t for t in chosen if t not in header.threats and t.name not in ("l1", "l2", "linf")]:
+        if (shape := header.settings.get("shape")) is None:
+            raise ValueError(
+                f"{path}: does not tell the shape of its inputs: only the threats that it was sampled for can be certified"
+            )
+        check_shape(added, tuple(shape))
     extended = extend(header.statistics, chosen)
     extended.check(chosen)
     budget = split(alpha, chosen, estimator, {*extended.parts} - {*header.statistics.parts})

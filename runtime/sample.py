@@ -5,7 +5,6 @@ for n = 1e6 and B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 """
 
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -58,35 +57,6 @@ def scores_of(model: Model, x: torch.Tensor, num_classes: int) -> torch.Tensor:
             f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(x), num_classes)} ({num_classes} classes)"
         )
     return scores
-
-
-def digest(x: Any) -> str:
-    """Identifies an input, or any tensor: its type, shape and bytes."""
-    tensor = torch.as_tensor(x).detach().cpu().contiguous()
-    head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-    return hashlib.sha256(head + tensor.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:32]
-
-
-def fingerprint(model: Model) -> str:
-    """Identifies a Module by its parameters and buffers; any other callable by its type only."""
-    if not isinstance(model, torch.nn.Module):
-        return type(model).__name__
-    state = "".join(f"{name} {digest(value)}\n" for name, value in sorted(model.state_dict().items()))
-    return hashlib.sha256(state.encode()).hexdigest()[:32]
-
-
-def data_digest(data: Sequence[tuple[Any, int]]) -> str:
-    """Identifies a data set: all inputs and labels up to half a GiB of numbers, else 64 evenly spread ones; empty for none."""
-    if not len(data):
-        return ""
-    first = torch.as_tensor(data[0][0])
-    many = len(data) * first.numel() * first.element_size() > 2**29
-    places = sorted({i * (len(data) - 1) // 63 for i in range(64)}) if many else range(len(data))
-    hashed = hashlib.sha256()
-    for place in places:
-        x, label = data[place]
-        hashed.update(f"{digest(x)} {int(label)}\n".encode())
-    return hashed.hexdigest()[:32]
 
 
 class Sampler:

@@ -16,11 +16,12 @@ from .certify import Certifier
 from .config import Config, subspace
 from .data import load_data
 from .evaluate import evaluate
+from .identity import data_digest, fingerprint
 from .models import load_model
 from .progress import progress_bar
 from .results import STATISTICS_VERSION, Sampled, read_statistics, replacing
 from .run import sample_dataset
-from .sample import Model, digest, fingerprint
+from .sample import Model
 from .table import Table
 from .threats import L1, L2, LINF, Ball
 
@@ -146,7 +147,8 @@ def _kept(study: Study, out: Path, sigma: float) -> tuple[Path, dict[str, Any]]:
     settings: dict[str, Any] = {
         "report": config.data,
         "model": fingerprint(study.certifier(sigma).model),
-        "first input": digest(study.test[0][0]),
+        "data digest": data_digest(study.test),
+        "num_classes": study.config.num_classes,
         "inputs": len(study.test),
         "subspace": config.subspace,
         "skip": config.skip,

@@ -95,7 +95,7 @@ class Ball:
         m1 = -bounds[needs[0]] / self.kappa(d)
         if len(needs) == 1:
             return m1, np.zeros_like(m1)
-        m2 = np.sqrt(np.maximum(bounds[LENGTH] ** 2 - m1**2, 0.0))
+        m2 = across(bounds[LENGTH], m1)
         return m1, m2 if len(needs) == 2 else np.maximum(m2, bounds[needs[2]])
 
 
@@ -117,7 +117,7 @@ class Ray:
     def cut(self, bounds: Mapping[Quantity, Array], d: int) -> tuple[Array, Array]:
         """(m1, m2), both lower bounds, shape (N,); where m1 > 0 the root may exceed |y - (v.y) v|, which only turns v away."""
         m1 = bounds[self.needs()[0]]
-        return m1, np.sqrt(np.maximum(bounds[LENGTH] ** 2 - m1**2, 0.0))
+        return m1, across(bounds[LENGTH], m1)
 
 
 Threat = Ball | Ray
@@ -125,6 +125,11 @@ Threat = Ball | Ray
 L1 = Ball("l1", 1.0)
 L2 = Ball("l2", 2.0)
 LINF = Ball("linf", math.inf)
+
+
+def across(length: Array, along: Array) -> Array:
+    """sqrt(length^2 - along^2), 0 where that is not real, rounded down."""
+    return np.sqrt(np.maximum((length - np.abs(along)) * (length + np.abs(along)), 0.0)) * (1.0 - 1e-15)
 
 
 def complement(name: str) -> str:

@@ -387,13 +387,14 @@ def test_a_data_set_has_a_row_for_every_input_equal_to_its_certificate(tmp_path:
 def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: int, tmp_path: Path, shipped: Table) -> None:
     whole, out = tmp_path / "whole.tsv", tmp_path / "results.tsv"
     Certifier(_plain(), 0.5, 2, shipped, seed=4).certify_dataset(_data(), whole, **SETTINGS)
-    calls = 0
+
+    class Seen:
+        calls = 0
 
     def stopping(x: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
+        Seen.calls += 1
         # Each input takes 5 calls: 1 of selection, 2 a half.
-        if calls == 18:
+        if Seen.calls == 18:
             raise KeyboardInterrupt
         return _plain()(x)
 
@@ -407,10 +408,10 @@ def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: i
         journal.write_bytes(done[:-3])
     elif tail == "followed by a torn record":
         journal.write_bytes(done + done[-200:-190])
-    calls = 100
+    Seen.calls = 100
     rows = Certifier(stopping, 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS)
     # The inputs that were done are not sampled again, and keep their times.
-    assert calls == 100 + 5 * (len(_data()) - kept)
+    assert Seen.calls == 100 + 5 * (len(_data()) - kept)
     assert [str(row["time"]).encode() in done for row in rows] == [True] * kept + [False] * (len(_data()) - kept)
     assert _without_time(out) == _without_time(whole)
     assert not journal.exists()

@@ -15,19 +15,32 @@ from runtime.results import read_tsv
 SETTINGS: dict[str, Any] = {"n0": 20, "n": 1000, "alpha": 0.01, "progress": False}
 
 
+class Limits:
+    """Sizes of batches, the call to stop at and the rows that fit: in slots, which are no part of what a model is known by."""
+
+    __slots__ = ("room", "sizes", "stop")
+
+    def __init__(self, stop: int, room: int) -> None:
+        self.stop, self.room, self.sizes = stop, room, list[int]()
+
+
 class Net(torch.nn.Module):
     """Three scores by fixed planes in float64, so that votes do not hang on rounding; stops at a call, or above `room` rows."""
 
     def __init__(self, stop: int = 10**9, room: int = 10**9) -> None:
         super().__init__()
         self.w = torch.nn.Buffer(torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
-        self.stop, self.room, self.sizes = stop, room, list[int]()
+        self.limits = Limits(stop, room)
+
+    @property
+    def sizes(self) -> list[int]:
+        return self.limits.sizes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.sizes.append(len(x))
-        if len(self.sizes) == self.stop:
+        if len(self.sizes) == self.limits.stop:
             raise KeyboardInterrupt
-        if len(x) > self.room:
+        if len(x) > self.limits.room:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return (x.reshape(len(x), -1).to(torch.float64)[:, :, None] * self.w).sum(dim=1)
 

@@ -17,7 +17,7 @@ from runtime.early_stop import tolerance
 from runtime.noise import FIRST, SECOND, SELECTION
 from runtime.options import Options
 from runtime.projections import Projection
-from runtime.sample import Sampler, data_digest
+from runtime.sample import Sampler
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -395,23 +395,6 @@ def test_the_sums_of_a_stopped_input_are_those_of_the_samples_drawn() -> None:
         assert np.allclose(moments.sum_uf[half], u[votes].sum(axis=0), rtol=0, atol=1e-9)
         assert np.allclose(moments.sum_u[half], u.sum(axis=0), rtol=0, atol=1e-9)
     assert moments.n.sum() < 0.75 * n
-
-
-# Data
-
-
-def test_the_digest_of_a_data_set_sees_every_input_and_label() -> None:
-    def data() -> list[tuple[npt.NDArray[np.float32], int]]:
-        return [(np.full(3, i, dtype=np.float32), i % 2) for i in range(100)]
-
-    digests = {data_digest([]), data_digest(data()), data_digest(data()[:99]), data_digest([*data()[:99], (np.zeros(3), 1)])}
-    for i in range(100):
-        x, y = data(), data()
-        x[i][0][1] += 1e-6 * (1 + i)
-        y[i] = (y[i][0], 1 - y[i][1])
-        digests |= {data_digest(x), data_digest(y)}
-    assert len(digests) == 204
-    assert data_digest(data()) == data_digest(data())
 
 
 # Memory

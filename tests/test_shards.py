@@ -86,17 +86,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(5)
     np.savez(folder / "data.npz", x=rng.normal(size=(INPUTS, 1, 6, 6)).astype(np.float32), y=rng.integers(3, size=INPUTS))
     (folder / "make.py").write_text(
-        "import time\nimport torch\n\n\n"
+        "import os\nimport time\nimport torch\n\n\n"
         "class Net(torch.nn.Module):\n"
-        "    def __init__(self, wait):\n"
+        "    def __init__(self):\n"
         "        super().__init__()\n"
         "        torch.manual_seed(1)\n"
-        "        self.layers, self.wait = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3)), wait\n\n"
+        "        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))\n\n"
         "    def forward(self, x):\n"
-        "        time.sleep(self.wait)\n"
+        "        time.sleep(float(os.environ.get('WAIT', '0')))\n"
         "        return self.layers(x)\n\n\n"
-        "def fast():\n    return Net(0.0)\n\n\n"
-        "def slow():\n    return Net(0.4)\n"
+        "def net():\n    return Net()\n"
     )
     return folder
 
@@ -106,14 +105,14 @@ def _command(out: str, model: str, *more: str) -> list[str]:
     return ["-m", "runtime.cli", "sample", *files, *SETTINGS, *more]
 
 
-def _environment() -> dict[str, str]:
+def _environment(wait: float = 0.0) -> dict[str, str]:
     # One thread everywhere: torchrun sets it too, and kernels of several threads round differently.
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "WAIT": str(wait)}
 
 
-def _start(folder: Path, *command: str) -> "subprocess.Popen[str]":
+def _start(folder: Path, *command: str, wait: float = 0.0) -> "subprocess.Popen[str]":
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, *command], cwd=folder, env=_environment(), text=True, **pipes)
+    return subprocess.Popen([sys.executable, *command], cwd=folder, env=_environment(wait), text=True, **pipes)
 
 
 def _finish(process: "subprocess.Popen[str]") -> str:
@@ -125,7 +124,7 @@ def _finish(process: "subprocess.Popen[str]") -> str:
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Path:
     """The statistics of one uninterrupted run."""
-    assert _finish(_start(folder, *_command("whole.h5", "fast"))) == f"whole.h5: statistics of {INPUTS} inputs\n"
+    assert _finish(_start(folder, *_command("whole.h5", "net"))) == f"whole.h5: statistics of {INPUTS} inputs\n"
     return folder / "whole.h5"
 
 
@@ -143,7 +142,7 @@ def _contents(path: Path) -> Iterator[tuple[str, object]]:
 
 def test_a_killed_run_goes_on_and_ends_the_same_and_a_second_process_is_kept_off(folder: Path, whole: Path) -> None:
     out, journal = folder / "killed.h5", folder / "killed.h5.journal"
-    first = _start(folder, *_command("killed.h5", "slow"))
+    first = _start(folder, *_command("killed.h5", "net"), wait=0.4)
     deadline = time.monotonic() + 60.0
     empty = 1200
     while not (journal.exists() and journal.stat().st_size > empty):
@@ -151,7 +150,7 @@ def test_a_killed_run_goes_on_and_ends_the_same_and_a_second_process_is_kept_off
         assert time.monotonic() < deadline
         time.sleep(0.02)
     first.send_signal(signal.SIGSTOP)
-    second = _start(folder, *_command("killed.h5", "fast"))
+    second = _start(folder, *_command("killed.h5", "net"))
     _, error = second.communicate(timeout=60)
     assert second.returncode == 1
     assert error.strip().splitlines() == ["certlut: killed.h5: another process is writing it (it holds killed.h5.lock)"]
@@ -163,7 +162,7 @@ def test_a_killed_run_goes_on_and_ends_the_same_and_a_second_process_is_kept_off
     with Journal(out, {key: value for key, value in settings.items() if key != "information"}) as left:
         done = len(left.records)
     assert 0 < done < INPUTS
-    _finish(_start(folder, *_command("killed.h5", "fast")))
+    _finish(_start(folder, *_command("killed.h5", "net")))
     assert list(_contents(out)) == list(_contents(whole))
     assert sorted(path.name for path in folder.glob("killed*")) == ["killed.h5"]
 
@@ -171,7 +170,7 @@ def test_a_killed_run_goes_on_and_ends_the_same_and_a_second_process_is_kept_off
 def test_two_ranks_of_torchrun_merge_to_the_same(folder: Path, whole: Path) -> None:
     # The lone "--" keeps torchrun from reading options of ours, as --n, for short forms of its own.
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--")
-    out = _finish(_start(folder, *launcher, *_command("ranks.h5", "fast")[1:]))
+    out = _finish(_start(folder, *launcher, *_command("ranks.h5", "net")[1:]))
     assert sorted(out.split("\n"))[1:] == [f"ranks.{k}-of-2.h5: statistics of {INPUTS // 2} inputs" for k in (0, 1)]
     shards = [f"ranks.{k}-of-2.h5" for k in (1, 0)]
     answer = _finish(_start(folder, "-m", "runtime.cli", "merge", *shards, "--out", "merged.h5"))

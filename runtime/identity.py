@@ -1,0 +1,157 @@
+"""What models and data sets are known by when a run goes on or shards are merged: digests of all that can be seen of them."""
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
+# What every Module has: switches and hooks that torch turns itself.
+BASE = set(vars(torch.nn.Module()))
+# In the text of a scripted program: where it was traced from, and numbers that torch tells classes of one name apart by.
+ACCIDENTAL = re.compile(r" # \S+:\d+:\d+$|\.?___torch_mangle_\d+", re.MULTILINE)
+
+
+def digest(x: Any) -> str:
+    """Identifies an input, or any tensor: its type, shape and bytes."""
+    tensor = torch.as_tensor(x).detach().cpu().contiguous()
+    head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
+    return hashlib.sha256(head + tensor.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:32]
+
+
+def data_digest(data: Sequence[tuple[Any, int]]) -> str:
+    """Identifies a data set: all inputs and labels up to half a GiB of numbers, else 64 evenly spread ones; empty for none."""
+    if not len(data):
+        return ""
+    first = torch.as_tensor(data[0][0])
+    many = len(data) * first.numel() * first.element_size() > 2**29
+    places = sorted({i * (len(data) - 1) // 63 for i in range(64)}) if many else range(len(data))
+    hashed = hashlib.sha256()
+    for place in places:
+        x, label = data[place]
+        hashed.update(f"{digest(x)} {int(label)}\n".encode())
+    return hashed.hexdigest()[:32]
+
+
+def file_digest(spec: str) -> str:
+    """Identifies what a model was loaded from: the file's bytes, or for module:function those of the imported module's source."""
+    path = Path(spec)
+    if not path.exists():
+        module = sys.modules.get(spec.partition(":")[0])
+        path = Path(getattr(module, "__file__", None) or "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32] if path.is_file() else ""
+
+
+def fingerprint(model: Callable[..., Any]) -> str:
+    """Identifies a model by what can be seen of it.
+
+    Of a Module: for every submodule its class and the source of that, its plain attributes, parameters and buffers, and the program
+    of a scripted or exported one. Of a function: its source, and the plain values, tensors, functions and Modules that it closes
+    over, has as defaults or uses by a global name. What these reach further is not seen.
+    """
+    hashed = hashlib.sha256()
+    for line in _lines("", model, set()):
+        hashed.update(f"{line}\n".encode())
+    return hashed.hexdigest()[:32]
+
+
+def _lines(name: str, value: Any, seen: set[int]) -> Iterator[str]:
+    """One line for everything in `value` that counts, each with where it is."""
+    if isinstance(value, PLAIN):
+        yield f"{name} = {value!r}"
+    elif isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        yield f"{name} = {digest(value)}" if isinstance(value, torch.Tensor) or value.dtype.kind in "biufc" else f"{name}: array"
+    elif id(value) in seen:
+        return
+    elif isinstance(value, torch.nn.Module):
+        seen.add(id(value))
+        yield from _module(name, value, seen)
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            yield from _lines(f"{name}[{key!r}]", value[key], seen)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        for place, item in enumerate(items):
+            yield from _lines(f"{name}[{place}]", item, seen)
+    elif isinstance(value, functools.partial):
+        seen.add(id(value))
+        yield from _lines(f"{name}.partial", (value.func, value.args, value.keywords), seen)
+    elif isinstance(value, types.MethodType):
+        yield from _lines(f"{name}.self", value.__self__, seen)
+        yield from _lines(name, value.__func__, seen)
+    elif isinstance(value, types.FunctionType) and _library(value):
+        yield f"{name}: {value.__module__}.{value.__qualname__}"
+    elif isinstance(value, types.FunctionType):
+        seen.add(id(value))
+        yield f"{name}: {value.__qualname__} {_source(value)}"
+        cells = inspect.getclosurevars(value)
+        yield from _lines(f"{name}.closure", cells.nonlocals, seen)
+        yield from _lines(f"{name}.defaults", (value.__defaults__, value.__kwdefaults__), seen)
+        for key in sorted(cells.globals):
+            if not isinstance(cells.globals[key], (type, types.ModuleType)):
+                yield from _lines(f"{name}.{key}", cells.globals[key], seen)
+    elif isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
+        yield f"{name}: {getattr(value, '__qualname__', value.__name__)}"
+    else:
+        seen.add(id(value))
+        yield f"{name}: {_class(type(value))}"
+        yield from _lines(name, getattr(value, "__dict__", {}), seen)
+
+
+def _module(name: str, module: torch.nn.Module, seen: set[int]) -> Iterator[str]:
+    yield f"{name}: {_class(type(module))}"
+    for key, tensor in sorted([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]):
+        yield f"{name}.{key} = {digest(tensor)}"
+    if isinstance(module, torch.jit.ScriptModule):
+        yield from _script(name, module)
+    else:
+        if isinstance(module, torch.fx.GraphModule):
+            yield f"{name}: {module.code}"
+        yield from _lines(name, {key: value for key, value in vars(module).items() if key not in BASE}, seen)
+    for key, child in module.named_children():
+        yield from _lines(f"{name}.{key}", child, seen)
+
+
+def _script(name: str, module: torch.jit.ScriptModule) -> Iterator[str]:
+    if not hasattr(module, "forward"):
+        return
+    code, constants = module.code_with_constants
+    yield f"{name}: {ACCIDENTAL.sub('', f'{module.inlined_graph} {code}')}"
+    for key, tensor in sorted(constants.const_mapping.items()):
+        yield f"{name}.{key} = {digest(tensor) if isinstance(tensor, torch.Tensor) else repr(tensor)}"
+
+
+def _class(cls: type) -> str:
+    """Its name, and its source and that of its bases where they are not torch's or Python's own."""
+    return f"{cls.__qualname__} {' '.join(_source(base) for base in cls.__mro__ if not _library(base))}"
+
+
+def _library(of: Any) -> bool:
+    """Whether a class or function is part of a library, which is known by its name."""
+    return (of.__module__ or "").partition(".")[0] in ("torch", "numpy", "builtins", "typing", "abc", "functools", "collections")
+
+
+def _source(of: Any) -> str:
+    """A digest of the source of a class or function, or of its compiled code: a lambda's source is its whole line."""
+    text = ""
+    if getattr(of, "__name__", "") != "<lambda>":
+        with contextlib.suppress(OSError, TypeError):
+            text = inspect.getsource(of)
+    if not text:
+        functions = [of, *vars(of).values()] if isinstance(of, type) else [of]
+        text = "".join(_code(f.__code__) for f in functions if isinstance(f, types.FunctionType))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _code(code: types.CodeType) -> str:
+    constants = [_code(value) if isinstance(value, types.CodeType) else repr(value) for value in code.co_consts]
+    return f"{code.co_code!r} {code.co_names} {constants}"
