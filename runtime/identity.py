@@ -19,6 +19,7 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 BASE = set(vars(torch.nn.Module()))
 # In the text of a scripted program: where it was traced from, and numbers that torch tells classes of one name apart by.
 ACCIDENTAL = re.compile(r" # \S+:\d+:\d+$|\.?___torch_mangle_\d+", re.MULTILINE)
+ATTRIBUTE = re.compile(r'GetAttr\[name="([^"]+)"\]')
 
 
 def digest(x: Any) -> str:
@@ -112,7 +113,7 @@ def _module(name: str, module: torch.nn.Module, seen: set[int]) -> Iterator[str]
     for key, tensor in sorted([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]):
         yield f"{name}.{key} = {digest(tensor)}"
     if isinstance(module, torch.jit.ScriptModule):
-        yield from _script(name, module)
+        yield from _script(name, module, seen)
     else:
         if isinstance(module, torch.fx.GraphModule):
             yield f"{name}: {module.code}"
@@ -121,11 +122,18 @@ def _module(name: str, module: torch.nn.Module, seen: set[int]) -> Iterator[str]
         yield from _lines(f"{name}.{key}", child, seen)
 
 
-def _script(name: str, module: torch.jit.ScriptModule) -> Iterator[str]:
+def _script(name: str, module: torch.jit.ScriptModule, seen: set[int]) -> Iterator[str]:
+    """Its program with all that it calls, and the numbers that this reads, from whichever submodule."""
     if not hasattr(module, "forward"):
         return
     code, constants = module.code_with_constants
-    yield f"{name}: {ACCIDENTAL.sub('', f'{module.inlined_graph} {code}')}"
+    graph = str(module.inlined_graph)
+    yield f"{name}: {ACCIDENTAL.sub('', f'{graph} {code}')}"
+    for attribute in sorted(set(ATTRIBUTE.findall(graph))):
+        for place, part in module.named_modules():
+            value = getattr(part, attribute, None)
+            if value is not None and not isinstance(value, torch.nn.Module):
+                yield from _lines(f"{name}.{place}.{attribute}", value, seen)
     for key, tensor in sorted(constants.const_mapping.items()):
         yield f"{name}.{key} = {digest(tensor) if isinstance(tensor, torch.Tensor) else repr(tensor)}"
 

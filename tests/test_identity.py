@@ -65,6 +65,28 @@ def scripted(mean: float, path: Path) -> torch.nn.Module:
         return load_model(str(path))  # type: ignore[return-value]
 
 
+class Typed(Shifted):
+    """The mean as an attribute of the program, not a constant in it."""
+
+    mean: float
+
+
+class Inside(torch.nn.Module):
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.inner = Typed(mean)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2.0 * self.inner(x)
+
+
+def compiled(mean: float, path: Path) -> torch.nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Inside(mean)).save(path)
+        return load_model(str(path))  # type: ignore[return-value]
+
+
 def exported(mean: float, path: Path) -> torch.nn.Module:
     program = torch.export.export(Shifted(mean), (torch.zeros(2, 3),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, path)
@@ -100,6 +122,7 @@ def closed(mean: float) -> Callable[[torch.Tensor], torch.Tensor]:
         (lambda mean, _: functools.partial(torch.sub, other=mean), ""),
         (lambda mean, _: Shifted(mean).forward, ""),
         (scripted, ".ts"),
+        (compiled, ".ts"),
         (exported, ".pt2"),
     ],
 )
