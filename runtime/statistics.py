@@ -132,7 +132,8 @@ class Statistics:
                 raise ValueError(
                     f"statistics: nothing was kept for {name!r}, only for {kept}; sample with that threat, or keep means"
                 )
-            if part.key != by.key or part.d != by.rank(self.d) or by.size not in (None, self.d):
+            found, own = (part.key, part.d, part.coordinates, part.dual), (by.key, by.rank(self.d), by.coordinates(self.d), by.dual)
+            if found != own or by.size not in (None, self.d):
                 raise ValueError(f"statistics: {name!r} was sampled with another mask, direction or input shape")
             _check_part(name, part, shape[0])
 

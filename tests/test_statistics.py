@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -85,3 +87,13 @@ def test_the_norm_of_any_exponent_is_right_where_powers_underflow(p: float) -> N
         expected = mpmath.fsum(abs(mpmath.mpf(float(a))) ** dual for a in y) ** (1 / dual)
     assert part.lp[0] == pytest.approx(float(expected), rel=1e-12)
     assert part.lp[0] >= 0.02
+
+
+@pytest.mark.parametrize("change", [{"key": "other"}, {"d": 3}, {"coordinates": 1}, {"dual": 1.5}])
+def test_a_part_that_is_not_the_threats_own_is_refused(change: dict[str, Any]) -> None:
+    red = Subspace(np.array([True, True, False]), 2, "red")
+    statistics = summarise(slab(unit(3, 1), -1.0, 2.0).moments(np.random.default_rng(2), 1, 50), [red], 1.0)
+    statistics.check([red])
+    edited = {**statistics.parts, "red": replace(statistics.parts["red"], **change)}
+    with pytest.raises(ValueError, match="'red' was sampled with another mask"):
+        replace(statistics, parts=edited).check([red])
