@@ -19,6 +19,9 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 BASE = set(vars(torch.nn.Module()))
 # In the text of a scripted program: where it was traced from, and numbers that torch tells classes of one name apart by.
 ACCIDENTAL = re.compile(r" # \S+:\d+:\d+$|\.?___torch_mangle_\d+", re.MULTILINE)
+# The same model on another device is the same model.
+DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
+PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
 ATTRIBUTE = re.compile(r'GetAttr\[name="([^"]+)"\]')
 
 
@@ -67,7 +70,10 @@ def fingerprint(model: Callable[..., Any]) -> str:
 
 def _lines(name: str, value: Any, seen: set[int]) -> Iterator[str]:
     """One line for everything in `value` that counts, each with where it is."""
-    if isinstance(value, PLAIN):
+    value = _inner(value)
+    if isinstance(value, str) and DEVICE.fullmatch(value):
+        yield f"{name}: device"
+    elif isinstance(value, PLAIN):
         yield f"{name} = {value!r}"
     elif isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
         yield f"{name} = {digest(value)}" if isinstance(value, torch.Tensor) or value.dtype.kind in "biufc" else f"{name}: array"
@@ -94,18 +100,30 @@ def _lines(name: str, value: Any, seen: set[int]) -> Iterator[str]:
     elif isinstance(value, types.FunctionType):
         seen.add(id(value))
         yield f"{name}: {value.__qualname__} {_source(value)}"
-        cells = inspect.getclosurevars(value)
-        yield from _lines(f"{name}.closure", cells.nonlocals, seen)
         yield from _lines(f"{name}.defaults", (value.__defaults__, value.__kwdefaults__), seen)
-        for key in sorted(cells.globals):
-            if not isinstance(cells.globals[key], (type, types.ModuleType)):
-                yield from _lines(f"{name}.{key}", cells.globals[key], seen)
+        # A cell may be empty still.
+        with contextlib.suppress(ValueError):
+            cells = inspect.getclosurevars(value)
+            used = {key: x for key, x in cells.globals.items() if not isinstance(x, (type, types.ModuleType))}
+            yield from _lines(f"{name}.uses", {**used, **cells.nonlocals}, seen)
     elif isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
         yield f"{name}: {getattr(value, '__qualname__', value.__name__)}"
     else:
         seen.add(id(value))
         yield f"{name}: {_class(type(value))}"
         yield from _lines(name, getattr(value, "__dict__", {}), seen)
+
+
+def _inner(value: Any) -> Any:
+    """What torch.compile or a wrapper for several devices was put around."""
+    if isinstance(value, PARALLEL):
+        return _inner(value.module)
+    compiled = None
+    if isinstance(value, torch.nn.Module):
+        compiled = getattr(value, "_orig_mod", None)
+    elif isinstance(value, types.FunctionType):
+        compiled = getattr(value, "_torchdynamo_orig_callable", None)
+    return value if compiled is None else _inner(compiled)
 
 
 def _module(name: str, module: torch.nn.Module, seen: set[int]) -> Iterator[str]:

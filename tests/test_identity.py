@@ -150,6 +150,34 @@ def test_class_source_weights_and_order_tell_models_apart_and_use_does_not() -> 
     assert [fingerprint(model.double()) for model in models] != before
 
 
+def test_a_wrapper_and_the_device_make_no_other_model() -> None:
+    def placed(device: str) -> torch.nn.Module:
+        model = Shifted(0.1)
+        model.device = device  # type: ignore[assignment]
+        return model
+
+    model = Shifted(0.1)
+    wrapped = [torch.nn.DataParallel(model), torch.compile(model, backend="eager")]
+    assert {fingerprint(other) for other in wrapped} == {fingerprint(model)}
+    assert fingerprint(placed("cuda:0")) == fingerprint(placed("cuda:3")) == fingerprint(placed("cpu"))
+    assert fingerprint(placed("cuda-like")) != fingerprint(placed("cpu"))
+    first, other = closed(0.1), closed(0.7)
+    assert fingerprint(torch.compile(first, backend="eager")) == fingerprint(first) != fingerprint(other)
+
+
+def test_a_function_with_a_cell_that_is_still_empty_has_a_digest() -> None:
+    def outer() -> tuple[str, str]:
+        def model(x: torch.Tensor) -> torch.Tensor:
+            return x + later
+
+        before = fingerprint(model)
+        later = 2.0
+        return before, fingerprint(model)
+
+    before, after = outer()
+    assert before != after
+
+
 def test_functions_are_known_by_what_they_do_and_use() -> None:
     first, second = (lambda x: x + 1.0), (lambda x: x + 2.0)
     models = [first, second, lambda x: Shifted(0.5)(x), torch.relu, torch.nn.functional.relu, torch.nn.functional.gelu]
