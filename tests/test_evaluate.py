@@ -258,3 +258,13 @@ def test_a_mask_other_than_the_one_that_was_sampled_is_refused_by_name(mask: lis
     statistics = summarise([known.exact_moments(10**6)], (Subspace([False, True, False], 2, "red"),), 1.0)
     with pytest.raises(ValueError, match="red"):
         radii(statistics, (Subspace(mask, 2, "red"),), ALPHA, "paper", shipped)
+
+
+def test_an_alpha_above_a_half_is_refused_where_inputs_stopped_at_different_n(shipped: Table) -> None:
+    known, rng = half_space(_direction(D), 0.1), np.random.default_rng(6)
+    equal = summarise(known.moments(rng, 2, 400), [L2], 1.0)
+    mixed = summarise([*known.moments(rng, 1, 400), *known.moments(rng, 1, 300)], [L2], 1.0)
+    assert set(radii(equal, ["l2"], 0.6, table=shipped)) == {"l2", "cohen"}
+    radii(mixed, ["l2"], 0.5, table=shipped)
+    with pytest.raises(ValueError, match=r"alpha = 0\.6: expected at most 1/2 where inputs have different numbers of samples"):
+        radii(mixed, ["l2"], 0.6, table=shipped)

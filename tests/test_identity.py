@@ -4,6 +4,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from runtime import Certifier, Subspace, Table
+from runtime import Certifier, Subspace, Table, study
+from runtime.config import Config
 from runtime.data import Arrays
 from runtime.identity import data_digest, file_digest, fingerprint
 from runtime.merge import merge
@@ -260,3 +262,23 @@ def test_a_mask_of_another_shape_is_refused_for_kept_means(shipped: Table, tmp_p
     good = np.zeros((3, 4), dtype=bool)
     good[0] = True
     certify_statistics(out, tmp_path / "r.tsv", 0.001, "adaptive", None, [Subspace(good, 2, "own")], progress=False)
+
+
+def test_a_report_does_not_use_the_statistics_of_changed_inputs_or_labels(tmp_path: Path) -> None:
+    class One:
+        """As much of a study as its statistics are named by."""
+
+        def __init__(self, x: npt.NDArray[np.float32], y: list[int], classes: int = 2) -> None:
+            self.config = Config("t", "data.npz", 2, num_classes=classes)
+            self.test = Arrays(x, np.array(y))
+
+        def certifier(self, _: float) -> Any:
+            return SimpleNamespace(model=Shifted(0.1))
+
+    x = np.asarray(DATA.x)
+    later = x.copy()
+    later[1, 0] += 0.5
+    studies = [One(x, [0, 1]), One(x, [0, 1]), One(later, [0, 1]), One(x, [0, 0]), One(x, [0, 1], 3)]
+    paths = [study._kept(one, tmp_path, 0.5)[0] for one in studies]  # type: ignore[arg-type]
+    assert paths[0] == paths[1]
+    assert len(set(paths)) == 4
