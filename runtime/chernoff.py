@@ -258,23 +258,6 @@ def _tau(x: Array, b: float, eps: Array) -> Array:
     return np.asarray((constant + level * eps + x) * inverse * (1.0 + 8.0 * ULP))
 
 
-def variance(eps: npt.ArrayLike, b: npt.ArrayLike) -> Array:
-    """Largest second moment of v.Z, which tau tends to for many samples, sqrt(2 variance L / n): (1 - b)^2 + (2 b - 1) T(eps).
-
-    T(eps) = E[t^2; |t| > z] with P(|t| > z) = eps. Arguments as for `tau`; not rounded up.
-    """
-    eps, b = (np.asarray(a, dtype=np.float64) for a in (eps, b))
-    _check(eps, b)
-    return np.asarray((1.0 - b) ** 2 + (2.0 * b - 1.0) * tail_square(eps))
-
-
-def best_b(eps: npt.ArrayLike) -> Array:
-    """The b in [1/2, 1] of least `variance`: max(1/2, 1 - T(eps)). eps must come from other samples than those that tau is for."""
-    eps = np.asarray(eps, dtype=np.float64)
-    _check(eps, np.asarray(0.5))
-    return np.maximum(0.5, 1.0 - tail_square(eps))
-
-
 def tail_square(eps: Array) -> Array:
     """T(eps) = E[t^2; |t| > z] with P(|t| > z) = eps, to rounding."""
     z = -ndtri(0.5 * np.maximum(eps, LEAST))

@@ -87,15 +87,6 @@ class GridSpec:
         """Hash of the card: two grids with the same hash have the same nodes."""
         return hashlib.sha256(self.card().encode()).hexdigest()
 
-    @classmethod
-    def from_card(cls, card: str) -> "GridSpec":
-        """The inverse of `card`; ValueError where a field is missing or unknown."""
-        try:
-            fields: dict[str, Any] = json.loads(card)
-            return cls(**{name: Axis(**axis) for name, axis in fields.items()})
-        except (TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"not a grid card: {card!r} ({error})") from None
-
 
 PRESETS = {
     "small": GridSpec(Axis(0.02, 4.5, 24, "sqrt"), Axis(0.0, 0.999, 12, "rim"), Axis(0.0, 180.0, 13, "fan")),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
-from scipy.stats import ncx2
+from scipy.stats import chi2, ncx2
 
 from runtime.chernoff import plane
 from runtime.statistics import Moments
@@ -106,6 +106,17 @@ def rare_tau(x: float, b: float, eps: float) -> float:
         options={"xtol": 3e-5},
     )
     return float(result.fun)
+
+
+def variance(eps: npt.ArrayLike, b: npt.ArrayLike) -> Array:
+    """Largest second moment of v.Z: (1 - b)^2 + (2 b - 1) E[t^2; |t| > z], P(|t| > z) = eps; tau^2 n / L tends to twice it."""
+    eps, b = np.asarray(eps, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    return np.asarray((1.0 - b) ** 2 + (2.0 * b - 1.0) * chi2.sf(chi2.isf(eps, 1), 3))
+
+
+def best_b(eps: npt.ArrayLike) -> Array:
+    """The b in [1/2, 1] of least `variance`."""
+    return np.asarray(np.maximum(0.5, 1.0 - chi2.sf(chi2.isf(eps, 1), 3)))
 
 
 def long_excess(lam: float, h: float, b: float) -> mpmath.mpf:

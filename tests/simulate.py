@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from naive_statistics import Array, Known, ball, half_space, phi, quadratic, slab, stripes, worst_votes
+from naive_statistics import Array, Known, ball, best_b, half_space, phi, quadratic, slab, stripes, worst_votes
 from scipy.special import ndtri
 
 from runtime.adaptive import adaptive_bound
@@ -16,7 +16,6 @@ from runtime.bets import Tally
 from runtime.binomial import lower_probability
 from runtime.bounds import gradient_bounds
 from runtime.budget import split
-from runtime.chernoff import best_b
 from runtime.paper import paper_bound
 from runtime.statistics import Moments, Statistics, summarise
 from runtime.threats import L1, L2, LINF, Direction, Lp, Quantity, Subspace, Threat, projections

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from naive_bets import factor, naive_tally, tail
-from naive_statistics import Array, half_space, phi, slab, stripes
+from naive_statistics import Array, half_space, phi, slab, stripes, variance
 from scipy.integrate import quad
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from runtime import bets
 from runtime.bets import BETA_MAX, MU_MAX, REACH, TAIL, Tally, chosen_b, log_product, stages
-from runtime.chernoff import variance
 from runtime.statistics import BETS, TARGETS
 from runtime.threats import ALL, L1, L2, LENGTH, LINF, Direction, Lp, Quantity, Subspace, Threat, projections
 

@@ -63,10 +63,9 @@ def test_presets_differ_in_size_and_hash() -> None:
 @pytest.mark.parametrize("spec", [GRID, *PRESETS.values()])
 def test_the_card_is_canonical_json_and_round_trips(spec: GridSpec) -> None:
     card = spec.card()
-    assert GridSpec.from_card(card) == spec
+    assert GridSpec(**{name: Axis(**axis) for name, axis in json.loads(card).items()}) == spec
     assert card == json.dumps(json.loads(card), sort_keys=True, separators=(",", ":"))
     assert spec.sha256() == hashlib.sha256(card.encode()).hexdigest()
-    assert GridSpec.from_card(card).sha256() == spec.sha256()
 
 
 @pytest.mark.parametrize(
@@ -111,23 +110,3 @@ def test_an_unknown_preset_is_refused_by_name() -> None:
 def test_a_bad_axis_is_refused_by_name(name: str, axis: Axis) -> None:
     with pytest.raises(ValueError, match=f"grid axis {name}:"):
         replace(GRID, **{name: axis})
-
-
-@pytest.mark.parametrize(
-    "card",
-    [
-        "",
-        "{",
-        "[]",
-        "3",
-        "{}",
-        GRID.card().replace('"rho"', '"sigma"'),
-        GRID.card().replace('"low"', '"least"'),
-        GRID.card().replace('"count":5', '"count":"many"'),
-        GRID.card().replace('"linear"', '"log"'),
-    ],
-)
-def test_a_malformed_card_is_a_value_error(card: str) -> None:
-    assert card != GRID.card()
-    with pytest.raises(ValueError, match="grid"):
-        GridSpec.from_card(card)
