@@ -25,6 +25,7 @@ from rich.table import Table
 import runtime.bets
 import runtime.noise
 import runtime.run
+import runtime.sample
 from runtime import Certifier, load
 from runtime.data import Arrays
 from runtime.journal import Journal
@@ -86,13 +87,13 @@ def sample_shard(arguments: argparse.Namespace, shard: Shard, folder: Path) -> d
     model.load_state_dict(torch.load(folder / "net.pt"))
     inside = {
         "  noise": (runtime.noise, "_each"),
+        "  model": (runtime.sample, "scores_of"),
         "  sums and bets": (runtime.bets.Tally, "add"),
         "  write the statistics": (runtime.run, "write_statistics"),
     }
     for name, (module, function) in inside.items():
         setattr(module, function, clock.timed(getattr(module, function), name))
     Journal.append = clock.timed(Journal.append, "  journal")
-    model.forward = clock.timed(model.forward, "  model")
     with clock.stage("load the table"):
         certifier = Certifier(model, SIGMA, CLASSES, load(), seed=0, early_stop=arguments.early_stop)
     data, size = patterns(arguments.inputs, 1), arguments.batch_size

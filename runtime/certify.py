@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -236,14 +236,17 @@ class Certifier:
         from .sample import check_input
 
         check_n(n, alpha, self.threats, self.estimator)
+        call = None
         if len(data):
-            check_input(data[0][0], n0=n0, batch_size=batch_size)
+            x = check_input(data[0][0], n0=n0, batch_size=batch_size)
+            check_shape(self.threats, tuple(x.shape))
+            call = partial(self._sampler.scores, x)
         norms = {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)}
         return {
             "inputs": len(data),
             "shape": list(np.shape(data[0][0])) if len(data) else [],
             "data digest": data_digest(data),
-            "model digest": fingerprint(self.model),
+            "model digest": fingerprint(self.model, call),
             "sigma": self.sigma,
             "num_classes": self.num_classes,
             "threats": {name: by.key for name, by in projections(self.threats).items()},

@@ -55,17 +55,22 @@ def file_digest(spec: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32] if path.is_file() else ""
 
 
-def fingerprint(model: Callable[..., Any]) -> str:
-    """Identifies a model by what can be seen of it.
+def fingerprint(model: Callable[..., Any], call: Callable[[], object] | None = None) -> str:
+    """Identifies a model by what can be seen of it, but for what `call`, which asks it for scores, changes: counters, clocks.
 
     Of a Module: for every submodule its class and the source of that, its plain attributes, parameters and buffers, and the program
     of a scripted or exported one. Of a function: its source, and the plain values, tensors, functions and Modules that it closes
     over, has as defaults or uses by a global name. What these reach further is not seen.
     """
-    hashed = hashlib.sha256()
-    for line in _lines("", model, set()):
-        hashed.update(f"{line}\n".encode())
-    return hashed.hexdigest()[:32]
+    if call is not None:
+        # What is made at the first call stays and counts.
+        call()
+    lines = list(_lines("", model, set()))
+    if call is not None:
+        call()
+        after = set(_lines("", model, set()))
+        lines = [line for line in lines if line in after]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
 def _lines(name: str, value: Any, seen: set[int]) -> Iterator[str]:

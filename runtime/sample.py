@@ -88,6 +88,14 @@ class Sampler:
         """Sums over two halves of n fresh samples, f being the vote for `label`."""
         return self.group_moments([(index, x)], [label], n, batch_size)[0]
 
+    @torch.inference_mode()
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """The model's scores of an input without noise, shape (num_classes,); ValueError as `scores_of`."""
+        device, dtype = self._place([(0, x)])
+        self._eval()
+        # Two rows: an exported program may take a batch of one for a constant.
+        return scores_of(self.model, torch.stack([x, x]).to(device, dtype), self.num_classes)[0]
+
     def group_votes(self, inputs: Sequence[Input], n: int, batch_size: int) -> npt.NDArray[np.int64]:
         """Votes per class of several (index, input) of one shape, shape (len(inputs), num_classes)."""
         counts = torch.zeros((len(inputs), self.num_classes), dtype=torch.int64, device=self._place(inputs)[0])
@@ -146,6 +154,12 @@ class Sampler:
             goals = _goals(goals, n, allowed, counts, drawn.sum(axis=1).tolist())
         return [tally.moments() for tally in tallies]
 
+    def _eval(self) -> None:
+        if isinstance(self.model, torch.nn.Module):
+            # A torch.export program has no modes and refuses to change them.
+            with contextlib.suppress(NotImplementedError):
+                self.model.eval()
+
     def _place(self, inputs: Sequence[Input]) -> tuple[torch.device, torch.dtype]:
         """Device and type of the model, or of the inputs where it is no Module or has no parameters."""
         x = inputs[0][1]
@@ -161,10 +175,7 @@ class Sampler:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Piece]]]:
         """Batches of (u, predicted class, pieces); u is float64 of shape (B, d). Out of memory: half the batch, from there on."""
         x, (device, dtype) = inputs[0][1], self._place(inputs)
-        if isinstance(self.model, torch.nn.Module):
-            # A torch.export program has no modes and refuses to change them.
-            with contextlib.suppress(NotImplementedError):
-                self.model.eval()
+        self._eval()
         rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
         centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
         missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)

@@ -18,6 +18,7 @@ from runtime.data import Arrays
 from runtime.identity import data_digest, file_digest, fingerprint
 from runtime.merge import merge
 from runtime.models import load_model
+from runtime.results import read_statistics
 from runtime.run import certify_statistics, sample_dataset
 from runtime.shards import Shard
 from runtime.threats import Ball, Threat
@@ -167,6 +168,38 @@ def test_a_wrapper_and_the_device_make_no_other_model() -> None:
     assert fingerprint(torch.compile(first, backend="eager")) == fingerprint(first) != fingerprint(other)
 
 
+class Counting(Shifted):
+    """Counts and times its calls, and makes its scale at the first one."""
+
+    def __init__(self, mean: float, scale: float = 1.0) -> None:
+        super().__init__(mean)
+        self.calls, self.made = 0, scale
+        self.clock: dict[str, float] = {}
+        self.scale: float | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.clock["seconds"] = self.clock.get("seconds", 0.0) + 0.5**self.calls
+        self.scale = self.made
+        return self.scale * super().forward(x)
+
+
+def test_what_a_call_changes_does_not_count_and_what_it_leaves_does() -> None:
+    x = torch.zeros(2, 3)
+
+    def known(model: Counting, calls: int) -> str:
+        for _ in range(calls):
+            model(x)
+        return fingerprint(model, lambda: model(x))
+
+    assert len({known(Counting(0.1), calls) for calls in (0, 1, 7)}) == 1
+    assert len({known(model, 0) for model in (Counting(0.1), Counting(0.2), Counting(0.1, 2.0))}) == 3
+    hidden = Counting(0.1)
+    hidden(x)
+    hidden.made = 2.0
+    assert known(hidden, 0) == known(Counting(0.1, 2.0), 0)
+
+
 def test_a_function_with_a_cell_that_is_still_empty_has_a_digest() -> None:
     def outer() -> tuple[str, str]:
         def model(x: torch.Tensor) -> torch.Tensor:
@@ -247,6 +280,23 @@ def test_shards_of_two_norms_or_two_models_are_not_merged(shipped: Table, tmp_pa
         sampled(shipped, out, **{"threats": RED, "shard": second, **changes})
         with pytest.raises(ValueError, match=f"are not of one run: .*{message}"):
             merge([first.path(out), second.path(out)], tmp_path / "joined.h5")
+
+
+def test_a_model_that_counts_its_calls_is_resumed_and_merged(shipped: Table, tmp_path: Path) -> None:
+    out, parts = tmp_path / "s.h5", [Shard(0, 2), Shard(1, 2)]
+    data = Arrays(np.linspace(-1.0, 1.0, 12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 0, 1]))
+    for shard, before in zip(parts, (5, 0), strict=True):
+        model = Counting(0.1)
+        for _ in range(before):
+            model(torch.zeros(2, 3))
+        for _ in range(2):
+            sampled(shipped, out, model, shard=shard, data=data)
+    merge([shard.path(out) for shard in parts], out)
+    sampled(shipped, tmp_path / "whole.h5", Counting(0.1), data=data)
+    whole, joined = read_statistics(tmp_path / "whole.h5"), read_statistics(out)
+    assert (whole.statistics.count == joined.statistics.count).all()
+    # A finished file, merged or not, is known again.
+    sampled(shipped, out, Counting(0.1), data=data)
 
 
 def test_a_mask_of_another_shape_is_refused_for_kept_means(shipped: Table, tmp_path: Path) -> None:
