@@ -22,6 +22,7 @@ ACCIDENTAL = re.compile(r" # \S+:\d+:\d+$|\.?___torch_mangle_\d+", re.MULTILINE)
 # The same model on another device is the same model.
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+ITEMS = " items"
 ATTRIBUTE = re.compile(r'GetAttr\[name="([^"]+)"\]')
 
 
@@ -56,20 +57,21 @@ def file_digest(spec: str) -> str:
 
 
 def fingerprint(model: Callable[..., Any], call: Callable[[], object] | None = None) -> str:
-    """Identifies a model by what can be seen of it, but for what `call`, which asks it for scores, changes: counters, clocks.
+    """Identifies a model by what can be seen of it, but for what `call`, a forward pass, changes: counters, clocks, lists.
 
     Of a Module: for every submodule its class and the source of that, its plain attributes, parameters and buffers, and the program
     of a scripted or exported one. Of a function: its source, and the plain values, tensors, functions and Modules that it closes
     over, has as defaults or uses by a global name. What these reach further is not seen.
     """
     if call is not None:
-        # What is made at the first call stays and counts.
+        # What is made at the first call stays, and counts.
         call()
     lines = list(_lines("", model, set()))
     if call is not None:
         call()
         after = set(_lines("", model, set()))
-        lines = [line for line in lines if line in after]
+        grown = tuple(f"{line.rpartition(': ')[0]}[" for line in lines if line.endswith(ITEMS) and line not in after)
+        lines = [line for line in lines if line in after and not line.startswith(grown)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
@@ -88,9 +90,11 @@ def _lines(name: str, value: Any, seen: set[int]) -> Iterator[str]:
         seen.add(id(value))
         yield from _module(name, value, seen)
     elif isinstance(value, Mapping):
+        yield f"{name}: {len(value)}{ITEMS}"
         for key in sorted(value, key=str):
             yield from _lines(f"{name}[{key!r}]", value[key], seen)
     elif isinstance(value, (list, tuple, set, frozenset)):
+        yield f"{name}: {len(value)}{ITEMS}"
         items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         for place, item in enumerate(items):
             yield from _lines(f"{name}[{place}]", item, seen)
@@ -116,7 +120,12 @@ def _lines(name: str, value: Any, seen: set[int]) -> Iterator[str]:
     else:
         seen.add(id(value))
         yield f"{name}: {_class(type(value))}"
-        yield from _lines(name, getattr(value, "__dict__", {}), seen)
+        yield from _attributes(name, getattr(value, "__dict__", {}), seen)
+
+
+def _attributes(name: str, values: Mapping[str, Any], seen: set[int]) -> Iterator[str]:
+    for key in sorted(values):
+        yield from _lines(f"{name}.{key}", values[key], seen)
 
 
 def _inner(value: Any) -> Any:
@@ -140,7 +149,7 @@ def _module(name: str, module: torch.nn.Module, seen: set[int]) -> Iterator[str]
     else:
         if isinstance(module, torch.fx.GraphModule):
             yield f"{name}: {module.code}"
-        yield from _lines(name, {key: value for key, value in vars(module).items() if key not in BASE}, seen)
+        yield from _attributes(name, {key: value for key, value in vars(module).items() if key not in BASE}, seen)
     for key, child in module.named_children():
         yield from _lines(f"{name}.{key}", child, seen)
 

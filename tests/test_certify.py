@@ -53,6 +53,11 @@ def _never(x: torch.Tensor) -> torch.Tensor:
     raise AssertionError("the model must not be asked")
 
 
+def _asked(x: torch.Tensor) -> torch.Tensor:
+    assert len(x) == 2, "no samples must be drawn"
+    return torch.zeros(len(x), 2)
+
+
 def _same(a: Certificate, b: Certificate) -> bool:
     numbers = (a.prediction, a.radius, a.bounds, a.count, a.n) == (b.prediction, b.radius, b.bounds, b.count, b.n)
     return numbers and a.counts.tolist() == b.counts.tolist()
@@ -393,8 +398,8 @@ def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: i
 
     def stopping(x: torch.Tensor) -> torch.Tensor:
         Seen.calls += 1
-        # Each input takes 5 calls: 1 of selection, 2 a half.
-        if Seen.calls == 18:
+        # Twice by settings; each input takes 5 calls, 1 of selection, 2 a half.
+        if Seen.calls == 20:
             raise KeyboardInterrupt
         return _plain()(x)
 
@@ -411,7 +416,7 @@ def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: i
     Seen.calls = 100
     rows = Certifier(stopping, 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS)
     # The inputs that were done are not sampled again, and keep their times.
-    assert Seen.calls == 100 + 5 * (len(_data()) - kept)
+    assert Seen.calls == 102 + 5 * (len(_data()) - kept)
     assert [str(row["time"]).encode() in done for row in rows] == [True] * kept + [False] * (len(_data()) - kept)
     assert _without_time(out) == _without_time(whole)
     assert not journal.exists()
@@ -453,7 +458,7 @@ def test_a_data_set_begun_with_other_settings_is_refused_naming_the_difference(
     def stopping(x: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls > 11:
+        if calls > 13:
             raise KeyboardInterrupt
         return _plain()(x)
 
@@ -464,7 +469,7 @@ def test_a_data_set_begun_with_other_settings_is_refused_naming_the_difference(
         Certifier(stopping, **common).certify_dataset(**data)
     before = out.with_name("results.tsv.journal").read_bytes()
     with pytest.raises(ValueError, match=rf"results\.tsv\.journal: started with other settings: .*{message}.*; delete it"):
-        Certifier(_never, **(common | certifier)).certify_dataset(**(data | arguments))
+        Certifier(_asked, **(common | certifier)).certify_dataset(**(data | arguments))
     assert out.with_name("results.tsv.journal").read_bytes() == before
     assert not out.exists()
 

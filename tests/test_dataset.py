@@ -15,32 +15,30 @@ from runtime.results import read_tsv
 SETTINGS: dict[str, Any] = {"n0": 20, "n": 1000, "alpha": 0.01, "progress": False}
 
 
-class Limits:
-    """Sizes of batches, the call to stop at and the rows that fit: in slots, which are no part of what a model is known by."""
-
-    __slots__ = ("room", "sizes", "stop")
-
-    def __init__(self, stop: int, room: int) -> None:
-        self.stop, self.room, self.sizes = stop, room, list[int]()
+# Sizes of the batches by which a model is known again.
+ASKED = [2, 2]
 
 
 class Net(torch.nn.Module):
-    """Three scores by fixed planes in float64, so that votes do not hang on rounding; stops at a call, or above `room` rows."""
+    """Three scores by fixed planes in float64, so that votes do not hang on rounding; stops at a batch, or above `room` rows."""
 
-    def __init__(self, stop: int = 10**9, room: int = 10**9) -> None:
+    def __init__(self, stop: int = 10**9, room: int | None = None) -> None:
         super().__init__()
         self.w = torch.nn.Buffer(torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
-        self.limits = Limits(stop, room)
+        self.room, self.until_stop, self.all = room, len(ASKED) + stop, list[int]()
 
     @property
     def sizes(self) -> list[int]:
-        return self.limits.sizes
+        """Of the batches of samples."""
+        assert self.all[:2] == ASKED
+        return self.all[2:]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.sizes.append(len(x))
-        if len(self.sizes) == self.limits.stop:
+        self.all.append(len(x))
+        self.until_stop -= 1
+        if self.until_stop == 0:
             raise KeyboardInterrupt
-        if len(x) > self.limits.room:
+        if self.room is not None and len(x) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return (x.reshape(len(x), -1).to(torch.float64)[:, :, None] * self.w).sum(dim=1)
 
