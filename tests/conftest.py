@@ -18,8 +18,15 @@ from runtime import Table  # noqa: E402
 from runtime.format import TableData, read_table  # noqa: E402
 from tablegen import build  # noqa: E402
 
+# Two processes are done at the same time where no long file starts last.
+SLOW = ("test_soundness", "test_cli", "test_evidence", "test_shards", "test_solve", "test_engine", "test_table")
+
 # Small products gain nothing from a second thread, and lose much where both cores are busy.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session")

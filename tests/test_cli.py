@@ -1,5 +1,7 @@
-"""The command as a user meets it: separate processes, exit statuses, one line on stderr."""
+"""The command as a user meets it: exit statuses, one line on stderr; its work in separate processes, refusals in this one."""
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.cli import main
 from runtime.format import read_table, write_table
 from runtime.results import read_tsv
 from tablegen import radius
@@ -24,12 +27,22 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
 
 
+def here(*arguments: object, cwd: Path | None = None) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) of the command, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(cwd or Path.cwd())
+        patch.setattr(sys, "argv", ["certlut", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    return int(stopped.value.code or 0), out.getvalue(), err.getvalue()
+
+
 def fails(*arguments: object, match: str, cwd: Path | None = None) -> None:
-    result = run(*arguments, cwd=cwd)
-    assert result.returncode == 1, result
-    assert result.stdout == ""
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
+    status, stdout, stderr = here(*arguments, cwd=cwd)
+    assert (status, stdout) == (1, ""), stderr
+    lines = stderr.strip().splitlines()
+    assert len(lines) == 1, stderr
     assert lines[0].startswith("certlut: ")
     assert match in lines[0]
 
@@ -53,9 +66,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_has_an_example(command: str) -> None:
-    result = run(command, "--help")
-    assert result.returncode == 0
-    assert f"certlut {command}" in result.stdout
+    status, stdout, _ = here(command, "--help")
+    assert status == 0
+    assert f"certlut {command}" in stdout
 
 
 def test_radius_prints_the_exact_radius_and_refuses_what_is_outside() -> None:
@@ -64,7 +77,7 @@ def test_radius_prints_the_exact_radius_and_refuses_what_is_outside() -> None:
     fails("radius", "--q", 0.5, "--m1", 0, "--m2", 0, match="q = 0.5: expected 1/2 < q < 1")
     fails("radius", "--q", "nan", "--m1", 0, "--m2", 0, match="q = nan")
     fails("radius", "--q", 0.9, "--m1", -0.3, "--m2", 0.3, match="(m1, m2) = (-0.3, 0.3)")
-    assert run("radius", "--q", 0.9).returncode == 2
+    assert here("radius", "--q", 0.9)[0] == 2
 
 
 def test_info_prints_the_table_and_where_the_packages_are() -> None:
@@ -163,5 +176,5 @@ def test_report_refuses_a_card_it_does_not_know(tmp_path: Path) -> None:
     fails("report", "--config", "nowhere", "--out", tmp_path / "r", match="nowhere: no such configuration file")
     (tmp_path / "card.toml").write_text('title = "t"\ndata = "digits"\ninputs = 3\nsigmas = [0.5]\n')
     fails("report", "--config", tmp_path / "card.toml", "--out", tmp_path / "r", match="unknown key sigmas, expected one of title")
-    assert run("report", "--config", "digits").returncode == 2
+    assert here("report", "--config", "digits")[0] == 2
     assert not (tmp_path / "r").exists()
