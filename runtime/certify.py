@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -99,7 +99,8 @@ class Certifier:
             raise ValueError(f"num_classes = {num_classes}: expected 2 or more")
         if seed is not None and not 0 <= seed < 2**63:
             raise ValueError(f"seed = {seed}: expected 0 <= seed < 2**63")
-        self.model, self.sigma, self.num_classes, self.seed = model, float(sigma), num_classes, seed
+        self.model, self.sigma, self.num_classes = model, float(sigma), int(num_classes)
+        self.seed = None if seed is None else int(seed)
         self.options = Options(autocast, channels_last, compile, early_stop)
         self.threats, self.estimator, self.keep_means = resolve(threats), estimator, keep_means
         # Any alpha: refuses an unknown estimator, and threats that it has no bound for.
@@ -198,7 +199,7 @@ class Certifier:
         settings = self.settings(data, n0, n, alpha, batch_size) | {
             "estimator": self.estimator,
             "table": self.table.digest,
-            "alpha": alpha,
+            "alpha": float(alpha),
         }
         rows: list[dict[str, str]] = []
 
@@ -232,28 +233,30 @@ class Certifier:
 
     def settings(self, data: Sequence[tuple[Any, int]], n0: int, n: int, alpha: float, batch_size: int) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
-        from .identity import data_digest, fingerprint
+        from .identity import data_digest, probe, state_digest
         from .sample import check_input
 
         check_n(n, alpha, self.threats, self.estimator)
-        call = None
+        scores: list[float] = []
         if len(data):
-            x = check_input(data[0][0], n0=n0, batch_size=batch_size)
-            check_shape(self.threats, tuple(x.shape))
-            call = partial(self._sampler.scores, x)
+            places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
+            inputs = [check_input(data[place][0], n0=n0, batch_size=batch_size) for place in places]
+            check_shape(self.threats, tuple(inputs[0].shape))
+            scores = probe(self._sampler.scores, inputs, self.sigma)
         norms = {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)}
         return {
             "inputs": len(data),
             "shape": list(np.shape(data[0][0])) if len(data) else [],
             "data digest": data_digest(data),
-            "model digest": fingerprint(self.model, call),
+            "model digest": state_digest(self.model),
+            "model scores": scores,
             "sigma": self.sigma,
             "num_classes": self.num_classes,
             "threats": {name: by.key for name, by in projections(self.threats).items()},
             "norms": {name: p if np.isfinite(p) else "inf" for name, p in norms.items()},
             "seed": self.seed,
-            "n0": n0,
-            "n": n,
+            "n0": int(n0),
+            "n": int(n),
             "inputs a batch": group_size(n, batch_size),
             "keep_means": self.keep_means,
             **self.options.settings(alpha),

@@ -32,7 +32,7 @@ class Evaluation:
 def check_n(n: int, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
     """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
     level = split(alpha, threats, estimator).q
-    if n != int(n) or n < 2:
+    if not isinstance(n, (int, np.integer)) or n < 2:
         raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
     if n < least_n(level):
         raise ValueError(

@@ -16,6 +16,23 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 _HEAD = struct.Struct("<II")  # length, crc32
+# Scores that differ by less, relative to the largest, may be those of one model on two machines.
+ROUNDING = 1e-3
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, value, value) of the settings that two runs do not share; of a model's scores the two furthest apart."""
+    changed = []
+    for name in sorted({*first, *second}):
+        a, b = first.get(name), second.get(name)
+        if name == "model scores" and a and b and len(a) == len(b):
+            largest = max(map(abs, [*a, *b]))
+            a, b = max(zip(a, b, strict=True), key=lambda pair: abs(pair[0] - pair[1]))
+            if abs(a - b) <= ROUNDING * largest:
+                continue
+        if a != b:
+            changed.append((name, a, b))
+    return changed
 
 
 class Journal:
@@ -35,7 +52,8 @@ class Journal:
         wanted = json.loads(json.dumps(settings))
         self._lock = FileLock(f"{os.fspath(out)}.lock")
         try:
-            self._lock.acquire(timeout=0)
+            # Not 0: one who is just leaving deletes the file on the way.
+            self._lock.acquire(timeout=0.2)
         except Timeout:
             if not os.path.exists(self._lock.lock_file):
                 raise PermissionError(f"{self._lock.lock_file}: cannot be created") from None
@@ -51,7 +69,7 @@ class Journal:
             end = self._read()
             if self.records:
                 started = json.loads(self.records.pop(0))
-                if started != wanted and not self.records:
+                if differing(started, wanted) and not self.records:
                     # It holds nothing but settings, which may be what was wrong.
                     end = 0
                 else:
@@ -75,15 +93,16 @@ class Journal:
                 break
             record = self._file.read(length)
             if zlib.crc32(record) != checksum:
+                if any(self._file.read()):
+                    raise ValueError(f"{self.path}: damaged at byte {end}, with more behind it; delete it to start again")
                 break
             self.records.append(record)
             end = self._file.tell()
         return end
 
     def _check(self, started: dict[str, Any], wanted: dict[str, Any]) -> None:
-        changed = [k for k in sorted({*started, *wanted}) if started.get(k) != wanted.get(k)]
-        if changed:
-            differences = "; ".join(f"{k} was {started.get(k)!r}, is {wanted.get(k)!r}" for k in changed)
+        if changed := differing(started, wanted):
+            differences = "; ".join(f"{name} was {a!r}, is {b!r}" for name, a, b in changed)
             raise ValueError(f"{self.path}: started with other settings: {differences}; delete it to start again")
 
     def _write(self, record: bytes) -> None:

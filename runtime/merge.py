@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .jobs import check_folder
+from .journal import differing
 from .pack import join, take
 from .results import Sampled, read_statistics, write_statistics
 from .shards import Shard
@@ -73,7 +74,6 @@ def _check_alike(first_path: Path, first: Sampled, path: Path, sampled: Sampled)
     ours, theirs = first.settings, sampled.settings
     counts = Shard.parse(ours["shard"]).count, Shard.parse(theirs["shard"]).count
     changed = [f"shards are {counts[0]} and {counts[1]}"] if counts[0] != counts[1] else []
-    names = sorted({*ours, *theirs} - {"shard", "information"})
-    changed += [f"{k} is {ours.get(k)!r} and {theirs.get(k)!r}" for k in names if ours.get(k) != theirs.get(k)]
+    changed += [f"{name} is {a!r} and {b!r}" for name, a, b in differing(ours, theirs) if name not in ("shard", "information")]
     if changed:
         raise ValueError(f"{first_path} and {path} are not of one run: {'; '.join(changed)}")

@@ -12,6 +12,7 @@ from .budget import Budget, split
 from .certify import ABSTAIN, Certifier
 from .evaluate import Evaluation, evaluate
 from .jobs import Record, check_folder, run_groups
+from .journal import differing
 from .pack import join, pack, unpack
 from .progress import progress_bar
 from .results import Sampled, count_inputs, read_statistics, row, write_statistics, write_tsv
@@ -96,10 +97,10 @@ def sample_dataset(
 
 def check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """ValueError naming what differs between a finished file's settings and those wanted; information is not compared."""
-    names = sorted({*found, *wanted} - {"information"})
-    changed = "; ".join(f"{k} was {found.get(k)!r}, is {wanted.get(k)!r}" for k in names if found.get(k) != wanted.get(k))
+    changed = [f"{name} was {a!r}, is {b!r}" for name, a, b in differing(found, wanted) if name != "information"]
     if changed:
-        raise ValueError(f"{path}: holds the statistics of other settings: {changed}; delete it or write another file")
+        text = "; ".join(changed)
+        raise ValueError(f"{path}: holds the statistics of other settings: {text}; delete it or write another file")
 
 
 def gather(records: Iterator[Record], settings: Mapping[str, Any], threats: tuple[Threat, ...]) -> Sampled:

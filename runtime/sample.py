@@ -90,11 +90,10 @@ class Sampler:
 
     @torch.inference_mode()
     def scores(self, x: torch.Tensor) -> torch.Tensor:
-        """The model's scores of an input without noise, shape (num_classes,); ValueError as `scores_of`."""
+        """The model's scores of a batch as it is, shape (B, num_classes), without options; ValueError as `scores_of`."""
         device, dtype = self._place([(0, x)])
         self._eval()
-        # Two rows: an exported program may take a batch of one for a constant.
-        return scores_of(self.model, torch.stack([x, x]).to(device, dtype), self.num_classes)[0]
+        return scores_of(self.model, x.to(device, dtype), self.num_classes)
 
     def group_votes(self, inputs: Sequence[Input], n: int, batch_size: int) -> npt.NDArray[np.int64]:
         """Votes per class of several (index, input) of one shape, shape (len(inputs), num_classes)."""

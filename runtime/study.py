@@ -16,10 +16,10 @@ from .certify import Certifier
 from .config import Config, subspace
 from .data import load_data
 from .evaluate import evaluate
-from .identity import data_digest, fingerprint
+from .identity import data_digest, state_digest
 from .models import load_model
 from .progress import progress_bar
-from .results import STATISTICS_VERSION, Sampled, read_statistics, replacing
+from .results import STATISTICS_VERSION, Sampled, replacing
 from .run import sample_dataset
 from .sample import Model
 from .table import Table
@@ -146,7 +146,7 @@ def _kept(study: Study, out: Path, sigma: float) -> tuple[Path, dict[str, Any]]:
     config = study.config
     settings: dict[str, Any] = {
         "report": config.data,
-        "model": fingerprint(study.certifier(sigma).model),
+        "model": state_digest(study.certifier(sigma).model),
         "data digest": data_digest(study.test),
         "num_classes": study.config.num_classes,
         "inputs": len(study.test),
@@ -163,8 +163,6 @@ def _kept(study: Study, out: Path, sigma: float) -> tuple[Path, dict[str, Any]]:
 def _sampled(study: Study, out: Path, sigma: float, progress: bool = True) -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
     c, (path, settings) = study.config, _kept(study, out, sigma)
-    if path.is_file():
-        return read_statistics(path)
     certifier = study.certifier(sigma)
     return sample_dataset(certifier, study.test, path, c.n0, c.n, c.alpha, c.batch_size, settings, progress=progress)
 

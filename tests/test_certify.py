@@ -54,7 +54,7 @@ def _never(x: torch.Tensor) -> torch.Tensor:
 
 
 def _asked(x: torch.Tensor) -> torch.Tensor:
-    assert len(x) == 2, "no samples must be drawn"
+    assert len(x) == 16, "no samples must be drawn"
     return torch.zeros(len(x), 2)
 
 
@@ -398,8 +398,8 @@ def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: i
 
     def stopping(x: torch.Tensor) -> torch.Tensor:
         Seen.calls += 1
-        # Twice by settings; each input takes 5 calls, 1 of selection, 2 a half.
-        if Seen.calls == 20:
+        # Four by settings; each input takes 5 calls, 1 of selection, 2 a half.
+        if Seen.calls == 22:
             raise KeyboardInterrupt
         return _plain()(x)
 
@@ -416,7 +416,7 @@ def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: i
     Seen.calls = 100
     rows = Certifier(stopping, 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS)
     # The inputs that were done are not sampled again, and keep their times.
-    assert Seen.calls == 102 + 5 * (len(_data()) - kept)
+    assert Seen.calls == 104 + 5 * (len(_data()) - kept)
     assert [str(row["time"]).encode() in done for row in rows] == [True] * kept + [False] * (len(_data()) - kept)
     assert _without_time(out) == _without_time(whole)
     assert not journal.exists()
@@ -428,6 +428,17 @@ def test_a_journal_torn_in_its_first_record_starts_again(tmp_path: Path, shipped
     rows = Certifier(_plain(), 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS)
     assert len(rows) == len(_data())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.tsv"]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path, shipped: Table) -> None:
+    plain, other = tmp_path / "plain.tsv", tmp_path / "numpy.tsv"
+    Certifier(_plain(), 0.5, 2, shipped, seed=4).certify_dataset(_data(), plain, **SETTINGS)
+    numbers = {name: value if isinstance(value, bool) else np.asarray(value)[()] for name, value in SETTINGS.items()}
+    certifier = Certifier(_plain(), np.float64(0.5), np.int64(2), shipped, seed=np.int64(4))  # type: ignore[arg-type]
+    certifier.certify_dataset(_data(), other, **numbers)
+    assert _without_time(other) == _without_time(plain)
+    with pytest.raises(ValueError, match=r"n = 2000\.0: expected a whole number"):
+        Certifier(_plain(), 0.5, 2, shipped).certify_dataset(_data(), other, n=2e3)  # type: ignore[arg-type]
 
 
 RED = np.array([True, False, False])
@@ -458,7 +469,7 @@ def test_a_data_set_begun_with_other_settings_is_refused_naming_the_difference(
     def stopping(x: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls > 13:
+        if calls > 15:
             raise KeyboardInterrupt
         return _plain()(x)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from runtime import Table, study
+from runtime import Certifier, Table, study
 from runtime.evidence import run_report
 from runtime.page import table
 from tablegen import solve
@@ -187,7 +187,7 @@ def test_a_second_run_samples_nothing_and_gives_the_same_page(card: Path, made: 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("sampled again")
 
-    monkeypatch.setattr(study, "sample_dataset", refuse)
+    monkeypatch.setattr(Certifier, "draw", refuse)
     run_report(card, made, exact)
     assert (made / "report.html").read_text() == before
 

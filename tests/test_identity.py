@@ -1,10 +1,10 @@
 """A model or data set that is not the same is not taken for the same; one that is the same is known again."""
 
 import functools
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ import torch
 from runtime import Certifier, Subspace, Table, study
 from runtime.config import Config
 from runtime.data import Arrays
-from runtime.identity import data_digest, file_digest, fingerprint
+from runtime.identity import data_digest, file_digest
+from runtime.journal import differing
 from runtime.merge import merge
 from runtime.models import load_model
 from runtime.results import read_statistics
 from runtime.run import certify_statistics, sample_dataset
 from runtime.shards import Shard
-from runtime.threats import Ball, Threat
+from runtime.threats import L2, Ball, Threat
 
 
 def test_the_digest_of_a_data_set_sees_every_input_and_label() -> None:
@@ -37,6 +38,8 @@ def test_the_digest_of_a_data_set_sees_every_input_and_label() -> None:
     assert len(digests) == 204
     assert data_digest(data()) == data_digest(data())
 
+
+DATA = Arrays(np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3), np.array([0, 1]))
 
 # Models
 
@@ -115,6 +118,17 @@ def closed(mean: float) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: inner(x - mean)
 
 
+def known(model: Any, x: Any = None) -> dict[str, Any]:
+    """What a run's settings say of a model."""
+    data = Arrays(np.asarray(DATA.x if x is None else x), np.array([0, 1]))
+    settings = Certifier(model, 0.5, 2, seed=3).settings(data, 20, 200, 0.001, 100)
+    return {name: settings[name] for name in ("model digest", "model scores")}
+
+
+def alike(first: Any, second: Any) -> bool:
+    return not differing(known(first), known(second))
+
+
 @pytest.mark.parametrize(
     ("make", "suffix"),
     [
@@ -122,7 +136,7 @@ def closed(mean: float) -> Callable[[torch.Tensor], torch.Tensor]:
         (lambda mean, _: torch.nn.Sequential(Shifted(mean)), ""),
         (lambda mean, _: Folded(mean), ""),
         (lambda mean, _: closed(mean), ""),
-        (lambda mean, _: functools.partial(torch.sub, other=mean), ""),
+        (lambda mean, _: functools.partial(lambda x, by: Shifted(0.0)(x * by), by=mean), ""),
         (lambda mean, _: Shifted(mean).forward, ""),
         (scripted, ".ts"),
         (compiled, ".ts"),
@@ -130,95 +144,141 @@ def closed(mean: float) -> Callable[[torch.Tensor], torch.Tensor]:
     ],
 )
 def test_a_number_outside_the_state_tells_two_models_apart(make: Any, suffix: str, tmp_path: Path) -> None:
-    one, two, other = (make(mean, tmp_path / f"{place}{suffix}") for place, mean in enumerate((0.1, 0.1, 0.7)))
-    assert fingerprint(one) == fingerprint(two)
-    assert fingerprint(one) != fingerprint(other)
+    one, two, other = (make(mean, tmp_path / f"{place}{suffix}") for place, mean in enumerate((0.1, 0.1, 0.2)))
+    assert alike(one, two)
+    assert not alike(one, other)
 
 
-def test_class_source_weights_and_order_tell_models_apart_and_use_does_not() -> None:
-    relu, tanh = torch.nn.ReLU(), torch.nn.Tanh()
-    models: list[torch.nn.Module] = [
-        Shifted(0.1),
-        Squared(0.1),
-        Shifted(0.1, 1.5),
-        torch.nn.Sequential(Shifted(0.1), relu),
-        torch.nn.Sequential(Shifted(0.1), tanh),
-        torch.nn.Sequential(relu, Shifted(0.1)),
-    ]
-    before = [fingerprint(model) for model in models]
-    assert len(set(before)) == len(models)
-    for model in models:
-        model.eval()(torch.zeros(2, 3)).sum().backward()
-    assert [fingerprint(model) for model in models] == before
-    assert [fingerprint(model.double()) for model in models] != before
+class Hidden:
+    """A number where no look at a model's attributes would find it."""
+
+    __slots__ = ("mean",)
 
 
-def test_a_wrapper_and_the_device_make_no_other_model() -> None:
-    def placed(device: str) -> torch.nn.Module:
-        model = Shifted(0.1)
-        model.device = device  # type: ignore[assignment]
-        return model
+class Reading(Shifted):
+    """Reads the mean from an object without a dictionary."""
 
+    def __init__(self, mean: float) -> None:
+        super().__init__(0.0)
+        self.hidden = Hidden()
+        self.hidden.mean = mean
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x - self.hidden.mean)
+
+
+def hooked(scale: float) -> torch.nn.Module:
     model = Shifted(0.1)
-    wrapped = [torch.nn.DataParallel(model), torch.compile(model, backend="eager")]
-    assert {fingerprint(other) for other in wrapped} == {fingerprint(model)}
-    assert fingerprint(placed("cuda:0")) == fingerprint(placed("cuda:3")) == fingerprint(placed("cpu"))
-    assert fingerprint(placed("cuda-like")) != fingerprint(placed("cpu"))
-    first, other = closed(0.1), closed(0.7)
-    assert fingerprint(torch.compile(first, backend="eager")) == fingerprint(first) != fingerprint(other)
+    model.register_forward_pre_hook(lambda _, args: (scale * args[0],))
+    return model
+
+
+def steps(*order: str) -> torch.nn.Module:
+    """Modules that share a layer: their order is no part of the state."""
+    torch.manual_seed(0)
+    layers = {"linear": torch.nn.Linear(3, 3), "relu": torch.nn.ReLU(), "last": torch.nn.Linear(3, 2)}
+    return torch.nn.Sequential(*(layers[name] for name in order))
+
+
+def tied(tie: bool) -> torch.nn.Module:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    for place, layer in enumerate(model):
+        torch.nn.init.constant_(layer.weight, 0.1 + 0.2 * place)  # type: ignore[arg-type]
+        torch.nn.init.constant_(layer.bias, 0.3)  # type: ignore[arg-type]
+    if tie:
+        model[1].weight = model[0].weight
+    return model
+
+
+def test_whatever_changes_the_scores_tells_models_apart() -> None:
+    pairs: list[tuple[Any, Any]] = [
+        (Shifted(0.1), Squared(0.1)),
+        (Shifted(0.1), Shifted(0.1, 1.5)),
+        (Reading(0.1), Reading(0.2)),
+        (hooked(1.0), hooked(1.1)),
+        (hooked(1.0), hooked(-1.0)),
+        (steps("linear", "relu", "last"), steps("linear", "relu", "linear", "last")),
+        (tied(True), tied(False)),
+        (lambda x: x[:, :2] + torch.tensor([0.0, 0.1]), lambda x: x[:, :2] + torch.tensor([0.1, 0.0])),
+        # Votes instead of scores.
+        *[(voting(0.1), voting(other)) for other in (-0.2, 0.4, -1.1)],
+    ]
+    for place, (one, other) in enumerate(pairs):
+        assert alike(one, one), place
+        assert not alike(one, other), place
+    # No vote sees this.
+    assert alike(lambda x: x[:, :2], lambda x: x[:, :2] + x[:, 2:])
+
+
+def voting(threshold: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: torch.stack([x[:, 0] < threshold, x[:, 0] >= threshold], dim=1).float()
+
+
+def test_any_weight_tells_models_apart_and_use_does_not() -> None:
+    model, other = Shifted(0.1), Shifted(0.1)
+    before = known(model)
+    model.eval()(torch.zeros(2, 3)).sum().backward()
+    assert known(model) == before
+    with torch.no_grad():
+        # Below what scores are compared to.
+        other.linear.weight[0, 0] += 1e-6
+    assert [name for name, *_ in differing(known(other), before)] == ["model digest"]
+    assert not alike(model, Shifted(0.1).double())
+    assert alike(torch.nn.DataParallel(Shifted(0.1)), Shifted(0.1))
+    assert alike(torch.compile(Shifted(0.1), backend="eager"), Shifted(0.1))
+
+
+def test_scores_that_differ_by_rounding_are_the_same() -> None:
+    scores = known(Shifted(0.1))["model scores"]
+    assert len(scores) == 64
+    size = max(map(abs, scores))
+    for shift, same in ((9e-4, True), (1.1e-3, False)):
+        other = {"model scores": [*scores[:9], scores[9] + shift * size, *scores[10:]]}
+        assert (differing({"model scores": scores}, other) == []) is same
+    assert differing({"model scores": scores}, {"model scores": scores[1:]}) != []
+    assert differing({"model scores": []}, {"model scores": scores}) != []
+
+
+def test_any_model_that_can_be_certified_has_settings() -> None:
+    """Tensors and attributes of every kind; scores that are infinite or NaN."""
+    model = Shifted(0.1)
+    model.sparse = torch.nn.Buffer(torch.eye(3).to_sparse())
+    model.conjugate = torch.nn.Buffer(torch.tensor([1.0 + 2.0j]).conj())
+    model.itself = {"model": model}  # type: ignore[assignment]
+    assert known(model) == known(model)
+    for odd in (torch.inf, -torch.inf, torch.nan):
+        masked = known(lambda x, odd=odd: torch.stack([x[:, 0], torch.full_like(x[:, 0], odd)], dim=1))
+        assert np.isfinite(masked["model scores"]).all()
+    # Every CPU build has it; elsewhere its warnings are an error.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = [torch.ao.quantization.quantize_dynamic(Shifted(0.1, w), {torch.nn.Linear}) for w in (1.0, 1.0, 1.5)]
+        assert alike(quantized[0], quantized[1])
+        assert not alike(quantized[0], quantized[2])
+
+
+def test_a_model_that_fits_a_few_rows_only_has_settings() -> None:
+    def small(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return Shifted(0.1)(x)
+
+    assert known(small)["model scores"] == pytest.approx(known(Shifted(0.1))["model scores"], rel=1e-5)
 
 
 class Counting(Shifted):
-    """Counts, times and keeps its calls, and makes its scale at the first."""
+    """Counts, times and keeps its calls, and has a cache by batch size."""
 
-    def __init__(self, mean: float, scale: float = 1.0) -> None:
+    def __init__(self, mean: float) -> None:
         super().__init__(mean)
-        self.calls, self.made = 0, scale
-        self.clock: dict[str, float] = {}
-        self.inputs: list[torch.Tensor] = []
-        self.scale: float | None = None
+        self.calls, self.inputs, self.cache = 0, list[torch.Tensor](), dict[int, torch.Tensor]()
+        self.started: float | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls += 1
-        self.clock["seconds"] = self.clock.get("seconds", 0.0) + 0.1
+        self.started = self.started or time.time()
         self.inputs.append(x)
-        self.scale = self.made
-        return self.scale * super().forward(x)
-
-
-def test_what_a_call_changes_does_not_count_and_what_it_leaves_does() -> None:
-    x = torch.zeros(2, 3)
-
-    def known(model: Counting, calls: int = 0) -> str:
-        for _ in range(calls):
-            model(x)
-        return fingerprint(model, lambda: model(x))
-
-    assert len({known(Counting(0.1), calls) for calls in (0, 1, 7)}) == 1
-    assert len({known(model) for model in (Counting(0.1), Counting(0.2), Counting(0.1, 2.0))}) == 3
-    made = Counting(0.1)
-    made(x)
-    made.made = 2.0
-    assert known(made) == known(Counting(0.1, 2.0))
-
-
-def test_a_function_with_a_cell_that_is_still_empty_has_a_digest() -> None:
-    def outer() -> tuple[str, str]:
-        def model(x: torch.Tensor) -> torch.Tensor:
-            return x + later
-
-        before = fingerprint(model)
-        later = 2.0
-        return before, fingerprint(model)
-
-    before, after = outer()
-    assert before != after
-
-
-def test_functions_are_known_by_what_they_do_and_use() -> None:
-    first, second = (lambda x: x + 1.0), (lambda x: x + 2.0)
-    models = [first, second, lambda x: Shifted(0.5)(x), torch.relu, torch.nn.functional.relu, torch.nn.functional.gelu]
-    assert len({fingerprint(model) for model in models}) == len(models)
+        return super().forward(x) * self.cache.setdefault(len(x), torch.ones(len(x), 1))
 
 
 def test_a_file_is_known_by_its_bytes_and_a_function_by_its_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +295,6 @@ def test_a_file_is_known_by_its_bytes_and_a_function_by_its_modules(tmp_path: Pa
 # What is refused
 
 
-DATA = Arrays(np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3), np.array([0, 1]))
 MASK = np.array([True, True, False])
 
 
@@ -250,8 +309,9 @@ RED: list[Threat] = [Subspace(MASK, 2, "red")]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": Shifted(0.7)}, "model digest was"),
-        ({"model": Squared(0.1)}, "model digest was"),
+        ({"model": Shifted(0.1, 1.5)}, "model digest was"),
+        ({"model": Shifted(0.2)}, r"model scores was [-\d.]+, is [-\d.]+;"),
+        ({"model": Squared(0.1)}, "model scores was"),
         ({"model_file": "other"}, "model file was '', is 'other'"),
         ({"threats": [Subspace(MASK, np.inf, "red")]}, r"norms was \{'l2': 2.0, 'red': 2.0\}, is \{'red': 'inf', 'l2': 2.0\}"),
         ({"threats": [Ball("red", 1.0)]}, "norms was"),
@@ -276,7 +336,7 @@ def test_shards_of_two_norms_or_two_models_are_not_merged(shipped: Table, tmp_pa
     sampled(shipped, out, threats=RED, shard=first)
     for changes, message in (
         ({"threats": [Subspace(MASK, np.inf, "red")]}, "norms is"),
-        ({"model": Shifted(0.7)}, "model digest is"),
+        ({"model": Shifted(0.2)}, "model scores is"),
     ):
         second.path(out).unlink(missing_ok=True)
         sampled(shipped, out, **{"threats": RED, "shard": second, **changes})
@@ -316,21 +376,19 @@ def test_a_mask_of_another_shape_is_refused_for_kept_means(shipped: Table, tmp_p
     certify_statistics(out, tmp_path / "r.tsv", 0.001, "adaptive", None, [Subspace(good, 2, "own")], progress=False)
 
 
-def test_a_report_does_not_use_the_statistics_of_changed_inputs_or_labels(tmp_path: Path) -> None:
-    class One:
-        """As much of a study as its statistics are named by."""
-
-        def __init__(self, x: npt.NDArray[np.float32], y: list[int], classes: int = 2) -> None:
-            self.config = Config("t", "data.npz", 2, num_classes=classes)
-            self.test = Arrays(x, np.array(y))
-
-        def certifier(self, _: float) -> Any:
-            return SimpleNamespace(model=Shifted(0.1))
+def test_a_report_does_not_use_the_statistics_of_another_model_or_data_set(shipped: Table, tmp_path: Path) -> None:
+    def made(x: npt.NDArray[np.float32], y: list[int], mean: float = 0.1, classes: int = 2) -> study.Study:
+        config = Config("t", "data.npz", 2, num_classes=classes, n=200)
+        return study.Study(config, shipped, (L2,), (3,), (), Arrays(x, np.array(y)), {0.5: lambda: Shifted(mean)}, {}, {})
 
     x = np.asarray(DATA.x)
     later = x.copy()
     later[1, 0] += 0.5
-    studies = [One(x, [0, 1]), One(x, [0, 1]), One(later, [0, 1]), One(x, [0, 0]), One(x, [0, 1], 3)]
-    paths = [study._kept(one, tmp_path, 0.5)[0] for one in studies]  # type: ignore[arg-type]
+    studies = [made(x, [0, 1]), made(x, [0, 1]), made(later, [0, 1]), made(x, [0, 0]), made(x, [0, 1], classes=3)]
+    paths = [study._kept(one, tmp_path, 0.5)[0] for one in studies]
     assert paths[0] == paths[1]
     assert len(set(paths)) == 4
+    first = study._sampled(studies[0], tmp_path, 0.5, progress=False)
+    assert study._sampled(studies[1], tmp_path, 0.5, progress=False).seconds.tolist() == first.seconds.tolist()
+    with pytest.raises(ValueError, match=r"holds the statistics of other settings: model scores was .*; delete it"):
+        study._sampled(made(x, [0, 1], 0.2), tmp_path, 0.5, progress=False)

@@ -208,8 +208,8 @@ def _flat(sampled: Sampled) -> list[Any]:
     return [*columns, s.count.tolist(), s.n.tolist(), s.sigma, s.d, parts, sampled.settings]
 
 
-# Before it samples, a run asks the model twice.
-ASKED = 2
+# Before it samples, a run asks the model four times.
+ASKED = 4
 
 
 class Counting(torch.nn.Module):
@@ -332,7 +332,7 @@ def test_a_finished_file_is_not_sampled_again_with_any_batch_size(tmp_path: Path
 def test_a_model_that_fails_at_an_input_keeps_those_before(tmp_path: Path, shipped: Table) -> None:
     with pytest.raises(ValueError, match="the model returned NaN scores at input 3"):
         _sample(shipped, tmp_path / "out.h5", Counting(nan=3))
-    with pytest.raises(ValueError, match=r"scores of shape \(2, 2\), expected \(2, 3\) \(3 classes\)"):
+    with pytest.raises(ValueError, match=r"scores of shape \(16, 2\), expected \(16, 3\) \(3 classes\)"):
         sample_dataset(Certifier(_net(), SIGMA, 3, shipped), _data(), tmp_path / "new.h5", N0, 301, ALPHA, 1000, {}, progress=False)
     model = Counting()
     whole = _sample(shipped, tmp_path / "out.h5", model)

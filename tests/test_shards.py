@@ -1,5 +1,6 @@
 """Shards, and whole runs in real processes: killed, gone on with, sharded, under torchrun, merged."""
 
+import json
 import os
 import signal
 import subprocess
@@ -144,7 +145,8 @@ def test_a_killed_run_goes_on_and_ends_the_same_and_a_second_process_is_kept_off
     out, journal = folder / "killed.h5", folder / "killed.h5.journal"
     first = _start(folder, *_command("killed.h5", "net"), wait=0.4)
     deadline = time.monotonic() + 60.0
-    empty = 1200
+    settings = {key: value for key, value in read_statistics(whole).settings.items() if key != "information"}
+    empty = len(json.dumps(settings)) + 100
     while not (journal.exists() and journal.stat().st_size > empty):
         assert first.poll() is None, first.communicate()
         assert time.monotonic() < deadline
@@ -158,8 +160,7 @@ def test_a_killed_run_goes_on_and_ends_the_same_and_a_second_process_is_kept_off
     assert first.wait() == -signal.SIGKILL
     first.communicate()
     assert not out.exists()
-    settings = read_statistics(whole).settings
-    with Journal(out, {key: value for key, value in settings.items() if key != "information"}) as left:
+    with Journal(out, settings) as left:
         done = len(left.records)
     assert 0 < done < INPUTS
     _finish(_start(folder, *_command("killed.h5", "net")))
