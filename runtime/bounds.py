@@ -42,16 +42,17 @@ def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array
 
 def tighten(bounds: Mapping[Quantity, Array], parts: Mapping[str, Part], rim: Array) -> dict[Quantity, Array]:
     """|P y|_inf <= |P y|_p' <= |P y|_2 <= |y|_2 <= rim for p' >= 2, and |P y|_p' <= coordinates^(1/p' - 1/2) |P y|_2 below."""
-    length = np.minimum(bounds.get(Quantity(ALL, "l2", "upper"), rim), rim)
+    # fmin, fmax: a bound that says nothing (NaN) leaves what is free.
+    length = np.fmin(bounds.get(Quantity(ALL, "l2", "upper"), rim), rim)
     out: dict[Quantity, Array] = {}
     for quantity, bound in bounds.items():
         part = parts[quantity.part]
-        limit = np.minimum(bounds.get(Quantity(quantity.part, "l2", "upper"), length), length)
+        limit = np.fmin(bounds.get(Quantity(quantity.part, "l2", "upper"), length), length)
         if quantity.norm == "dot":
-            out[quantity] = np.maximum(bound, -length)
+            out[quantity] = np.fmax(bound, -length)
         elif quantity.side == "lower":
-            out[quantity] = np.clip(bound, 0.0, rim)
+            out[quantity] = np.clip(np.fmax(bound, 0.0), 0.0, rim)
         else:
             dual = {"l1": 1.0, "l2": 2.0, "linf": math.inf}.get(quantity.norm, part.dual)
-            out[quantity] = np.minimum(bound, math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5)) * limit)
+            out[quantity] = np.maximum(np.fmin(bound, math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5)) * limit), 0.0)
     return out

@@ -89,10 +89,11 @@ def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", 
         unbet: parts that no bets were made on while sampling; it changes the names of events only, no level of a bound.
 
     Raises:
-        ValueError: alpha outside (0, 1), an unknown estimator, or a norm that it has no bound of.
+        ValueError: alpha outside [1e-200, 1), an unknown estimator, or a norm that it has no bound of.
     """
-    if not 0.0 < alpha < 1.0:
-        raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1")
+    # Below 1e-200 tails of the binomial distribution leave the range of doubles.
+    if not 1e-200 <= alpha < 1.0:
+        raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1, and not below 1e-200")
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
     users: dict[Quantity, list[str]] = {}

@@ -127,7 +127,8 @@ class Certifier:
         for index, x in inputs:
             tensor = check_input(x, n0=n0, batch_size=batch_size)
             check_shape(self.threats, tuple(tensor.shape))
-            largest = float(tensor.detach().abs().max())
+            # Not of abs: that of the least integer is itself.
+            largest = max(abs(float(tensor.detach().max())), abs(float(tensor.detach().min())))
             if self.sigma < 1e-9 * largest:
                 raise ValueError(f"sigma = {self.sigma}: vanishes in the rounding of an input as large as {largest:g}")
             checked.append((index, tensor))

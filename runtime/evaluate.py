@@ -12,7 +12,7 @@ from .bounds import gradient_bounds
 from .budget import Budget, split
 from .statistics import Statistics
 from .table import Table, load
-from .threats import Quantity, Threat, containment, resolve
+from .threats import Quantity, Ray, Threat, containment, resolve
 
 Array = npt.NDArray[np.float64]
 
@@ -66,6 +66,10 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     for threat in threats:
         m1, m2 = threat.cut(bounds, statistics.d)
         radius = np.asarray(table.radius(q, m1, m2), dtype=np.float64)
+        if isinstance(threat, Ray):
+            # Toward the gradient the table may say more with less, which is as valid: m1 and m2 are lower bounds.
+            for less in ((m1, np.zeros_like(m2)), (np.minimum(m1, 0.0), m2)):
+                radius = np.maximum(radius, table.radius(q, *less))
         own[threat.name] = np.where(sure, scale * radius / threat.kappa(statistics.d), 0.0)
     radii = {threat.name: own[threat.name] for threat in threats}
     for inner in threats:

@@ -152,6 +152,9 @@ def _check_part(name: str, part: Part, size: int) -> None:
             raise ValueError(
                 f"statistics: bets {kind!r} of {name!r} have shape {bet.shape}, expected {(size, 2, BETS)}, slopes >= 0"
             )
+        # A bet that was never placed bounds nothing: -inf from below, inf from above.
+        if (bet[:, 0] == (-math.inf if kind in ("half_high", "top") else math.inf)).any():
+            raise ValueError(f"statistics: a bet {kind!r} of {name!r} is infinite on the wrong side")
 
 
 def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: float, keep_means: bool = False) -> Statistics:

@@ -1,5 +1,6 @@
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,6 +35,40 @@ def test_probability_bounds_are_safe_at_the_sizes_of_real_runs(n: int, count: in
     assert high == 1.0 or 1 - long_tail(n, count + 1, high) <= alpha
     # Tight relative to the mass against, which decides the radius.
     assert long_tail(n, count, low + 1e-9 * (1.0 - low)) > alpha
+
+
+@pytest.mark.parametrize(
+    ("n", "count", "alpha"),
+    [
+        *[(n, n - against, alpha) for n in (10**6, 10**8, 10**9) for against in (998, 999, 1000) for alpha in (9e-4, 9e-7)],
+        (932_536_611, 932_535_612, 9e-3),
+        (3332, 3294, 3.5e-190),
+        (639_744, 639_718, 6.3e-199),
+    ],
+)
+def test_lower_bounds_are_safe_and_tight_where_scipys_inverse_is_wrong(n: int, count: int, alpha: float) -> None:
+    against = 1.0 - float(lower_probability(count, n, alpha))
+    # The votes against are so few that their tail is a short sum.
+    assert few_tail(n, n - count, against) <= alpha
+    assert few_tail(n, n - count, against - 1e-9 * against - 3e-15) > alpha
+
+
+@pytest.mark.parametrize(("n", "against"), [(10**6, 1000), (10**8, 1000), (10**9, 1000), (10**8, 999)])
+def test_upper_bounds_are_safe_and_tight_there_too(n: int, against: int) -> None:
+    low = 1.0 - float(upper_probability(n - against, n, 9e-4))
+    assert 1 - few_tail(n, against - 1, low) <= 9e-4
+    assert 1 - few_tail(n, against - 1, low + 1e-9 * low + 3e-15) > 9e-4
+
+
+def few_tail(n: int, most: int, p: float) -> mpmath.mpf:
+    """P(Bin(n, p) <= most) in 40 digits."""
+    with mpmath.workdps(40):
+        p = mpmath.mpf(p)
+        term = total = mpmath.power(1 - p, n)
+        for k in range(most):
+            term *= (n - k) * p / ((k + 1) * (1 - p))
+            total += term
+        return total
 
 
 def test_probability_bounds_agree_with_scipy() -> None:
