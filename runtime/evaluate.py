@@ -67,9 +67,9 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
         m1, m2 = threat.cut(bounds, statistics.d)
         radius = np.asarray(table.radius(q, m1, m2), dtype=np.float64)
         if isinstance(threat, Ray):
-            # Toward the gradient the table may say more with less, which is as valid: m1 and m2 are lower bounds.
-            for less in ((m1, np.zeros_like(m2)), (np.minimum(m1, 0.0), m2)):
-                radius = np.maximum(radius, table.radius(q, *less))
+            # Toward the gradient, near the rim, the table may say more with less, which is as valid: m1 and m2 are lower bounds.
+            for share1, share2 in ((1.0, 0.0), (0.0, 1.0), (0.99, 0.99), (0.97, 0.97), (0.9, 0.9)):
+                radius = np.maximum(radius, table.radius(q, np.minimum(m1, share1 * m1), share2 * m2))
         own[threat.name] = np.where(sure, scale * radius / threat.kappa(statistics.d), 0.0)
     radii = {threat.name: own[threat.name] for threat in threats}
     for inner in threats:

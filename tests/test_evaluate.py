@@ -272,7 +272,7 @@ def test_an_alpha_above_a_half_is_refused_where_inputs_stopped_at_different_n(sh
         radii(mixed, ["l2"], 0.6, table=shipped)
 
 
-@pytest.mark.parametrize(("q", "n", "angle"), [(0.6, 4e6, 2.8), (0.6, 4e6, 45.0), (0.6, 1e6, 45.0), (0.75, 4e6, 45.0)])
+@pytest.mark.parametrize(("q", "n", "angle"), [(0.55, 4e7, 2.8), (0.6, 4e7, 45.0), (0.6, 1e9, 10.0), (0.75, 1e9, 45.0)])
 def test_a_ray_toward_the_gradient_gets_what_less_information_would_certify(
     q: float, n: float, angle: float, shipped: Table
 ) -> None:
@@ -283,8 +283,8 @@ def test_a_ray_toward_the_gradient_gets_what_less_information_would_certify(
     low, (m1, m2) = float(result.q_lower[0]), (float(m[0]) for m in ray.cut(result.bounds, 4))
     assert m1 > 0.0
     exact = exact_radius(low, m1, m2)
-    # The vote of a half-space rises all along the ray; the table alone gives 0.4 to 0.8 of this.
-    assert 0.8 * exact <= result.radius["ray"][0] <= exact * (1.0 + 2e-9)
+    # The table alone gives 0.06 to 0.55 of this.
+    assert 0.7 * exact <= result.radius["ray"][0] <= exact * (1.0 + 2e-9)
 
 
 @pytest.mark.parametrize(("kind", "sign"), [("length", 1.0), ("half_low", 1.0), ("along", 1.0), ("half_high", -1.0), ("top", -1.0)])
