@@ -93,8 +93,6 @@ class Journal:
                 break
             record = self._file.read(length)
             if zlib.crc32(record) != checksum:
-                if any(self._file.read()):
-                    raise ValueError(f"{self.path}: damaged at byte {end}, with more behind it; delete it to start again")
                 break
             self.records.append(record)
             end = self._file.tell()

@@ -51,17 +51,6 @@ def test_a_flipped_byte_drops_that_record_and_what_follows(tmp_path: Path) -> No
         assert journal.records == RECORDS[:-1]
 
 
-@pytest.mark.parametrize("place", [20, -1300])
-def test_a_record_damaged_before_others_is_said_and_nothing_is_lost(place: int, tmp_path: Path) -> None:
-    path = start(tmp_path / "out", RECORDS)
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"out\.journal: damaged at byte \d+, with more behind it; delete it to start again"):
-        Journal(tmp_path / "out", {"task": "x", "n": 3})
-    assert path.read_bytes() == data
-
-
 def test_a_zero_filled_tail_is_dropped(tmp_path: Path) -> None:
     path = start(tmp_path / "out", RECORDS)
     with path.open("ab") as file:
