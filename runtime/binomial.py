@@ -14,24 +14,30 @@ SLACK, ROUNDING = 8e-16, 2e-16
 
 def lower_probability(count: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> Array:
     """Clopper-Pearson, of arrays that broadcast: P(result > q) <= alpha. Accurate relative to 1 - q, and rounded down."""
-    count, n = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    count, n, place = _distinct(count, n)
     some = count > 0
     # The upper bound of 1 - q from the n - count votes against.
     a, b = np.where(some, n - count + 1.0, 1.0), np.where(some, count, 1.0)
     against = np.minimum(betainccinv(a, b, alpha) * (1.0 + 1e-10) + SLACK, 1.0)
     against = _outward(betaincc, a, b, against, alpha, 1.0)
-    return np.asarray(np.where(some, np.maximum(1.0 - against - ROUNDING, 0.0), 0.0), dtype=np.float64)
+    return np.asarray(np.where(some, np.maximum(1.0 - against - ROUNDING, 0.0), 0.0)[place], dtype=np.float64)
 
 
 def upper_probability(count: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> Array:
     """Clopper-Pearson, of arrays that broadcast: P(result < q) <= alpha, rounded up."""
-    count, n = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    count, n, place = _distinct(count, n)
     some = count < n
     a, b = np.where(some, n - count, 1.0), np.where(some, count + 1.0, 1.0)
     against = betaincinv(a, b, alpha)
     against = np.maximum(against - 1e-10 * np.minimum(against, 1.0 - against) - SLACK, 0.0)
     against = _outward(betainc, a, b, against, alpha, 0.0)
-    return np.asarray(np.where(some, np.minimum(1.0 - against + ROUNDING, 1.0), 1.0), dtype=np.float64)
+    return np.asarray(np.where(some, np.minimum(1.0 - against + ROUNDING, 1.0), 1.0)[place], dtype=np.float64)
+
+
+def _distinct(count: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Array, Array, npt.NDArray[np.intp]]:
+    """The different pairs, and each one's place among them: the inputs of a data set share n, and many their votes."""
+    pairs, place = np.unique(np.asarray(count) + 1j * np.asarray(n), return_inverse=True)
+    return pairs.real, pairs.imag, place
 
 
 def _outward(tail: Callable[[Array, Array, Array], Array], a: Array, b: Array, p: Array, alpha: float, end: float) -> Array:

@@ -8,6 +8,7 @@ While it is open, a lock file beside it keeps other processes off the same outpu
 import json
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +68,7 @@ class Journal:
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
         try:
             end = self._read()
+            lost = os.fstat(self._file.fileno()).st_size - end
             if self.records:
                 started = json.loads(self.records.pop(0))
                 if differing(started, wanted) and not self.records:
@@ -75,6 +77,8 @@ class Journal:
                 else:
                     self._check(started, wanted)
             self._empty = not self.records
+            if lost:
+                print(f"{self.path}: its last {lost} bytes are damaged or unfinished, and dropped", file=sys.stderr)
             self._file.seek(end)
             self._file.truncate()
             if end == 0:

@@ -97,11 +97,11 @@ def test_no_votes_bound_nothing_from_below_and_all_votes_nothing_from_above() ->
 
 
 def test_probability_bounds_are_vectorised() -> None:
-    count, n = np.array([[3, 40], [0, 99]]), np.array([10, 100])
+    count, n = np.array([[40, 100], [3, 0], [3, 99]]), np.array([40, 100])
     for bound in (lower_probability, upper_probability):
         values = bound(count, n, 0.01)
-        assert values.shape == (2, 2)
-        assert values.tolist() == [[float(bound(int(count[i, j]), int(n[j]), 0.01)) for j in range(2)] for i in range(2)]
+        assert values.shape == (3, 2)
+        assert values.tolist() == [[float(bound(int(count[i, j]), int(n[j]), 0.01)) for j in range(2)] for i in range(3)]
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.25, 2.0**-10, 2.0**-30, 0.1, 0.05, 0.001, 9e-4, 1e-7, 0.9, 0.51, 0.49, 1e-300])

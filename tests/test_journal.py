@@ -42,13 +42,18 @@ def test_a_file_cut_anywhere_keeps_whole_records_and_goes_on(tmp_path_factory: p
         assert journal.records == [*kept, b"new"]
 
 
-def test_a_flipped_byte_drops_that_record_and_what_follows(tmp_path: Path) -> None:
+def test_a_flipped_byte_drops_that_record_and_what_follows_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = start(tmp_path / "out", RECORDS)
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    behind = len(RECORDS[1]) + len(RECORDS[2]) + 2 * 8
+    data[-behind + 8] ^= 1
     path.write_bytes(data)
+    assert capsys.readouterr().err == ""
     with Journal(tmp_path / "out", {"task": "x", "n": 3}) as journal:
-        assert journal.records == RECORDS[:-1]
+        assert journal.records == RECORDS[:1]
+    assert capsys.readouterr().err == f"{path}: its last {behind} bytes are damaged or unfinished, and dropped\n"
 
 
 def test_a_zero_filled_tail_is_dropped(tmp_path: Path) -> None:
