@@ -42,9 +42,7 @@ def test_a_file_cut_anywhere_keeps_whole_records_and_goes_on(tmp_path_factory: p
         assert journal.records == [*kept, b"new"]
 
 
-def test_a_flipped_byte_drops_that_record_and_what_follows_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_flipped_byte_drops_that_record_and_what_follows_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = start(tmp_path / "out", RECORDS)
     data = bytearray(path.read_bytes())
     behind = len(RECORDS[1]) + len(RECORDS[2]) + 2 * 8
