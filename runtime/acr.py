@@ -1,7 +1,8 @@
 """Average certified radii by threat, sigma and estimator, with confidence intervals over the test inputs; Markdown, LaTeX, CSV.
 
-An input that is wrong or abstains counts 0. Intervals are 95 % bootstrap percentiles over the inputs, the same resamples for every
-column: they say how far another draw of test inputs might move the averages, the radii themselves hold at level alpha anyway.
+An input that is wrong or abstains counts 0. Intervals are 95 % bootstrap percentiles over the inputs (their regions, where these
+are crops), the same resamples for every column: they say how far another draw of test inputs might move the averages, the radii
+themselves hold at level alpha anyway.
 """
 
 import csv
@@ -51,15 +52,18 @@ def rows(study: Study) -> list[Row]:
             for estimator in COMPARED:
                 columns = study.results[sigma, estimator]
                 ours, cohen = pair(columns, threat, study.d)
-                out.append(Row(sigma, threat.name, estimator, len(ours), *intervals(ours, cohen, study.config.seed)))
+                around = intervals(ours, cohen, study.regions, study.config.seed)
+                out.append(Row(sigma, threat.name, estimator, len(ours), *around))
     return out
 
 
-def intervals(ours: Array, cohen: Array, seed: int) -> tuple[tuple[float, float, float], ...]:
-    """(mean, lower, upper) of Cohen's radii, of ours, and of the gain in percent; paired bootstrap over the inputs."""
+def intervals(ours: Array, cohen: Array, regions: npt.NDArray[np.int64], seed: int) -> tuple[tuple[float, float, float], ...]:
+    """(mean, lower, upper) of Cohen's radii, of ours, and of the gain in percent; paired bootstrap over whole regions."""
     rng = np.random.default_rng([seed, 11])
-    chosen = rng.integers(len(ours), size=(RESAMPLES, len(ours)))
-    c, o = cohen[chosen].mean(axis=1), ours[chosen].mean(axis=1)
+    _, place = np.unique(regions, return_inverse=True)
+    size, cohens, own = (np.bincount(place, weights) for weights in (np.ones(len(ours)), cohen, ours))
+    chosen = rng.integers(len(size), size=(RESAMPLES, len(size)))
+    c, o = (sums[chosen].sum(axis=1) / size[chosen].sum(axis=1) for sums in (cohens, own))
     tails = [(1.0 - COVERAGE) / 2.0, (1.0 + COVERAGE) / 2.0]
 
     def around(value: float, sample: Array) -> tuple[float, float, float]:
@@ -73,6 +77,11 @@ def intervals(ours: Array, cohen: Array, seed: int) -> tuple[tuple[float, float,
         kept = c > 0
         gain = around(100.0 * (float(ours.mean()) / mean - 1.0), 100.0 * (o[kept] / c[kept] - 1.0))
     return around(mean, c), around(float(ours.mean()), o), gain
+
+
+def resampled(inputs: int, regions: int) -> str:
+    """What the intervals are over, in words."""
+    return "the test inputs" if regions == inputs else f"the {regions} regions that the test inputs are cut from"
 
 
 HEADINGS = ("sigma", "threat", "estimator", "gain %", "Cohen ACR", "first-order ACR")
@@ -91,20 +100,18 @@ def cells(row: Row) -> tuple[str, ...]:
     return (f"{row.sigma:g}", row.threat, row.estimator, gain, interval(row.cohen, digits), interval(row.ours, digits))
 
 
-def markdown(table: Sequence[Row]) -> str:
-    """A pipe table."""
+def markdown(table: Sequence[Row], origin: str) -> str:
+    """A pipe table, and below it where its numbers come from."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|---|---|---|---|"]
-    return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in table)]) + "\n"
+    return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in table), "", origin]) + "\n"
 
 
-def latex(table: Sequence[Row]) -> str:
-    """A tabular of the booktabs package."""
+def latex(table: Sequence[Row], origin: str) -> str:
+    """A tabular of the booktabs package; where its numbers come from is a comment."""
     head = " & ".join(HEADINGS).replace("%", r"\%").replace("sigma", r"$\sigma$")
     body = [" & ".join(cells(row)).replace("%", r"\%").replace("_", r"\_") + r" \\" for row in table]
-    return (
-        "\n".join([r"\begin{tabular}{rllrrr}", r"\toprule", head + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
-        + "\n"
-    )
+    opening = [f"% {origin}", r"\begin{tabular}{rllrrr}", r"\toprule", head + r" \\", r"\midrule"]
+    return "\n".join([*opening, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def comma_separated(table: Sequence[Row]) -> str:

@@ -1,22 +1,28 @@
 """Search for adversarial points inside certified balls of classifiers whose smoothed vote is known exactly (closed.py).
 
-The bounds handed to the threats are the exact ones, so every ball is as large as the table, or the exact solver, allows. Points are
+The bounds handed to the threats are the exact ones, so every ball is as large as the table, or the exact solver, allows; and for
+classifiers whose moments can be drawn, the balls of n samples as a user gets them, by every estimator, are searched too. Points are
 random, extreme (vertices), and found by Frank-Wolfe from random starts. Worst of all is the classifier of the dual itself,
-f_a = {L_r(u1) <= a.(1, u)}, whose vote must fall to exactly 1/2 at the radius: the certificate cannot be improved.
+f_a = {L_r(u1) <= a.(1, u)}, whose vote must fall to exactly 1/2 at the radius: from q and lower bounds of the gradient along and
+across the shift, no larger radius follows.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq, root
 from scipy.special import ndtr, ndtri
 
-from .closed import Smoothed, density, random_classifier
+from .bets import chosen_b
+from .budget import ESTIMATORS
+from .closed import Sheets, Smoothed, density, random_classifier
+from .evaluate import evaluate
 from .progress import progress_bar
+from .statistics import summarise
 from .table import Table
 from .threats import ALL, L1, L2, LINF, Ball, Quantity, Subspace, complement
 
@@ -29,6 +35,8 @@ LEVEL_OF_ROUNDING = 1e-12
 DIMENSIONS = (2, 3, 8, 64, 3072)
 # Quadrature for the dual's own sets: tails beyond 10 hold 1e-23.
 REACH = 10.0
+# The drawn samples: many, so that their balls are nearly as large as the exact ones; at noise levels other than 1.
+N0, N, ALPHA, SIGMAS = 100, 1_000_000, 0.001, (0.25, 0.5, 2.0)
 _points, _weights = np.polynomial.legendre.leggauss(24)
 POINTS, WEIGHTS = 0.5 * (_points + 1.0), 0.5 * _weights
 
@@ -125,6 +133,19 @@ def threats_for(d: int, rng: np.random.Generator) -> list[Ball]:
     return [L1, L2, LINF, *(Subspace(mask, p, f"subspace{p}") for p in (1, 2, math.inf))]
 
 
+def _attack_sampled(outcome: Outcome, classifier: Sheets, threats: Sequence[Ball], table: Table, rng: np.random.Generator) -> None:
+    """The balls certified from one draw of N samples; chance may break those of an input with probability ALPHA."""
+    against = int(rng.binomial(N0, 1.0 - classifier.moments_at_0()[0]))
+    moments = replace(classifier.moments(N, rng), b=chosen_b((against + 0.5) / (N0 + 1.0)))
+    statistics = summarise([moments], threats, float(rng.choice(SIGMAS)) if table.normalised else table.sigma)
+    for estimator in ESTIMATORS:
+        radii = evaluate(statistics, threats, ALPHA, estimator, table).radius
+        for threat in threats:
+            if (radius := float(radii[threat.name][0]) / statistics.sigma) > 0.0:
+                points = search(classifier, threat, radius * (1.0 - 1e-9), rng, starts=8)
+                outcome.add(f"sampled, {estimator} estimator", classifier.value(points))
+
+
 def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int, dimensions: Sequence[int] = DIMENSIONS) -> Outcome:
     """Attack the table's and the exact solver's balls around `classifiers` random classifiers, and the dual's own worst ones."""
     rng = np.random.default_rng([seed, 7])
@@ -133,7 +154,8 @@ def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int,
         for number in bar.track(range(classifiers), total=classifiers):
             classifier = random_classifier(dimensions[number % len(dimensions)], rng)
             q, y = classifier.moments_at_0()
-            for threat in threats_for(classifier.d, rng):
+            threats = threats_for(classifier.d, rng)
+            for threat in threats:
                 m1, m2 = (float(x[0]) for x in threat.cut(exact_bounds(threat, q, y), classifier.d))
                 radii = [float(table.radius(q, m1, m2)) / table.sigma]
                 if math.hypot(m1, m2) < (1.0 - 1e-9) * float(density(-ndtri(np.array(1.0 - q)))):
@@ -143,6 +165,8 @@ def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int,
                     # Balls are open: one part in 1e9 inside.
                     points = search(classifier, threat, radius / kappa * (1.0 - 1e-9), rng, starts=24 if classifier.d <= 256 else 8)
                     outcome.add(classifier.kind, classifier.value(points))
+            if isinstance(classifier, Sheets):
+                _attack_sampled(outcome, classifier, threats, table, rng)
             _attack_dual(outcome, table, solve, rng)
     return outcome
 

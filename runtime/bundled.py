@@ -36,13 +36,15 @@ class Bundled:
     test: Arrays
     num_classes: int
     classes: tuple[str, ...]
+    regions: npt.NDArray[np.int64]
+    """Of each test input, shape (N,): inputs of one region hang together, as overlapping crops do."""
 
 
 def load(name: str) -> Bundled:
     """A bundled data set by name. ValueError for another name."""
     if name == "digits":
         train, test = demo.digits()
-        return Bundled(train, test, 10, tuple(str(label) for label in load_digits().target_names))
+        return Bundled(train, test, 10, tuple(str(label) for label in load_digits().target_names), np.arange(len(test)))
     if name == "patches":
         return patches()
     raise ValueError(f"data set {name!r}: expected one of {', '.join(NAMES)}")
@@ -54,10 +56,10 @@ def patches(train_count: int = TRAIN_PATCHES, test_count: int = TEST_PATCHES) ->
     rng = np.random.default_rng(SEED)
     held_out = np.array(TEST_STRIPS)
     kept = np.setdiff1d(np.arange(STRIPS), held_out)
-    train = _cut(photographs, kept, train_count, rng)
-    test = _cut(photographs, held_out, test_count, rng)
+    train, _ = _cut(photographs, kept, train_count, rng)
+    test, regions = _cut(photographs, held_out, test_count, rng)
     classes = tuple(f"{photograph}, {band}" for photograph in ("temple", "flower") for band in ("top", "middle", "bottom"))
-    return Bundled(train, test, len(classes), classes)
+    return Bundled(train, test, len(classes), classes, regions)
 
 
 def corners(label: int, strips: npt.NDArray[np.int64], shape: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
@@ -67,14 +69,18 @@ def corners(label: int, strips: npt.NDArray[np.int64], shape: tuple[int, int], r
     return top, int(rng.choice(strips)) * width + int(rng.integers(width - SIDE + 1))
 
 
-def _cut(photographs: list[npt.NDArray[np.float32]], strips: npt.NDArray[np.int64], count: int, rng: np.random.Generator) -> Arrays:
+def _cut(
+    photographs: list[npt.NDArray[np.float32]], strips: npt.NDArray[np.int64], count: int, rng: np.random.Generator
+) -> tuple[Arrays, npt.NDArray[np.int64]]:
+    """Patches, and the (class, strip) that each was cut from."""
     labels = np.arange(count) % (BANDS * len(photographs))
-    x = np.empty((count, 3, SIDE, SIDE), dtype=np.float32)
+    x, regions = np.empty((count, 3, SIDE, SIDE), dtype=np.float32), np.empty(count, dtype=np.int64)
     for i, label in enumerate(labels.tolist()):
         photograph = photographs[label // BANDS]
         row, column = corners(label, strips, (photograph.shape[1], photograph.shape[2]), rng)
         x[i] = photograph[:, row : row + SIDE, column : column + SIDE]
-    return Arrays(x, labels)
+        regions[i] = label * STRIPS + column // (photograph.shape[2] // STRIPS)
+    return Arrays(x, labels), regions
 
 
 def network(name: str) -> torch.nn.Module:

@@ -101,13 +101,13 @@ def read_config(name: str | os.PathLike[str]) -> Config:
     """
     path = Path(name)
     if os.fspath(name) in shipped():
-        source, text = f"{name}.toml", (files(__package__) / "configs" / f"{name}.toml").read_text()
+        source, data = f"{name}.toml", (files(__package__) / "configs" / f"{name}.toml").read_bytes()
     elif path.is_file():
-        source, text = str(path), path.read_text()
+        source, data = str(path), path.read_bytes()
     else:
         raise FileNotFoundError(f"{name}: no such configuration file (shipped ones: {', '.join(shipped())})")
     try:
-        config: Config = _fill(Config, tomllib.loads(text), "")
+        config: Config = _fill(Config, tomllib.loads(data.decode()), "")
         _check(config)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
@@ -168,8 +168,11 @@ def _check(config: Config) -> None:
         raise ValueError(f"seed = {config.seed}: expected 0 <= seed < 2**63")
     if config.subspace not in SUBSPACES:
         raise ValueError(f"subspace = {config.subspace!r}: expected one of {', '.join(SUBSPACES)}")
-    if config.bundled and (config.model or config.num_classes):
-        raise ValueError(f"data = {config.data!r} comes with its networks: leave out model and num_classes")
+    own = [f for f in dataclasses.fields(config) if f.name in ("model", "num_classes", "skip", "split", "device")]
+    if config.bundled and (changed := [f.name for f in own if getattr(config, f.name) != f.default]):
+        raise ValueError(f"data = {config.data!r} comes with its networks: leave out {' and '.join(changed)}")
+    if len(set(config.growth.n)) < len(config.growth.n):
+        raise ValueError(f"growth.n = {list(config.growth.n)}: expected different numbers")
     if not config.bundled and (not config.model or config.num_classes < 2):
         raise ValueError(f"data = {config.data!r} needs a model and num_classes of 2 or more (bundled data: {', '.join(BUNDLED)})")
 

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from .acr import comma_separated, latex, markdown, rows
+from .acr import comma_separated, latex, markdown, resampled, rows
 from .attack import Outcome, Solve, attack_closed_forms
 from .config import Config, read_config
 from .evaluate import check_n
 from .figures import accuracy_panels, growth_panels, slice_panels
 from .growth import SIZES, Curve, constructed_curves, network_curve
-from .page import Contents, render
+from .page import Contents, figure_files, provenance, render
 from .pgd import Attempt, attack_network
 from .progress import progress_bar
 from .results import replacing
 from .slices import exact_slices, explorer
-from .study import COMPARED, Study, run_study
+from .study import COMPARED, Study, growing_samples, run_study
 from .table import load
 from .threats import L1, L2, LINF
 
@@ -69,16 +69,18 @@ def run_report(
 
     with _threads(card):
         study = run_study(card, out, radii, say)
-        growth = card.growth
-        curves = [network_curve(study.certifier(growth.sigma), card, study.test, COMPARED)]
+        grown = dict(zip(card.growth.n, growing_samples(study, out, say), strict=True))
+        curves = [network_curve(grown, study.threats, card.alpha, COMPARED, radii)]
         network = attack_study(study)
     curves += constructed_curves(radii, card.alpha, COMPARED, card.seed, SIZES[:2] if quick else SIZES)
     closed = attack_closed_forms(radii, solve, card.attack.classifiers, card.seed)
     contents = contents_of(study, curves, network, closed, solve)
-    for panel in (*contents.accuracy, *contents.growth, *contents.slices):
-        _write(out / "figures" / f"{panel.name}.svg", panel.svg)
-    for name, text in {"acr.md": markdown, "acr.tex": latex, "acr.csv": comma_separated}.items():
-        _write(out / name, text(contents.rows))
+    for name, picture in figure_files(contents).items():
+        _write(out / "figures" / f"{name}.svg", picture)
+    origin = f"{provenance(contents)} Intervals over {resampled(contents.inputs, contents.regions)}."
+    _write(out / "acr.md", markdown(contents.rows, origin))
+    _write(out / "acr.tex", latex(contents.rows, origin))
+    _write(out / "acr.csv", comma_separated(contents.rows))
     _write(out / "growth.csv", growth_csv(curves))
     _write(out / "attack.json", json.dumps(attack_counts(closed, network), indent=1) + "\n")
     page = out / "report.html"
@@ -93,6 +95,7 @@ def contents_of(study: Study, curves: list[Curve], network: list[Attempt], close
         study.config,
         study.shape,
         len(study.test),
+        len(np.unique(study.regions)),
         [threat.name for threat in study.threats],
         study.table.digest,
         _version(),

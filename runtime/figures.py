@@ -1,7 +1,9 @@
 """The report's pictures as SVG text that can stand inline in one page: small panels, text as text, no fixed ids of groups."""
 
+import html
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,9 @@ RC: Any = {
 }
 
 
+TEXT = 'style="font: 7px sans-serif; fill: #333"'
+
+
 @dataclass(frozen=True)
 class Panel:
     """One picture, and what a reader who does not see it is told."""
@@ -67,6 +72,25 @@ def svg(figure: "Figure", alt: str) -> str:
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head = f'<svg {spaces} {box[0] if box else ""} role="img" aria-label="{label}">'
     return head + text[text.index(">") + 1 :].strip()
+
+
+def standalone(panel: Panel, key: Sequence[tuple[str, str, str]], caption: str) -> str:
+    """The picture as a file of its own: below it the (name, colour, dashes) of its lines, and where its numbers come from."""
+    head, body = panel.svg.split(">", 1)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
+    assert box is not None
+    width, y = float(box[1]), float(box[2])
+    below = []
+    for name, colour, dash in key:
+        y += 11.0
+        line = f'<path d="M6 {y - 2.5:g}h22" fill="none" stroke="{colour}" stroke-width="1.7" stroke-dasharray="{dash}"/>'
+        below.append(f'{line}<text x="34" y="{y:g}" {TEXT}>{html.escape(name)}</text>')
+    for words in textwrap.wrap(caption, int(width / 3.7)):
+        y += 10.0
+        below.append(f'<text x="6" y="{y:g}" {TEXT}>{html.escape(words)}</text>')
+    opening = head.replace(box[0], f'viewBox="0 0 {box[1]} {y + 5.0:g}"')
+    title = f"<title>{html.escape(panel.alt, quote=False)}</title>"
+    return f"{opening}>{title}{body.removesuffix('</svg>')}{''.join(below)}</svg>\n"
 
 
 def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[float, float] = (3.6, 2.9)) -> Panel:

@@ -13,11 +13,8 @@ from scipy.special import ndtri
 
 from .attack import exact_bounds
 from .bets import chosen_b
-from .certify import Certifier
 from .closed import corner, frame
-from .config import Config
 from .evaluate import evaluate
-from .progress import progress_bar
 from .statistics import Statistics, summarise
 from .table import Table
 from .threats import L1, L2, LINF, Threat, containment
@@ -40,18 +37,13 @@ class Curve:
     """threat -> the gain with exact moments, over Cohen's with the exact q; empty where these are not known."""
 
 
-def network_curve(certifier: Certifier, config: Config, data: Sequence[tuple[object, int]], estimators: Sequence[str]) -> Curve:
-    """Sample the first inputs at each n of the card; with one seed a smaller n is the beginning of a larger one."""
-    inputs = min(config.growth.inputs, len(data))
-    by_size: list[list[Statistics]] = []
-    with progress_bar("gain against n") as bar:
-        for n in bar.track(config.growth.n, total=len(config.growth.n)):
-            by_size.append(
-                [certifier.sample(data[i][0], config.n0, n, config.alpha, config.batch_size, i)[2] for i in range(inputs)]
-            )
-    label = f"network, d = {by_size[0][0].d}, first {inputs} inputs"
-    gain = _gains(by_size, certifier.threats, config.alpha, estimators, certifier.table)
-    return Curve(label, config.growth.n, gain, {})
+def network_curve(
+    by_size: Mapping[int, Statistics], threats: Sequence[Threat], alpha: float, estimators: Sequence[str], table: Table
+) -> Curve:
+    """Of the same inputs sampled at each n."""
+    first = next(iter(by_size.values()))
+    gain = _gains(list(by_size.values()), threats, alpha, estimators, table)
+    return Curve(f"network, d = {first.d}, first {len(first)} inputs", tuple(by_size), gain, {})
 
 
 def constructed_curves(
@@ -71,7 +63,7 @@ def constructed_curves(
                 # b as the sampler fixes it, from n0 votes of their own.
                 against = rng.binomial(N0, 1.0 - true_q, DRAWS)
                 moments = [replace(classifier.moments(n, rng), b=chosen_b((k + 0.5) / (N0 + 1.0))) for k in against.tolist()]
-                drawn.append([summarise(moments, threats, table.sigma)])
+                drawn.append(summarise(moments, threats, table.sigma))
             cohen = -float(ndtri(1.0 - true_q))
             limit = {}
             for threat in threats:
@@ -84,7 +76,7 @@ def constructed_curves(
 
 
 def _gains(
-    by_size: Sequence[Sequence[Statistics]], threats: Sequence[Threat], alpha: float, estimators: Sequence[str], table: Table
+    by_size: Sequence[Statistics], threats: Sequence[Threat], alpha: float, estimators: Sequence[str], table: Table
 ) -> dict[str, dict[str, tuple[float, ...]]]:
     """Threat -> estimator -> gain in percent for each n, from the statistics of each n."""
     out: dict[str, dict[str, tuple[float, ...]]] = {threat.name: {} for threat in threats}
@@ -92,10 +84,9 @@ def _gains(
         for threat in threats:
             out[threat.name][estimator] = ()
         for statistics in by_size:
-            radii = [evaluate(s, threats, alpha, estimator, table).radius for s in statistics]
-            baseline = float(np.concatenate([radius["cohen"] for radius in radii]).mean())
+            radius = evaluate(statistics, threats, alpha, estimator, table).radius
             for threat in threats:
-                cohen = baseline / containment(threat, L2, statistics[0].d)
-                ours = float(np.concatenate([radius[threat.name] for radius in radii]).mean())
+                cohen = float(radius["cohen"].mean()) / containment(threat, L2, statistics.d)
+                ours = float(radius[threat.name].mean())
                 out[threat.name][estimator] += (100.0 * (ours / cohen - 1.0) if cohen > 0 else float("nan"),)
     return out

@@ -12,10 +12,10 @@ from string import Template
 from typing import Any
 
 from . import pgd
-from .acr import COVERAGE, HEADINGS, Row, cells
-from .attack import LEVEL_OF_ROUNDING, Outcome, summary
+from .acr import COVERAGE, HEADINGS, Row, cells, resampled
+from .attack import ALPHA, LEVEL_OF_ROUNDING, N, Outcome, summary
 from .config import Config
-from .figures import COLOUR, NAME, THREAT_COLOURS, Panel, threat_title
+from .figures import COLOUR, NAME, THREAT_COLOURS, Panel, standalone, threat_title
 
 DASH = {"cohen": "4 2", "paper": "1.5 1.5", "adaptive": "none", "limit": "6 3"}
 # (text, number to sort by; None for text)
@@ -29,6 +29,8 @@ class Contents:
     config: Config
     shape: tuple[int, ...]
     inputs: int
+    regions: int
+    """How many parts the test inputs come from; as many as inputs where each stands for itself."""
     threats: Sequence[str]
     digest: str
     version: str
@@ -54,18 +56,21 @@ def render(c: Contents) -> str:
         "lead": html.escape(_lead(c)),
         "facts": "\n".join(f"<li>{html.escape(name)}<strong>{html.escape(value)}</strong></li>" for name, value in _facts(c)),
         "right": ", ".join(f"{100 * share:.0f} % at {sigma:g}" for sigma, share in c.right.items()),
-        "methods": _key([(NAME[m], COLOUR[m], DASH[m]) for m in ("cohen", *c.estimators)]),
+        "methods": _key(_method_keys(c)),
         "accuracy": _panels(c.accuracy),
         "sigmas": ", ".join(f"{sigma:g}" for sigma in c.config.sigma),
-        "provenance": _provenance(c, f"n = {c.config.n:,}", " and ".join(c.estimators)),
+        "provenance": html.escape(provenance(c)),
         "coverage": f"{100 * COVERAGE:.0f} %",
+        "resampled": resampled(c.inputs, c.regions),
         "averages": _averages(c),
-        "threats": _key([*_threat_keys(c), ("gain with exact moments", "#555", DASH["limit"])]),
+        "threats": _key(_threat_keys(c)),
         "growth": _panels(c.growth),
-        "growth_lines": "Dotted: the paper’s estimator; solid: the adaptive one." if len(c.estimators) > 1 else "",
-        "growth_provenance": _provenance(c, "n as on the axis", " and ".join(c.estimators)),
+        "growth_lines": _growth_lines(c),
+        "growth_provenance": html.escape(provenance(c, "n as on the axis")),
         "slices": _panels(c.slices),
         "rounding": f"{LEVEL_OF_ROUNDING:g}",
+        "sampled": f"{N:,}",
+        "sampled_alpha": f"{ALPHA:g}",
         "closed": _closed(c),
         "tight_count": f"{len(c.closed.tightness)}",
         "tight": f"{max(c.closed.tightness, default=float('nan')):.1e}",
@@ -75,7 +80,7 @@ def render(c: Contents) -> str:
         "votes": f"{pgd.VOTES:,}",
         "confidence": f"{pgd.LEVEL:g}",
         "network": _network(c),
-        "network_provenance": _provenance(c, f"radii at n = {c.config.n:,}", ours),
+        "network_provenance": html.escape(provenance(c, f"radii at n = {c.config.n:,}", ours)),
         "digest": c.digest[:16],
         "explorer": json.dumps(c.explorer, separators=(",", ":")),
         "script": (folder / "page.js").read_text(encoding="utf-8"),
@@ -112,9 +117,26 @@ def _facts(c: Contents) -> list[tuple[str, str]]:
     ]
 
 
-def _provenance(c: Contents, n: str, estimator: str) -> str:
-    """What every figure says about where its numbers come from."""
-    return html.escape(f"{n}, alpha = {c.config.alpha:g}, estimator {estimator}, table {c.digest[:16]}.")
+def provenance(c: Contents, n: str = "", estimator: str = "") -> str:
+    """What every figure and table says about where its numbers come from."""
+    said = f"{n or f'n = {c.config.n:,}'}, alpha = {c.config.alpha:g}, estimator {estimator or ' and '.join(c.estimators)}"
+    return f"{said}, table {c.digest[:16]}."
+
+
+def figure_files(c: Contents) -> dict[str, str]:
+    """Every picture as a file of its own, with its legend and origin: name -> SVG."""
+    blue, green = COLOUR["adaptive"], COLOUR["cohen"]
+    regions = [("zeroth order", green, "none"), ("first order", blue, "none"), ("half-space with this q", "#333", DASH["limit"])]
+    kinds = (
+        (c.accuracy, _method_keys(c), f"Upper envelope over sigma; {provenance(c)}"),
+        (c.growth, _threat_keys(c), f"{_growth_lines(c)} {provenance(c, 'n as on the axis')}"),
+        (c.slices, regions, "In units of sigma; exact solver, exact moments: no n, alpha, estimator or table."),
+    )
+    return {panel.name: standalone(panel, key, caption) for panels, key, caption in kinds for panel in panels}
+
+
+def _growth_lines(c: Contents) -> str:
+    return "Dotted: the paper’s estimator; solid: the adaptive one." if len(c.estimators) > 1 else ""
 
 
 def _key(lines: Sequence[tuple[str, str, str]]) -> str:
@@ -126,8 +148,13 @@ def _key(lines: Sequence[tuple[str, str, str]]) -> str:
     return f'<ul class="key">{"".join(items)}</ul>'
 
 
+def _method_keys(c: Contents) -> list[tuple[str, str, str]]:
+    return [(NAME[m], COLOUR[m], DASH[m]) for m in ("cohen", *c.estimators)]
+
+
 def _threat_keys(c: Contents) -> list[tuple[str, str, str]]:
-    return [(threat_title(name), colour, "none") for name, colour in zip(c.threats, THREAT_COLOURS, strict=False)]
+    threats = [(threat_title(name), colour, "none") for name, colour in zip(c.threats, THREAT_COLOURS, strict=False)]
+    return [*threats, ("gain with exact moments", "#555", DASH["limit"])]
 
 
 def _panels(panels: Sequence[Panel]) -> str:
@@ -174,6 +201,8 @@ def _closed(c: Contents) -> str:
 
 
 def _network(c: Contents) -> str:
+    if not c.network:
+        return "<p>No input is right and certified at this sigma: nothing was attacked.</p>"
     groups: dict[tuple[str, float], list[pgd.Attempt]] = {}
     for attempt in c.network:
         groups.setdefault((attempt.threat, attempt.factor), []).append(attempt)

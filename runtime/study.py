@@ -1,5 +1,6 @@
 """The sampling part of a report: data, networks, statistics (kept and used again), radii by every estimator from the same ones."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from .progress import progress_bar
 from .results import STATISTICS_VERSION, Sampled, replacing
 from .run import sample_dataset
 from .sample import Model
+from .statistics import Statistics
 from .table import Table
 from .threats import L1, L2, LINF, Ball
 
@@ -42,6 +44,8 @@ class Study:
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     test: Sequence[tuple[Any, int]]
+    regions: npt.NDArray[np.int64]
+    """Of each test input: those of one region hang together."""
     models: dict[float, Callable[[], Model]]
     """sigma -> its network, opened on use."""
     predict: dict[float, npt.NDArray[np.int64]]
@@ -73,19 +77,19 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
 
         data = bundled.load(config.data)
         test: Sequence[tuple[Any, int]] = data.test[: config.inputs]
-        classes = data.classes
+        classes, regions = data.classes, data.regions[: len(test)]
         models = {sigma: _trained(config, out, sigma, data.train) for sigma in config.sigma}
     else:
         test = _own_data(config)
-        classes = tuple(str(label) for label in range(config.num_classes))
-        models = {sigma: _opened(config.model.format(sigma=f"{sigma:g}"), config.device) for sigma in config.sigma}
+        classes, regions = tuple(str(label) for label in range(config.num_classes)), np.arange(len(test))
+        models = {sigma: _opened(config.model.replace("{sigma}", f"{sigma:g}"), config.device) for sigma in config.sigma}
     if not len(test):
         raise ValueError(f"{config.data}: no input to certify")
     shape = tuple(np.shape(test[0][0]))
     threats = (L1, L2, LINF, subspace(config.subspace, shape))
     predict: dict[float, npt.NDArray[np.int64]] = {}
     results: dict[tuple[float, str], Columns] = {}
-    study = Study(config, table, threats, shape, classes, test, models, predict, results)
+    study = Study(config, table, threats, shape, classes, test, regions, models, predict, results)
     for sigma, sampled in zip(config.sigma, _sample_all(study, out, say), strict=True):
         predict[sigma] = sampled.predict
         for estimator in COMPARED:
@@ -94,9 +98,9 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
 
 
 def _own_data(config: Config) -> Sequence[tuple[Any, int]]:
-    # An .npz file holds one split; only folders of a data set have several.
-    split: dict[str, Any] = {"split": config.split} if Path(config.data).is_dir() else {}
-    data: Sequence[tuple[Any, int]] = load_data(config.data, config.skip, config.inputs, **split)
+    # A file holds one split, which needs no name; only folders have several.
+    split = None if config.split == "test" and Path(config.data).is_file() else config.split
+    data: Sequence[tuple[Any, int]] = load_data(config.data, config.skip, config.inputs, split)
     return data
 
 
@@ -141,7 +145,17 @@ def _sample_all(study: Study, out: Path, say: Callable[[str], None]) -> Iterator
         yield _sampled(study, out, sigma)
 
 
-def _kept(study: Study, out: Path, sigma: float) -> tuple[Path, dict[str, Any]]:
+def growing_samples(study: Study, out: Path, say: Callable[[str], None]) -> Iterator[Statistics]:
+    """Of the first inputs, at each n of the card's growth; a smaller n is the beginning of a larger one. Kept like the others."""
+    growth = study.config.growth
+    first = dataclasses.replace(study, test=study.test[: growth.inputs])
+    for n in growth.n:
+        say(f"gain against n: n = {n:,}")
+        card = dataclasses.replace(study.config, n=n)
+        yield _sampled(dataclasses.replace(first, config=card), out, growth.sigma, name="growth").statistics
+
+
+def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tuple[Path, dict[str, Any]]:
     """Where the statistics of one sigma are kept, named by all their settings, and these."""
     config = study.config
     settings: dict[str, Any] = {
@@ -157,14 +171,14 @@ def _kept(study: Study, out: Path, sigma: float) -> tuple[Path, dict[str, Any]]:
     drawn = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
     drawn["format"] = STATISTICS_VERSION
     key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
-    return out / f"statistics_{sigma:g}_{key}.h5", settings
+    return out / f"{name}_{sigma:g}_{key}.h5", settings
 
 
-def _sampled(study: Study, out: Path, sigma: float, progress: bool = True) -> Sampled:
+def _sampled(study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics") -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
-    c, (path, settings) = study.config, _kept(study, out, sigma)
+    c, (path, settings) = study.config, _kept(study, out, sigma, name)
     certifier = study.certifier(sigma)
-    return sample_dataset(certifier, study.test, path, c.n0, c.n, c.alpha, c.batch_size, settings, progress=progress)
+    return sample_dataset(certifier, study.test, path, c.n0, c.n, c.alpha, c.batch_size, settings, None, progress, c.skip)
 
 
 def _columns(sampled: Sampled, threats: Sequence[Ball], alpha: float, estimator: str, table: Table) -> Columns:

@@ -19,7 +19,8 @@ def test_intervals_hold_the_means_and_have_the_known_width() -> None:
     rng = np.random.default_rng(100)
     cohen = rng.uniform(0.2, 1.0, 400)
     ours = 1.1 * cohen
-    c, o, g = intervals(ours, cohen, seed=0)
+    each = np.arange(400)
+    c, o, g = intervals(ours, cohen, each, seed=0)
     assert c[0] == pytest.approx(cohen.mean())
     assert o[0] == pytest.approx(ours.mean())
     assert c[1] < c[0] < c[2]
@@ -27,11 +28,25 @@ def test_intervals_hold_the_means_and_have_the_known_width() -> None:
     assert c[2] - c[1] == pytest.approx(2 * 1.96 * cohen.std() / 20, rel=0.1)
     # Paired: a constant ratio has no spread.
     assert g == pytest.approx((10.0, 10.0, 10.0))
-    assert intervals(ours, cohen, seed=0) == (c, o, g)
+    assert intervals(ours, cohen, each, seed=0) == (c, o, g)
+
+
+def test_inputs_of_one_region_are_drawn_together() -> None:
+    rng = np.random.default_rng(101)
+    cohen = np.repeat(rng.uniform(0.2, 1.0, 100), 4)
+    regions = np.repeat(rng.permutation(100), 4)
+    c, _, _ = intervals(cohen, cohen, regions, seed=0)
+    assert c[0] == pytest.approx(cohen.mean())
+    # Four copies of one radius say no more than one.
+    assert c[2] - c[1] == pytest.approx(2 * 1.96 * cohen.std() / 10, rel=0.1)
+    # Regions of different sizes weigh by their inputs, in the resamples as in the mean.
+    uneven = np.concatenate([np.zeros(300, dtype=int), np.arange(1, 101)])
+    c, _, _ = intervals(np.ones(400), np.ones(400), uneven, seed=0)
+    assert c == (1.0, 1.0, 1.0)
 
 
 def test_a_gain_over_nothing_is_not_a_number() -> None:
-    _, _, gain = intervals(np.zeros(4), np.zeros(4), 0)
+    _, _, gain = intervals(np.zeros(4), np.zeros(4), np.arange(4), 0)
     assert all(math.isnan(x) for x in gain)
 
 
@@ -54,10 +69,12 @@ def test_cells_show_losses_and_missing_radii() -> None:
 
 
 def test_markdown_latex_and_csv_hold_every_row() -> None:
-    lines = markdown(ROWS).splitlines()
+    *lines, blank, last = markdown(ROWS, "n = 5 %.").splitlines()
+    assert (blank, last) == ("", "n = 5 %.")
     assert len(lines) == 2 + len(ROWS)
     assert all(line.count("|") == len(HEADINGS) + 1 for line in lines)
-    text = latex(ROWS)
+    comment, text = latex(ROWS, "n = 5 %.").split("\n", 1)
+    assert comment == "% n = 5 %."
     assert text.count(r" \\") == 1 + len(ROWS)
     assert r"gain \%" in text
     assert r"my\_part" in text

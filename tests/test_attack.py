@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from runtime import Subspace, Table
+from runtime import Subspace, Table, attack, evaluate
 from runtime.attack import (
     DualSet,
     Outcome,
@@ -15,12 +16,13 @@ from runtime.attack import (
     threats_for,
     worst_vertex,
 )
-from runtime.closed import frame, half_space, slab
+from runtime.closed import corner, frame, half_space, slab
 from runtime.threats import L1, L2, LINF, Ball
 from tablegen import solve
 
 HALF = np.array([True, False, True, True, False, False])
 SMALL = (2, 3, 16)
+Z = np.array([1.2, 1.3, 1.4])
 THREATS = [L1, L2, LINF, Subspace(HALF, 1, "s1"), Subspace(HALF, 2, "s2"), Subspace(HALF, math.inf, "si")]
 
 
@@ -87,17 +89,59 @@ def test_no_certified_ball_holds_an_adversarial_point_and_the_dual_is_tight(ship
     assert total.lowest < 0.501
     assert len(outcome.tightness) == 8
     assert max(outcome.tightness) < 1e-7
-    assert "worst of the dual, table" in outcome.tallies
+    assert {"worst of the dual, table", "sampled, adaptive estimator", "sampled, paper estimator"} <= {*outcome.tallies}
+
+
+@pytest.mark.parametrize("kind", ["scale", "level", "lower", "upper"])
+def test_the_attack_on_sampled_balls_sees_errors_behind_the_table(
+    shipped: Table, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def scaled(*arguments: object, **named: object) -> object:
+        found = evaluate.evaluate(*arguments, **named)  # type: ignore[arg-type]
+        return replace(found, radius={name: 1.02 * radius for name, radius in found.radius.items()})
+
+    def doubled(*arguments: object, **named: object) -> object:
+        bounds = gradient_bounds(*arguments, **named)  # type: ignore[arg-type]
+        return {k: 2.0 * v if k.side == "lower" else v for k, v in bounds.items()}
+
+    def halved(*arguments: object, **named: object) -> object:
+        bounds = gradient_bounds(*arguments, **named)  # type: ignore[arg-type]
+        return {k: 0.5 * v if k.side == "upper" else v for k, v in bounds.items()}
+
+    gradient_bounds = evaluate.gradient_bounds
+    match kind:
+        case "scale":
+            monkeypatch.setattr(attack, "evaluate", scaled)
+        case "level":
+            monkeypatch.setattr(evaluate, "lower_probability", lambda count, n, alpha: np.minimum(1.01 * count / n, 1 - 1e-12))
+        case "lower":
+            monkeypatch.setattr(evaluate, "gradient_bounds", doubled)
+        case "upper":
+            monkeypatch.setattr(evaluate, "gradient_bounds", halved)
+    rng, outcome = np.random.default_rng(85), Outcome()
+    for classifier in (half_space(frame(1, 3, rng)[0], 1.0), slab(frame(1, 3, rng)[0], -1.0, 1.6), corner(frame(3, 8, rng), Z)):
+        attack._attack_sampled(outcome, classifier, threats_for(classifier.d, rng), shipped, rng)
+    assert outcome.total.balls > 10
+    assert outcome.total.violations > 0
+
+
+def test_sampled_balls_of_sound_certificates_hold(shipped: Table) -> None:
+    rng, outcome = np.random.default_rng(85), Outcome()
+    for classifier in (half_space(frame(1, 3, rng)[0], 1.0), slab(frame(1, 3, rng)[0], -1.0, 1.6), corner(frame(3, 8, rng), Z)):
+        attack._attack_sampled(outcome, classifier, threats_for(classifier.d, rng), shipped, rng)
+    assert outcome.total.balls > 10
+    assert outcome.total.violations == 0
+    assert outcome.total.lowest < 0.51
 
 
 class Inflated:
     """The table with radii that are too large by one part in a thousand."""
 
     def __init__(self, table: Table) -> None:
-        self.table, self.sigma = table, table.sigma
+        self.table, self.sigma, self.normalised, self.check_sigma = table, table.sigma, table.normalised, table.check_sigma
 
-    def radius(self, *node: float) -> float:
-        return 1.001 * float(self.table.radius(*node))
+    def radius(self, *node: np.ndarray) -> np.ndarray:
+        return 1.001 * np.asarray(self.table.radius(*node))
 
 
 def test_the_attack_catches_radii_that_are_a_little_too_large(shipped: Table) -> None:

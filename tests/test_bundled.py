@@ -43,6 +43,11 @@ def test_no_test_pixel_is_trained_on_and_labels_tell_photograph_and_band(monkeyp
                 for r, c in zip(a.flat, b.flat, strict=True)
             }
         )
+        # The column says which of the ten strips.
+        strip = columns.min(axis=(1, 2)) // 64
+        if part is made.test:
+            assert np.array_equal(made.regions, part.y * 10 + strip)
+            assert len(np.unique(made.regions)) == 6 * 3
     assert pixels[0].isdisjoint(pixels[1])
     assert min(map(len, pixels)) > 10_000
 
@@ -63,6 +68,7 @@ def test_the_patches_network_learns_and_is_small() -> None:
 def test_digits_and_unknown_names() -> None:
     digits = bundled.load("digits")
     assert (len(digits.test), digits.num_classes, digits.test.x.shape[1:]) == (100, 10, (8, 8))
+    assert len(np.unique(digits.regions)) == 100
     assert bundled.network("digits")(torch.zeros(2, 8, 8)).shape == (2, 10)
     assert bundled.network("patches")(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
     with pytest.raises(ValueError, match="data set 'mnist': expected one of digits, patches"):

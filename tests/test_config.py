@@ -79,6 +79,19 @@ def test_data_of_ones_own_needs_a_model(tmp_path: Path) -> None:
     assert not card.bundled
 
 
+@pytest.mark.parametrize("line", ['model = "m.pt"', "num_classes = 3", "skip = 2", 'split = "train"', 'device = "cuda"'])
+def test_what_bundled_data_would_ignore_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ValueError, match=rf"data = 'digits' comes with its networks: leave out {line.split()[0]}$"):
+        read(tmp_path, f"{MINIMAL}\n{line}\n")
+
+
+def test_a_binary_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "card.toml"
+    path.write_bytes(b"\xaf\x00")
+    with pytest.raises(ValueError, match=r"card\.toml: 'utf-8' codec"):
+        read_config(path)
+
+
 def test_quick_is_smaller_in_everything_that_costs() -> None:
     for name in shipped():
         card = read_config(name)

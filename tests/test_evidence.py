@@ -2,6 +2,7 @@
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from runtime import Certifier, Table, study
 from runtime.evidence import run_report
 from runtime.page import table
+from runtime.results import read_statistics
 from tablegen import solve
 
 CARD = """
@@ -97,8 +99,8 @@ class Page(HTMLParser):
 
 def test_every_file_is_there_and_the_statistics_are_kept(made: Path) -> None:
     names = sorted(path.name for path in made.iterdir())
-    kept = [name for name in names if name.startswith("statistics_")]
-    assert [name.split("_")[1] for name in kept] == ["0.25", "0.5"]
+    kept = [name for name in names if name.startswith(("statistics_", "growth_")) and name.endswith(".h5")]
+    assert sorted(name.split("_")[:2] for name in kept) == [["growth", "0.5"]] * 2 + [["statistics", "0.25"], ["statistics", "0.5"]]
     assert sorted({*names} - {*kept}) == FILES
     figures = sorted(path.name for path in (made / "figures").iterdir())
     assert [name for name in figures if name.startswith("accuracy")] == [
@@ -161,7 +163,10 @@ def test_the_tables_hold_what_the_files_hold(made: Path) -> None:
     rows = (made / "acr.csv").read_text().splitlines()
     count = 2 * 4 * len(study.COMPARED)
     assert len(rows) == 1 + count
-    assert len((made / "acr.md").read_text().splitlines()) == 2 + count
+    *lines, _, origin = (made / "acr.md").read_text().splitlines()
+    assert len(lines) == 2 + count
+    assert "n = 1,500, alpha = 0.001, estimator paper and adaptive, table " in origin
+    assert origin in (made / "acr.tex").read_text()
     first = re.search(r"<tbody>(.*?)</tbody>", text, re.DOTALL)
     assert first is not None
     assert first[1].count("<tr>") == count
@@ -179,6 +184,51 @@ def test_attacks_are_counted_and_none_succeeds_inside(made: Path) -> None:
     assert counts["network"]["attacks"] == 4
     assert counts["network"]["broken"] == 0
     assert counts["network"]["broken_beyond"]["4"] > 0
+
+
+def test_every_figure_can_stand_alone(made: Path, shipped: Table) -> None:
+    for path in (made / "figures").iterdir():
+        root = ET.fromstring(path.read_text())
+        words = " ".join("".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text"))
+        if path.name.startswith("slice"):
+            assert "zeroth order" in words
+            assert "exact solver" in words
+        else:
+            assert "alpha = 0.001" in words
+            assert f"table {shipped.digest[:16]}" in words
+            assert "l2, red channel" in words if path.name.startswith("growth") else "adaptive estimator" in words
+        title = root.find("{http://www.w3.org/2000/svg}title")
+        assert title is not None
+        assert title.text == root.get("aria-label")
+
+
+def test_nothing_to_attack_is_said(made: Path, card: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    with np.load(card.parent / "mine.npz") as data:
+        np.savez(tmp_path / "wrong.npz", x=data["x"], y=1 - data["y"])
+    wrong.write_text(card.read_text().replace(f"{card.parent}/mine.npz", f"{tmp_path}/wrong.npz"))
+    run_report(wrong, tmp_path / "out", exact)
+    assert "nothing was attacked" in (tmp_path / "out" / "report.html").read_text()
+    assert "nothing was attacked" not in (made / "report.html").read_text()
+    assert json.loads((tmp_path / "out" / "attack.json").read_text())["network"]["attacks"] == 0
+
+
+def test_own_data_skipped_and_models_with_other_braces(card: Path, tmp_path: Path) -> None:
+    skipping = tmp_path / "skip.toml"
+    skipping.write_text(
+        card.read_text().replace("inputs = 4", "inputs = 3\nskip = 2", 1).replace("sigma = [0.25, 0.5]", "sigma = [0.5]")
+    )
+    run_report(skipping, tmp_path / "out", exact)
+    (path,) = (tmp_path / "out").glob("statistics_*.h5")
+    assert read_statistics(path).idx.tolist() == [0, 2, 4]
+    braces = tmp_path / "braces.toml"
+    braces.write_text(card.read_text().replace("{sigma}", "{s}"))
+    with pytest.raises(FileNotFoundError, match=r"net_\{s\}\.pt2"):
+        run_report(braces, tmp_path / "b", exact)
+    split = tmp_path / "split.toml"
+    split.write_text(card.read_text().replace("num_classes = 2", 'num_classes = 2\nsplit = "train"'))
+    with pytest.raises(ValueError, match="a file is one split"):
+        run_report(split, tmp_path / "s", exact)
 
 
 def test_a_second_run_samples_nothing_and_gives_the_same_page(card: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +268,7 @@ def test_quick_digits_with_another_number_of_inputs(tmp_path: Path) -> None:
     run_report("digits", tmp_path, exact, quick=True, inputs=2)
     assert {"network_0.12.pt", "network_1.pt", *FILES} <= {path.name for path in tmp_path.iterdir()}
     assert "2</strong>" in (tmp_path / "report.html").read_text()
-    assert len((tmp_path / "acr.md").read_text().splitlines()) == 2 + 2 * 4 * len(study.COMPARED)
+    assert len((tmp_path / "acr.md").read_text().splitlines()) == 4 + 2 * 4 * len(study.COMPARED)
 
 
 def test_refusals_come_before_any_work(card: Path, tmp_path: Path, shipped: Table) -> None:

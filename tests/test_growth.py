@@ -1,9 +1,13 @@
 import numpy as np
-import torch
+import pytest
+from scipy.special import betaincinv, ndtri
 
-from runtime import Certifier, Table
-from runtime.config import Config, Growth
+from runtime import Table
+from runtime.closed import corner, frame
+from runtime.evaluate import evaluate
 from runtime.growth import DIMENSIONS, QS, constructed_curves, network_curve
+from runtime.statistics import summarise
+from runtime.threats import L1, L2, LINF
 
 
 def test_constructed_curves_grow_with_n_towards_the_exact_gain(shipped: Table) -> None:
@@ -25,17 +29,19 @@ def test_one_seed_gives_one_curve(shipped: Table) -> None:
     assert a != constructed_curves(shipped, 0.01, ("paper",), 2, (2000,))
 
 
-def test_a_networks_curve_samples_each_n_from_one_growing_sample(shipped: Table) -> None:
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 2))
-    certifier = Certifier(model, 0.5, 2, shipped, seed=4)
-    data = [(np.full((2, 3), 0.2 * i, dtype=np.float32), 0) for i in range(3)]
-    card = Config("t", "own", 3, n0=50, growth=Growth(0.5, 2, (1000, 4000)))
-    curve = network_curve(certifier, card, data, ("paper",))
-    assert curve.label == "network, d = 6, first 2 inputs"
-    assert (curve.n, curve.limit) == ((1000, 4000), {})
-    assert all(len(by["paper"]) == 2 for by in curve.gain.values())
-    # The same noise: at n = 1000 it is what a run that stops there finds.
-    card = Config("t", "own", 3, n0=50, growth=Growth(0.5, 2, (1000,)))
-    first = network_curve(certifier, card, data, ("paper",))
-    assert all(by["paper"][:1] == curve.gain[threat]["paper"][:1] for threat, by in first.gain.items())
+def test_a_curve_is_the_gain_in_average_radius_over_the_ball_inside_cohens(shipped: Table) -> None:
+    rng = np.random.default_rng(120)
+    classifiers = [corner(frame(2, 12, rng), np.array([z, z + 0.3])) for z in (1.0, 1.5, 0.8)]
+    threats = (L1, L2, LINF)
+    by_size = {n: summarise([c.moments(n, rng) for c in classifiers], threats, 0.5) for n in (2000, 50_000)}
+    curve = network_curve(by_size, threats, 0.01, ("paper", "adaptive"), shipped)
+    assert curve.label == "network, d = 12, first 3 inputs"
+    assert (curve.n, curve.limit) == ((2000, 50_000), {})
+    for place, (n, statistics) in enumerate(by_size.items()):
+        votes = statistics.count.sum(axis=1)
+        cohen = float((0.5 * ndtri(betaincinv(votes, n - votes + 1, 0.01))).mean())
+        for estimator in ("paper", "adaptive"):
+            radius = evaluate(statistics, threats, 0.01, estimator, shipped).radius
+            for threat, factor in (("l1", 1.0), ("l2", 1.0), ("linf", 12**0.5)):
+                expected = 100.0 * (float(radius[threat].mean()) * factor / cohen - 1.0)
+                assert curve.gain[threat][estimator][place] == pytest.approx(expected, abs=1e-6)

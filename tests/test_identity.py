@@ -379,7 +379,9 @@ def test_a_mask_of_another_shape_is_refused_for_kept_means(shipped: Table, tmp_p
 def test_a_report_does_not_use_the_statistics_of_another_model_or_data_set(shipped: Table, tmp_path: Path) -> None:
     def made(x: npt.NDArray[np.float32], y: list[int], mean: float = 0.1, classes: int = 2) -> study.Study:
         config = Config("t", "data.npz", 2, num_classes=classes, n=200)
-        return study.Study(config, shipped, (L2,), (3,), (), Arrays(x, np.array(y)), {0.5: lambda: Shifted(mean)}, {}, {})
+        return study.Study(
+            config, shipped, (L2,), (3,), (), Arrays(x, np.array(y)), np.arange(2), {0.5: lambda: Shifted(mean)}, {}, {}
+        )
 
     x = np.asarray(DATA.x)
     later = x.copy()
