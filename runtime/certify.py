@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .budget import split
 from .early_stop import tolerance
 from .evaluate import check_n, evaluate
-from .jobs import Record, check_folder, run_groups
+from .jobs import Record, check_out, run_groups
 from .options import Options
 from .results import row, write_tsv
 from .shards import group_size, groups
@@ -23,7 +23,8 @@ from .table import Table, load
 from .threats import Ball, Quantity, Threat, check_shape, projections, resolve
 
 if TYPE_CHECKING:
-    from .sample import Model, Sampler
+    from .sample import Sampler
+    from .scores import Model
 
 ABSTAIN = -1
 
@@ -107,12 +108,19 @@ class Certifier:
         split(0.5, self.threats, estimator)
         self.table = table or load()
         self.table.check_sigma(self.sigma)
+        self._company_checked = False
 
     @cached_property
     def _sampler(self) -> "Sampler":
         from .sample import Sampler
 
         return Sampler(self.model, self.sigma, self.num_classes, self.seed or 0, self.options)
+
+    def check_company(self, x: Any, batch_size: int) -> None:
+        """Once: ValueError where the model scores a row of a batch by the others (scores.py)."""
+        if batch_size > 1 and not self._company_checked:
+            self._sampler.check_company(x, batch_size)
+            self._company_checked = True
 
     def sample(self, x: Any, n0: int, n: int, alpha: float, batch_size: int, index: int = 0) -> Drawn:
         """Selection votes and certification statistics of one input."""
@@ -125,7 +133,7 @@ class Certifier:
         check_n(n, alpha, self.threats, self.estimator)
         checked = []
         for index, x in inputs:
-            tensor = check_input(x, n0=n0, batch_size=batch_size)
+            tensor = check_input(x, f"input {index}", n0=n0, batch_size=batch_size)
             check_shape(self.threats, tuple(tensor.shape))
             # Not of abs: that of the least integer is itself.
             largest = max(abs(float(tensor.detach().max())), abs(float(tensor.detach().min())))
@@ -133,6 +141,8 @@ class Certifier:
                 raise ValueError(f"sigma = {self.sigma}: vanishes in the rounding of an input as large as {largest:g}")
             checked.append((index, tensor))
         sampler = self._sampler
+        if checked:
+            self.check_company(checked[0][1], batch_size)
         sampler.seed = secrets.randbits(63) if self.seed is None else self.seed
         allowed = tolerance(n, alpha) if self.options.early_stop else None
         alike = len({(x.shape, x.dtype, x.device) for _, x in checked}) == 1
@@ -196,7 +206,7 @@ class Certifier:
         Raises:
             ValueError: as `certify`; or a journal that was started with other settings, with the difference named.
         """
-        out = check_folder(out)
+        out = check_out(out)
         settings = self.settings(data, n0, n, alpha, batch_size) | {
             "estimator": self.estimator,
             "table": self.table.digest,
@@ -241,7 +251,7 @@ class Certifier:
         scores: list[float] = []
         if len(data):
             places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
-            inputs = [check_input(data[place][0], n0=n0, batch_size=batch_size) for place in places]
+            inputs = [check_input(data[place][0], f"input {place}", n0=n0, batch_size=batch_size) for place in places]
             check_shape(self.threats, tuple(inputs[0].shape))
             scores = probe(self._sampler.scores, inputs, self.sigma)
         norms = {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)}

@@ -17,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# torch's, which is not imported here: what a GPU reports, out of memory where no smaller batch helps among it.
+DEVICE_ERRORS = ("OutOfMemoryError", "AcceleratorError")
+
 TableOut = Annotated[Path, typer.Option("--out", help="Table file to write.")]
 TableFile = Annotated[Path, typer.Argument(help="Table file.")]
 
@@ -160,7 +163,9 @@ def main() -> None:
     """Entry point: turns expected failures into one line on stderr and exit status 1."""
     try:
         app()
-    except (ValueError, ArithmeticError, ImportError, OSError) as error:
+    except (ValueError, ArithmeticError, ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and type(error).__name__ not in DEVICE_ERRORS:
+            raise
         missing = isinstance(error, ModuleNotFoundError) and error.name in ("torch", "sklearn", "matplotlib")
         hint = "; pip install 'certlut[demo]' brings it" if missing else ""
         print(f"certlut: {' '.join(str(error).split())}{hint}", file=sys.stderr)

@@ -75,7 +75,7 @@ def sample(
     from .identity import file_digest
     from .models import load_model
     from .run import sample_dataset
-    from .shards import Shard, local_device
+    from .shards import Shard, group_size, groups, local_device
     from .threat_specs import parse_threats
 
     part = Shard.from_environment() if shard is None else Shard.parse(shard)
@@ -95,6 +95,10 @@ def sample(
     information = {"model": model, "data": data, "split": split, "max": limit, "device": device}
     inputs = load_data(data, skip, limit, split)
     check_n(n, alpha, certifier.threats, certifier.estimator)
+    if part.index and not part.pick(groups(len(inputs), group_size(n, batch_size))):
+        # Not a failure: torchrun would stop the others.
+        print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
+        return
     first = part.index == 0
     if first and not no_check:
         from .preflight import preflight

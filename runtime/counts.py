@@ -16,6 +16,7 @@ from scipy.special import ndtri
 
 from .binomial import lower_probability
 from .certify import ABSTAIN
+from .jobs import check_out
 from .results import row, write_tsv
 
 COLUMNS = ("idx", "label", "predict", "count", "n")
@@ -82,9 +83,7 @@ def certify_counts(
     """
     if not (math.isfinite(sigma) and sigma > 0 and 0.0 < alpha < 1.0 and (d is None or d >= 1)):
         raise ValueError(f"sigma = {sigma}, alpha = {alpha}, d = {d}: expected sigma > 0, 0 < alpha < 1 and d >= 1")
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
+    out = check_out(out, path)
     columns = read_counts(path)
     q = np.where(columns["predict"] > ABSTAIN, lower_probability(columns["count"], columns["n"], alpha), 0.0)
     sure = q > 0.5

@@ -151,6 +151,9 @@ def read_image(path: str) -> npt.NDArray[np.float32]:
     image_module = _pillow()
     try:
         with image_module.open(path) as file:
+            if file.mode[0] in "IF":
+                # Conversion would clip them to 8 bits.
+                raise ValueError(f"mode {file.mode}: expected 8 bits a channel")
             image = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, image_module.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from None

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from .noise import out_of_memory
+from .scores import in_parts
 
 PROBES, ROWS = 64, 16
 
@@ -72,18 +71,8 @@ def probe(score: Callable[[torch.Tensor], torch.Tensor], inputs: Sequence[torch.
     found = []
     for start in range(0, PROBES, ROWS):
         center = torch.stack([centers[row % len(centers)] for row in range(start, start + ROWS)])
-        found.append(_scores(score, (center + sigma * torch.from_numpy(rng.standard_normal(center.shape))).to(like)))
+        found.append(in_parts(score, (center + sigma * torch.from_numpy(rng.standard_normal(center.shape))).to(like)))
     scores = np.concatenate(found)
     scores = np.where(np.isfinite(scores), scores, 0.0)
     values = (scores - scores.mean(axis=1, keepdims=True)) @ np.random.default_rng(1).standard_normal(scores.shape[1])
     return [float(value) for value in values]
-
-
-def _scores(score: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> npt.NDArray[np.float64]:
-    """Scores of the rows; where memory does not suffice, half by half."""
-    try:
-        return np.asarray(score(rows).detach().cpu().to(torch.float64))
-    except (RuntimeError, MemoryError) as error:
-        if len(rows) == 1 or not out_of_memory(error):
-            raise
-    return np.concatenate([_scores(score, part) for part in rows.tensor_split(2)])

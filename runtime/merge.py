@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .jobs import check_folder
+from .jobs import check_out
 from .journal import differing
 from .pack import join, take
 from .results import Sampled, read_statistics, write_statistics
@@ -20,7 +20,7 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
         FileNotFoundError: a shard's file that is not there, and whether it is unfinished.
         ValueError: a file that is no shard; shards of other settings, given twice or missing; inputs that are not all there once.
     """
-    out = check_folder(out)
+    out = check_out(out)
     if out.exists():
         raise ValueError(f"{out}: exists; delete it or write another file")
     shards: dict[Shard, tuple[Path, Sampled]] = {}
@@ -38,13 +38,14 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     for path, sampled in shards.values():
         _check_alike(first_path, first, path, sampled)
     count = next(iter(shards)).count
-    if missing := [str(shard) for shard in (Shard(k, count) for k in range(count)) if shard not in shards]:
-        raise ValueError(f"missing of {count} shards: {', '.join(missing)}")
-    parts = [shards[Shard(k, count)][1] for k in range(count)]
+    # One that had no inputs to sample has no file.
+    missing = [str(shard) for shard in (Shard(k, count) for k in range(count)) if shard not in shards]
+    parts = [sampled for _, (_, sampled) in sorted(shards.items(), key=lambda item: item[0].index)]
     idx = np.concatenate([part.idx for part in parts])
     order = np.argsort(idx, kind="stable")
     if not np.array_equal(idx[order], np.arange(first.settings["inputs"]) * first.settings["skip"]):
-        raise ValueError(f"the shards hold {len(idx)} inputs, expected each of {first.settings['inputs']} once")
+        lacking = f"; missing of {count} shards: {', '.join(missing)}" if missing else ""
+        raise ValueError(f"the shards hold {len(idx)} inputs, expected each of {first.settings['inputs']} once{lacking}")
     label, predict, seconds = (
         np.concatenate([getattr(part, name) for part in parts])[order] for name in ("label", "predict", "seconds")
     )

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 
 import torch
+from torch.export.passes import move_to_device_pass
 
 from .architectures import from_checkpoint
 from .untrusted import load_exported, load_tensors
@@ -28,22 +29,25 @@ def load_model(spec: str, device: str = "cpu", trust: bool = False) -> Callable[
         ValueError: a file that is none of these, or holds pickled objects without `trust`; a checkpoint that does not fit its
             architecture; a name that is not in the module, a function that returns something else.
     """
-    model = _from_file(spec, trust) if os.path.exists(spec) else _from_function(spec)
+    model = _from_file(spec, trust, device) if os.path.exists(spec) else _from_function(spec)
     try:
-        return model.to(device)
-    except (AssertionError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise ValueError(f"{spec}: cannot be put on device {device!r} ({line})") from None
+        # Noise is float64 and made there; mps, for one, has no float64.
+        torch.zeros(1, dtype=torch.float64, device=device).cpu()
+        return (model if isinstance(model, torch.nn.Module) else model()).to(device)
+    except (AssertionError, RuntimeError, TypeError, ImportError) as error:
+        raise ValueError(f"{spec}: cannot be put on device {device!r} ({str(error).strip().splitlines()[0]})") from None
 
 
-def _from_file(path: str, trust: bool) -> torch.nn.Module:
+def _from_file(path: str, trust: bool, device: str) -> torch.nn.Module | Callable[[], torch.nn.Module]:
+    """The model; or for a program, whose constants Module.to does not move, a function that opens it on the device."""
     kind = _kind(path)
     try:
         if kind == "torch.export":
-            model: torch.nn.Module = load_exported(path, trust).module()
-            return model
+            program = load_exported(path, trust)
+            return lambda: move_to_device_pass(program, device).module()
         if kind == "TorchScript":
-            return _torchscript(path)
+            model = _torchscript(path, "cpu")
+            return lambda: model if device == "cpu" else _torchscript(path, device)
         content = load_tensors(path, trust)
     except ValueError as error:
         # What needs trust is said as it is; else what could have been here.
@@ -77,9 +81,9 @@ def _kind(path: str) -> str:
     return "TorchScript" if "constants.pkl" in names else "torch.save"
 
 
-def _torchscript(path: str) -> torch.nn.Module:
+def _torchscript(path: str, device: str) -> torch.nn.Module:
     try:
-        model: torch.nn.Module = torch.jit.load(path, map_location="cpu").eval()
+        model: torch.nn.Module = torch.jit.load(path, map_location=device).eval()
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: {str(error).strip().splitlines()[0]}") from None
     return model

@@ -6,6 +6,7 @@ is part of the classifier. Noise on float32's own grid would let a model read x 
 
 import hashlib
 import struct
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -126,7 +127,7 @@ def batches(
     rows = block_rows(d)
     left = sum(segment.stop - segment.start for segment in segments)
     spare: torch.Tensor | None = None
-    all_u, all_noisy = _buffers(min(left, size.rows), d, device, dtype, size)
+    all_u, all_noisy = _buffers(min(left, size.rows, most_rows(d, device, dtype)), d, device, dtype, size)
     u, noisy = all_u, all_noisy
     tasks: list[_Task] = []
     pieces: list[Piece] = []
@@ -165,6 +166,14 @@ def batches(
                     tasks, pieces, filled = [], [], 0
                     height_left = min(left, size.rows)
                     u, noisy = all_u[:height_left], all_noisy[:height_left]
+
+
+def most_rows(d: int, device: torch.device, dtype: torch.dtype) -> int:
+    """Rows whose noise takes a quarter of a GPU's free memory: the rest is the model's."""
+    if device.type != "cuda":
+        return sys.maxsize
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, free // (4 * d * (8 + dtype.itemsize)))
 
 
 def _buffers(rows: int, d: int, device: torch.device, dtype: torch.dtype, size: BatchSize) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .architectures import CIFAR10, IMAGENET
-from .sample import scores_of
+from .scores import in_parts, scores_of
 
 INPUTS = 50
 SEED = 0
@@ -116,10 +116,10 @@ def _classes(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor,
     found = []
     # Of nearly equal size: an exported program may refuse a batch of one.
     for part in batch.tensor_split(-(-len(batch) // max(1, batch_size))):
-        scores = scores_of(model, part.to(like.device, like.dtype), num_classes)
-        if scores.isnan().any():
+        scores = in_parts(lambda rows: scores_of(model, rows.to(like.device, like.dtype), num_classes), part)
+        if np.isnan(scores).any():
             raise ValueError("the model returned NaN scores")
-        found.append(scores.argmax(dim=1).cpu())
+        found.append(torch.from_numpy(scores.argmax(axis=1)))
     return torch.cat(found)
 
 

@@ -66,13 +66,17 @@ def write_tsv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]]) -
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file to write under a temporary name, renamed at the end: what was there stays until all of it is on the disk."""
-    partial = Path(f"{os.fspath(path)}.partial")
+    # Through a link; and each process under a name of its own.
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{os.fspath(path)}: exists and is not a regular file; expected a name for one")
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        os.replace(partial, target)
     except OSError as error:
         raise OSError(error.errno, os.strerror(error.errno or 0), os.fspath(path)) from None
     finally:

@@ -11,7 +11,7 @@ from .binomial import lower_probability
 from .budget import Budget, split
 from .certify import ABSTAIN, Certifier
 from .evaluate import Evaluation, evaluate
-from .jobs import Record, check_folder, run_groups
+from .jobs import Record, check_out, run_groups
 from .journal import differing
 from .pack import join, pack, unpack
 from .progress import progress_bar
@@ -58,7 +58,7 @@ def sample_dataset(
             process at work on the file; an empty data set or shard.
     """
     shard = shard or Shard()
-    out = shard.path(check_folder(out))
+    out = shard.path(check_out(out))
     settings = certifier.settings(data, n0, n, alpha, batch_size) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
@@ -147,7 +147,7 @@ def certify_statistics(
         FileNotFoundError: no such statistics or table, or no folder to write in.
         ValueError: damaged statistics; alpha, estimator or a threat that they cannot serve; a table bound to another sigma.
     """
-    out, surface, total = check_folder(out), load(table), count_inputs(path)
+    out, surface, total = check_out(out, path, table), load(table), count_inputs(path)
     header = read_statistics(path, slice(0, 1))
     if header.settings.get("early_stop") is not None and alpha > 0.5:
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")

@@ -6,7 +6,7 @@ for n = 1e6 and B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,45 +18,25 @@ from .early_stop import hopeless, next_look
 from .noise import FIRST, SECOND, SELECTION, BatchSize, Piece, Segment, batches, block_rows, out_of_memory
 from .options import Options
 from .projections import Projection
+from .scores import COMPANY, Model, check_company, scores_of
 from .statistics import Moments
 from .threats import ALL
 
-Model = Callable[[torch.Tensor], torch.Tensor]
 Input = tuple[int, torch.Tensor]
 
 WHOLE = {ALL: Projection()}
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def check_input(x: Any, **counts: int) -> torch.Tensor:
-    """`x` as a tensor; ValueError unless it is finite real numbers and every count is 1 or more."""
-    for name, value in counts.items():
+def check_input(x: Any, name: str = "input", **counts: int) -> torch.Tensor:
+    """`x` as a tensor; ValueError, with its name, unless it is finite real numbers and every count is 1 or more."""
+    for count, value in counts.items():
         if value < 1:
-            raise ValueError(f"{name} = {value}: expected 1 or more")
+            raise ValueError(f"{count} = {value}: expected 1 or more")
     tensor: torch.Tensor = torch.as_tensor(x)
     if tensor.numel() == 0 or tensor.is_complex() or not torch.isfinite(tensor).all():
-        raise ValueError(f"input of shape {tuple(tensor.shape)}: expected finite real numbers, without a batch axis")
+        raise ValueError(f"{name} of shape {tuple(tensor.shape)}: expected finite real numbers, without a batch axis")
     return tensor
-
-
-def scores_of(model: Model, x: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """The model's scores of a batch, shape (B, num_classes).
-
-    Raises:
-        ValueError: scores of another shape, or the model failed for any reason but memory.
-    """
-    try:
-        scores = model(x)
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"the model failed on a {x.dtype} batch of shape {tuple(x.shape)}: {line}") from error
-    if scores.shape != (len(x), num_classes):
-        raise ValueError(
-            f"the model returned scores of shape {tuple(scores.shape)}, expected {(len(x), num_classes)} ({num_classes} classes)"
-        )
-    return scores
 
 
 class Sampler:
@@ -87,6 +67,11 @@ class Sampler:
     def moments(self, x: torch.Tensor, label: int, n: int, index: int, batch_size: int) -> Moments:
         """Sums over two halves of n fresh samples, f being the vote for `label`."""
         return self.group_moments([(index, x)], [label], n, batch_size)[0]
+
+    def check_company(self, x: torch.Tensor, batch_size: int) -> None:
+        """As in scores.py, for batches of 2 or more."""
+        eps = torch.finfo(self._place([(0, x)])[1]).eps
+        check_company(self.scores, x, self.sigma, min(COMPANY, batch_size), eps)
 
     @torch.inference_mode()
     def scores(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .certify import ABSTAIN, Certifier
 
 if TYPE_CHECKING:
-    from .sample import Model
+    from .scores import Model
 
 
 class Smooth:
@@ -38,7 +38,9 @@ class Smooth:
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1")
         sampler = Sampler(self.base_classifier, self.sigma, self.num_classes, secrets.randbits(63))
-        counts = sampler.votes(check_input(x, n=n, batch_size=batch_size), n, 0, batch_size)
+        tensor = check_input(x, n=n, batch_size=batch_size)
+        self._certifier.check_company(tensor, batch_size)
+        counts = sampler.votes(tensor, n, 0, batch_size)
         first, second = (int(c) for c in counts.argsort()[::-1][:2])
         votes = int(counts[first]), int(counts[second])
         return first if binomtest(votes[0], sum(votes), 0.5).pvalue <= alpha else ABSTAIN

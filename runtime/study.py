@@ -22,7 +22,7 @@ from .models import load_model
 from .progress import progress_bar
 from .results import STATISTICS_VERSION, Sampled, replacing
 from .run import sample_dataset
-from .sample import Model
+from .scores import Model
 from .statistics import Statistics
 from .table import Table
 from .threats import L1, L2, LINF, Ball

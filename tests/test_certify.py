@@ -217,7 +217,8 @@ def test_when_q_is_sure_only_at_the_full_alpha_every_radius_is_0_cohens_too(ship
         return torch.stack((1.0 - ones, ones), dim=1)
 
     certifier = Certifier(model, 0.5, 2, shipped, seed=1)
-    seen = -10
+    # Behind the rows that it is checked with, three times 16.
+    seen = -10 - 48
     c = certifier.certify(np.zeros(3), n0=10, n=n, alpha=0.001)
     assert c.count == count
     assert c.prediction == ABSTAIN
@@ -225,8 +226,9 @@ def test_when_q_is_sure_only_at_the_full_alpha_every_radius_is_0_cohens_too(ship
 
 
 def test_the_class_comes_from_the_selection_samples_alone(shipped: Table) -> None:
-    # The model says 1 to the first 100 samples, 0 to all others: a class chosen again from those would be certified.
-    seen = 0
+    # The model says 1 to the first 100 samples (and to the 48 rows that it is checked with), 0 to all others: a class chosen again
+    # from those would be certified.
+    seen = -48
 
     def model(x: torch.Tensor) -> torch.Tensor:
         nonlocal seen
@@ -284,10 +286,10 @@ def test_the_batch_size_changes_votes_not_at_all_and_bounds_by_rounding_only(shi
         ({"n0": 0}, r"n0 = 0: expected 1 or more"),
         ({"n0": -3}, r"n0 = -3"),
         ({"batch_size": 0}, r"batch_size = 0: expected 1 or more"),
-        ({"x": np.array([1.0, math.nan])}, r"input of shape \(2,\): expected finite real numbers"),
-        ({"x": np.array([1.0, -math.inf])}, r"input of shape \(2,\)"),
-        ({"x": np.array([1j])}, r"input of shape \(1,\)"),
-        ({"x": np.zeros((0, 3))}, r"input of shape \(0, 3\)"),
+        ({"x": np.array([1.0, math.nan])}, r"input 0 of shape \(2,\): expected finite real numbers"),
+        ({"x": np.array([1.0, -math.inf])}, r"input 0 of shape \(2,\)"),
+        ({"x": np.array([1j])}, r"input 0 of shape \(1,\)"),
+        ({"x": np.zeros((0, 3))}, r"input 0 of shape \(0, 3\)"),
     ],
 )
 def test_bad_arguments_are_refused_by_name_before_the_model_is_asked(change: dict[str, Any], message: str, shipped: Table) -> None:
@@ -323,7 +325,7 @@ def test_a_threat_of_another_shape_is_refused_by_name_before_the_model_is_asked(
 
 
 def test_a_model_with_another_number_of_classes_or_nan_scores_is_refused(shipped: Table) -> None:
-    with pytest.raises(ValueError, match=r"expected \(100, 3\) \(3 classes\)"):
+    with pytest.raises(ValueError, match=r"expected \(16, 3\) \(3 classes\)"):
         Certifier(_plain(), 0.5, 3, shipped).certify(np.zeros(2), n=1000, batch_size=100)
     with pytest.raises(ValueError, match="the model returned NaN scores"):
         Certifier(_plain(math.nan), 0.5, 2, shipped).certify(np.zeros(2), n=1000)
@@ -397,9 +399,9 @@ def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: i
         calls = 0
 
     def stopping(x: torch.Tensor) -> torch.Tensor:
-        Seen.calls += 1
-        # Four by settings; each input takes 5 calls, 1 of selection, 2 a half.
-        if Seen.calls == 22:
+        # Batches of 16 are those that it is known by and checked with; each input takes 5 others, 1 of selection, 2 a half.
+        Seen.calls += len(x) != 16
+        if Seen.calls == 18:
             raise KeyboardInterrupt
         return _plain()(x)
 
@@ -416,7 +418,7 @@ def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: i
     Seen.calls = 100
     rows = Certifier(stopping, 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS)
     # The inputs that were done are not sampled again, and keep their times.
-    assert Seen.calls == 104 + 5 * (len(_data()) - kept)
+    assert Seen.calls == 100 + 5 * (len(_data()) - kept)
     assert [str(row["time"]).encode() in done for row in rows] == [True] * kept + [False] * (len(_data()) - kept)
     assert _without_time(out) == _without_time(whole)
     assert not journal.exists()

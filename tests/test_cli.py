@@ -172,6 +172,62 @@ def test_sample_and_certify_refuse_bad_input_and_leave_nothing(tmp_path: Path, i
     assert list(tmp_path.iterdir()) == []
 
 
+def test_certify_never_writes_over_what_it_reads(tmp_path: Path, inputs: Path) -> None:
+    out = tmp_path / "stats.h5"
+    status, _, stderr = here(
+        *("sample", "--model", inputs / "net.pt2", "--data", inputs / "data.npz", "--sigma", 0.5, "--num-classes", 2),
+        *("--n", 200, "--out", out, "--no-check"),
+    )
+    assert status == 0, stderr
+    table = tmp_path / "table.h5"
+    shutil.copy(ROOT / "tables" / "default.h5", table)
+    counts = tmp_path / "counts.tsv"
+    counts.write_text("idx\tlabel\tpredict\tcount\tn\n0\t1\t1\t90\t100\n")
+    before = {path: path.read_bytes() for path in (out, table, counts)}
+    fails("certify", out, "--out", out, match="stats.h5: is read as well")
+    fails("certify", out, "--table", table, "--out", tmp_path / "." / "table.h5", match="table.h5: is read as well")
+    fails("certify", "--from-counts", counts, "--sigma", 0.5, "--out", counts, match="counts.tsv: is read as well")
+    fails("certify", out, "--out", tmp_path, match="is not a regular file")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_shard_without_inputs_is_no_failure_and_merge_needs_only_the_others(tmp_path: Path, inputs: Path) -> None:
+    for k in range(5):
+        status, said, stderr = here(
+            *("sample", "--model", inputs / "net.pt2", "--data", inputs / "data.npz", "--sigma", 0.5, "--num-classes", 2),
+            *("--n", 200, "--batch-size", 200, "--seed", 1, "--shard", f"{k}/5", "--out", tmp_path / "s.h5", "--no-check"),
+        )
+        assert status == 0, stderr
+        assert ("nothing is left for it" in said) == (k > 2)
+    files = sorted(tmp_path.iterdir())
+    assert [path.name for path in files] == [f"s.{k}-of-5.h5" for k in range(3)]
+    status, said, _ = here("merge", *files, "--out", tmp_path / "whole.h5")
+    assert (status, "3 inputs" in said) == (0, True)
+    fails("merge", *files[:2], "--out", tmp_path / "part.h5", match="missing of 5 shards: 2/5, 3/5, 4/5")
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_what_a_gpu_reports_is_one_line_and_a_bug_is_not_hidden(
+    kind: type[RuntimeError], tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (
+        *("sample", "--model", inputs / "net.pt2", "--data", inputs / "data.npz", "--sigma", 0.5, "--num-classes", 2),
+        *("--n", 200, "--out", tmp_path / "s.h5", "--no-check"),
+    )
+
+    def broken(error: RuntimeError) -> None:
+        def add(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("runtime.bets.Tally.add", add)
+
+    broken(kind("CUDA error: device-side assert"))
+    fails(*arguments, match="CUDA error: device-side assert")
+    broken(RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        here(*arguments)
+
+
 def test_report_refuses_a_card_it_does_not_know(tmp_path: Path) -> None:
     fails("report", "--config", "nowhere", "--out", tmp_path / "r", match="nowhere: no such configuration file")
     (tmp_path / "card.toml").write_text('title = "t"\ndata = "digits"\ninputs = 3\nsigmas = [0.5]\n')

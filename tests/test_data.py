@@ -476,3 +476,18 @@ def test_images_of_a_tree_are_certified(tmp_path: Path, shipped: Table) -> None:
     # Green is brightest by far.
     assert rows[0]["predict"] == "1"
     assert float(rows[0]["radius_l2"]) > 0.1
+
+
+def test_an_image_of_more_than_8_bits_is_refused_not_clipped(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    deep = np.full((40, 40), 30_000, dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a" / "x.png")
+    with pytest.raises(ValueError, match=r"x\.png: cannot be read as an image \(mode I;?1?6?: expected 8 bits a channel\)"):
+        load_data(str(tmp_path))[0]
+    (tmp_path / "a" / "x.png").unlink()
+    Image.fromarray(np.full((40, 40), 0.5, dtype=np.float32)).save(tmp_path / "a" / "x.tiff")
+    with pytest.raises(ValueError, match=r"x\.tiff: cannot be read as an image \(mode F"):
+        load_data(str(tmp_path))[0]
+    (tmp_path / "a" / "x.tiff").unlink()
+    Image.fromarray(np.full((40, 40), 51, dtype=np.uint8)).save(tmp_path / "a" / "x.png")
+    assert np.allclose(load_data(str(tmp_path))[0][0], 0.2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runtime.jobs import check_folder, run_groups
+from runtime.jobs import check_out, run_groups
 from runtime.journal import Journal
 
 GROUPS = [range(0, 3), range(3, 6), range(6, 7)]
@@ -112,6 +112,20 @@ def test_a_log_file_gets_lines_now_and_then(
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    assert check_folder(str(tmp_path / "out")) == tmp_path / "out"
+    assert check_out(str(tmp_path / "out")) == tmp_path / "out"
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder to write out\.h5 in"):
-        check_folder(tmp_path / "nowhere" / "out.h5")
+        check_out(tmp_path / "nowhere" / "out.h5")
+
+
+def test_what_is_no_file_or_is_read_as_well_is_not_written_to(tmp_path: Path) -> None:
+    data, link = tmp_path / "data", tmp_path / "link"
+    data.write_text("hours of work")
+    link.symlink_to(data)
+    (tmp_path / "sub").mkdir()
+    for out in (data, link, tmp_path / "sub" / ".." / "data"):
+        with pytest.raises(ValueError, match="is read as well; expected another file to write"):
+            check_out(out, tmp_path / "none", None, data)
+    assert check_out(data, tmp_path / "other") == data
+    for out in (tmp_path / "sub", Path("/dev/null")):
+        with pytest.raises(ValueError, match=f"{out}: exists and is not a regular file"):
+            check_out(out)

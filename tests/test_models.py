@@ -200,6 +200,53 @@ def test_a_device_that_is_not_there_is_said_in_one_line(net: Net, tmp_path: Path
             load_model(path, device)
 
 
+class Constants(torch.nn.Module):
+    """Normalises with tensors that are neither parameters nor buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.scale = torch.full((6,), 0.5), torch.tensor([2.0, 1.0, 1.0, 1.0, 1.0, 4.0])
+        self.layer = torch.nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer((x - self.mean) / self.scale)
+        return out
+
+
+@torchscript
+@pytest.mark.parametrize("name", SAVERS)
+def test_the_constants_of_a_program_go_to_the_device_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Constants().eval()
+    path = SAVERS[name](model, tmp_path / name)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot be put on device 'meta'"):
+        load_model(path, "meta")
+    if name == "model.pt":
+        loaded, plain = [], torch.jit.load
+
+        def load(file: str, map_location: str) -> torch.nn.Module:
+            loaded.append(map_location)
+            return plain(file, "cpu")
+
+        monkeypatch.setattr(torch.jit, "load", load)
+        load_model(path, "cpu:0")
+        assert loaded[-1] == "cpu:0"
+        return
+    # "meta" holds no numbers, but tells which tensors were left behind.
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.ones(1))
+    with torch.no_grad():
+        assert load_model(path, "meta")(torch.empty(4, 6, device="meta")).shape == (4, 3)
+
+
+def test_a_device_without_float64_is_refused_in_one_line(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeros(*_: object, **__: object) -> None:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+
+    path = _save_exported(net, tmp_path / "model.pt2")
+    monkeypatch.setattr(torch, "zeros", zeros)
+    with pytest.raises(ValueError, match=r"cannot be put on device 'mps' \(Cannot convert a MPS Tensor to float64"):
+        load_model(path, "mps")
+
+
 # Checkpoints
 
 

@@ -18,6 +18,7 @@ from runtime.noise import (
     batches,
     block_rows,
     fill_block,
+    most_rows,
     out_of_memory,
 )
 
@@ -182,6 +183,23 @@ def test_buffers_that_memory_refuses_are_halved_until_they_fit(monkeypatch: pyte
     with pytest.warns(RuntimeWarning, match="out of memory: batches of (500|250) from here on"):
         drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
     assert [len(u) for u in drawn] == [250, 250, 200]
+    assert np.array_equal(np.concatenate(drawn), _naive_blocks(2, 1, FIRST, 700, 2000))
+
+
+def test_noise_leaves_a_gpu_most_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"mem_get_info": (9_000, 80_000), "memory_reserved": 3_500, "memory_allocated": 500}
+    for name, value in held.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    # 12,000 bytes are free; a row of 25 numbers takes 25 (8 + 4).
+    assert most_rows(25, torch.device("cuda"), torch.float32) == 12_000 // 4 // 300
+    assert most_rows(10**6, torch.device("cuda"), torch.float32) == 1
+    assert most_rows(25, torch.device("cpu"), torch.float32) > 10**12
+
+
+def test_buffers_smaller_than_a_batch_change_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.noise.most_rows", lambda d, device, dtype: 300)
+    drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
+    assert [len(u) for u in drawn] == [300, 300, 100]
     assert np.array_equal(np.concatenate(drawn), _naive_blocks(2, 1, FIRST, 700, 2000))
 
 

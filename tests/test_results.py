@@ -1,4 +1,5 @@
 import dataclasses
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_statistics import half_space
 
-from runtime.results import FIRST, Sampled, read_statistics, read_tsv, row, write_statistics, write_tsv
+from runtime.results import FIRST, Sampled, read_statistics, read_tsv, replacing, row, write_statistics, write_tsv
 from runtime.statistics import Part, summarise
 from runtime.threats import L2, Direction, Subspace
 
@@ -106,6 +107,33 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         write_tsv(out, [*_rows(), {"another": "1"}])
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["results.tsv"]
+
+
+def test_a_file_is_replaced_through_a_link_and_nothing_but_a_file(tmp_path: Path) -> None:
+    out, link = tmp_path / "results.tsv", tmp_path / "link"
+    out.write_text("old")
+    link.symlink_to(out)
+    write_tsv(link, _rows())
+    assert link.is_symlink()
+    assert out.read_text() != "old"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ValueError, match=f"{path}: exists and is not a regular file"):
+            write_tsv(path, _rows())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "results.tsv"]
+
+
+def test_two_processes_that_write_one_file_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "results.tsv"
+    with replacing(out) as first:
+        first.write(b"the first")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)
+            with replacing(out) as second:
+                second.write(b"the second, longer")
+        assert out.read_bytes() == b"the second, longer"
+    assert out.read_bytes() == b"the first"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 # The statistics file

@@ -141,7 +141,8 @@ def test_predict_abstains_as_the_two_sided_test_of_the_two_leading_classes_says(
 
     def counted(x: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = Plane()(x)
-        votes.append(int((scores.argmax(dim=1) == 2).sum()))
+        if len(x) == 100:
+            votes.append(int((scores.argmax(dim=1) == 2).sum()))
         return scores
 
     model = Smooth(counted, 3, 0.5)
@@ -164,11 +165,11 @@ def test_bad_arguments_are_refused_by_name(smooth: Smooth) -> None:
         smooth.certify(x, 100, 5, 0.001, 1000)
     with pytest.raises(ValueError, match="n0 = 0"):
         smooth.certify(x, 0, 1000, 0.001, 1000)
-    with pytest.raises(ValueError, match=r"input of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"input 0 of shape \(2,\)"):
         smooth.certify(x * float("nan"), 100, 1000, 0.001, 1000)
     with pytest.raises(ValueError, match=r"sigma = 0"):
         Smooth(Plane(), 3, 0.0)
-    with pytest.raises(ValueError, match=r"\(1000, 2\) \(2 classes\)"):
+    with pytest.raises(ValueError, match=r"\(16, 2\) \(2 classes\)"):
         Smooth(Plane(), 2, 0.5).predict(x, 1000, 0.001, 1000)
 
 
