@@ -1,7 +1,7 @@
 """Search for adversarial points inside certified balls of classifiers whose smoothed vote is known exactly (closed.py).
 
 The bounds handed to the threats are the exact ones, so every ball is as large as the table, or the exact solver, allows; and for
-classifiers whose moments can be drawn, the balls of n samples as a user gets them, by every estimator, are searched too. Points are
+classifiers whose moments can be drawn, the balls of n samples by every estimator, without bets, which need every sample. Points are
 random, extreme (vertices), and found by Frank-Wolfe from random starts. Worst of all is the classifier of the dual itself,
 f_a = {L_r(u1) <= a.(1, u)}, whose vote must fall to exactly 1/2 at the radius: from q and lower bounds of the gradient along and
 across the shift, no larger radius follows.

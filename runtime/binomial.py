@@ -36,7 +36,7 @@ def upper_probability(count: npt.ArrayLike, n: npt.ArrayLike, alpha: float) -> A
 
 def _distinct(count: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Array, Array, npt.NDArray[np.intp]]:
     """The different pairs, and each one's place among them: the inputs of a data set share n, and many their votes."""
-    pairs, place = np.unique(np.asarray(count) + 1j * np.asarray(n), return_inverse=True)
+    pairs, place = np.unique(np.asarray(count, np.float64) + 1j * np.asarray(n, np.float64), return_inverse=True)
     return pairs.real, pairs.imag, place
 
 

@@ -116,11 +116,12 @@ class Certifier:
 
         return Sampler(self.model, self.sigma, self.num_classes, self.seed or 0, self.options)
 
-    def check_company(self, x: Any, batch_size: int) -> None:
-        """Once: ValueError where the model scores a row of a batch by the others (scores.py)."""
+    def check_company(self, inputs: Sequence[Any], batch_size: int) -> None:
+        """Once: ValueError where the model scores a row of a batch by the others, for batches of 2 or more."""
         if batch_size > 1 and not self._company_checked:
-            self._sampler.check_company(x, batch_size)
-            self._company_checked = True
+            for x in inputs:
+                self._sampler.check_company(x)
+                self._company_checked = True
 
     def sample(self, x: Any, n0: int, n: int, alpha: float, batch_size: int, index: int = 0) -> Drawn:
         """Selection votes and certification statistics of one input."""
@@ -141,8 +142,7 @@ class Certifier:
                 raise ValueError(f"sigma = {self.sigma}: vanishes in the rounding of an input as large as {largest:g}")
             checked.append((index, tensor))
         sampler = self._sampler
-        if checked:
-            self.check_company(checked[0][1], batch_size)
+        self.check_company([x for _, x in checked[:1]], batch_size)
         sampler.seed = secrets.randbits(63) if self.seed is None else self.seed
         allowed = tolerance(n, alpha) if self.options.early_stop else None
         alike = len({(x.shape, x.dtype, x.device) for _, x in checked}) == 1
@@ -254,6 +254,7 @@ class Certifier:
             inputs = [check_input(data[place][0], f"input {place}", n0=n0, batch_size=batch_size) for place in places]
             check_shape(self.threats, tuple(inputs[0].shape))
             scores = probe(self._sampler.scores, inputs, self.sigma)
+            self.check_company(inputs[::8], batch_size)
         norms = {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)}
         return {
             "inputs": len(data),

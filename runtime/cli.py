@@ -85,6 +85,9 @@ def stamp(
     """
     from tablegen.build import stamp as stamp_table
 
+    from .jobs import check_out
+
+    check_out(out, file)
     print(f"{out}: sigma {sigma:g}, digest {stamp_table(file, sigma, out).digest[:16]}")
 
 

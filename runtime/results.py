@@ -67,7 +67,7 @@ def write_tsv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]]) -
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file to write under a temporary name, renamed at the end: what was there stays until all of it is on the disk."""
     # Through a link; and each process under a name of its own.
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise ValueError(f"{os.fspath(path)}: exists and is not a regular file; expected a name for one")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")

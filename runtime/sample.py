@@ -18,7 +18,7 @@ from .early_stop import hopeless, next_look
 from .noise import FIRST, SECOND, SELECTION, BatchSize, Piece, Segment, batches, block_rows, out_of_memory
 from .options import Options
 from .projections import Projection
-from .scores import COMPANY, Model, check_company, scores_of
+from .scores import Model, check_company, scores_of
 from .statistics import Moments
 from .threats import ALL
 
@@ -68,10 +68,10 @@ class Sampler:
         """Sums over two halves of n fresh samples, f being the vote for `label`."""
         return self.group_moments([(index, x)], [label], n, batch_size)[0]
 
-    def check_company(self, x: torch.Tensor, batch_size: int) -> None:
-        """As in scores.py, for batches of 2 or more."""
-        eps = torch.finfo(self._place([(0, x)])[1]).eps
-        check_company(self.scores, x, self.sigma, min(COMPANY, batch_size), eps)
+    def check_company(self, x: torch.Tensor) -> None:
+        """ValueError where the model scores a row of a batch by the others (scores.py)."""
+        device, dtype = self._place([(0, x)])
+        check_company(self.scores, x, self.sigma, torch.finfo(dtype).eps, device)
 
     @torch.inference_mode()
     def scores(self, x: torch.Tensor) -> torch.Tensor:

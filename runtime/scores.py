@@ -51,34 +51,43 @@ def in_parts(score: Model, rows: torch.Tensor) -> Array:
     return np.concatenate([in_parts(score, part) for part in rows.tensor_split(2)])
 
 
-def check_company(score: Model, x: torch.Tensor, sigma: float, rows: int, eps: float) -> None:
+def check_company(score: Model, x: torch.Tensor, sigma: float, eps: float, device: torch.device) -> None:
     """ValueError where a row's scores depend on the other rows: the votes of a batch would not be independent.
 
-    Noisy copies of x are scored twice among the same strangers, which shows a model that is random by itself, then among others.
+    Noisy copies of x are scored in two companies, the same but for the strangers before, between and behind them.
 
     Args:
         score: a batch (B, *shape) to scores (B, num_classes).
         x: an input.
         sigma: noise level.
-        rows: of a batch, 2 or more.
         eps: relative rounding of the model's numbers.
+        device: where it runs.
     """
     rng, like = np.random.default_rng(2), x if x.is_floating_point() else x.to(torch.float32)
-    center, half = x.detach().cpu().to(torch.float64), rows // 2
-    noise = [torch.from_numpy(rng.standard_normal((count, *x.shape))) for count in (half, rows - half)]
-    own = center + sigma * noise[0]
+    center = x.detach().cpu().to(torch.float64)
+    noise = torch.from_numpy(rng.standard_normal((COMPANY, *x.shape)))
+    own, strangers = slice(1, -1, 2), [0, *range(2, COMPANY, 2), -1]
+    # Several levels, for scores that saturate; strangers far away, and all on one side for what depends on a mean.
+    noise[own] *= sigma * 2.0 ** (torch.arange(len(noise[own])) % 4).reshape(-1, *[1] * x.ndim)
+    noise[strangers] = 4.0 * (sigma + float(center.square().mean().sqrt())) * noise[strangers].abs()
 
-    def among(level: float) -> Array:
-        # Anew each time: a model may change its input in place.
-        return in_parts(score, torch.cat((own, center + level * sigma * noise[1])).to(like))[:half]
+    def among(far: float) -> Array:
+        batch = center + noise
+        batch[strangers] = center + far * noise[strangers]
+        # The same dice each time: a model that is random by itself is none of this check's business.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            return in_parts(score, batch.to(like))[own]
 
-    first, again, other = among(4.0), among(4.0), among(0.0)
-    if not (np.isfinite(first).all() and np.isfinite(other).all()):
+    first, again, other = among(1.0), among(1.0), among(0.0)
+    if np.isnan(first).any() or np.isnan(other).any():
         return
-    spread = float(np.abs(first - first.mean(axis=1, keepdims=True)).max())
-    rounding = 4.0 * eps * float(np.abs(first).max())
-    moved, restless = (float(np.abs(scores - first).max()) for scores in (other, again))
-    if moved > max(ROUNDING, 16.0 * eps) * spread + rounding and restless <= rounding:
+    finite = np.isfinite(first) & np.isfinite(again) & np.isfinite(other)
+    size = float(np.abs(first[finite]).max(initial=0.0))
+    spread = float(np.ptp(np.where(finite, first, first[finite].mean() if finite.any() else 0.0), axis=1).max())
+    moved, restless = (float(np.abs(scores[finite] - first[finite]).max(initial=0.0)) for scores in (other, again))
+    changed = bool((first != other)[~finite].any()) and not (first != again)[~finite].any()
+    if changed or moved > max(max(ROUNDING, 16.0 * eps) * spread + 4.0 * eps * size, 4.0 * restless):
         raise ValueError(
             f"the model's scores of a row depend on the other rows of its batch (move by {moved:.2g} of {spread:.2g}): "
             f"its votes would not be independent; was it exported or traced in training mode? (batch size 1 makes it a classifier)"

@@ -39,7 +39,7 @@ class Smooth:
             raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1")
         sampler = Sampler(self.base_classifier, self.sigma, self.num_classes, secrets.randbits(63))
         tensor = check_input(x, n=n, batch_size=batch_size)
-        self._certifier.check_company(tensor, batch_size)
+        self._certifier.check_company([tensor], batch_size)
         counts = sampler.votes(tensor, n, 0, batch_size)
         first, second = (int(c) for c in counts.argsort()[::-1][:2])
         votes = int(counts[first]), int(counts[second])

@@ -23,6 +23,7 @@ from .progress import progress_bar
 from .results import STATISTICS_VERSION, Sampled, replacing
 from .run import sample_dataset
 from .scores import Model
+from .shards import group_size
 from .statistics import Statistics
 from .table import Table
 from .threats import L1, L2, LINF, Ball
@@ -169,7 +170,7 @@ def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tu
         "split": config.split,
     }
     drawn = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
-    drawn["format"] = STATISTICS_VERSION
+    drawn |= {"format": STATISTICS_VERSION, "inputs a batch": group_size(config.n, config.batch_size)}
     key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
     return out / f"{name}_{sigma:g}_{key}.h5", settings
 

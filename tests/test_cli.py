@@ -188,6 +188,7 @@ def test_certify_never_writes_over_what_it_reads(tmp_path: Path, inputs: Path) -
     fails("certify", out, "--table", table, "--out", tmp_path / "." / "table.h5", match="table.h5: is read as well")
     fails("certify", "--from-counts", counts, "--sigma", 0.5, "--out", counts, match="counts.tsv: is read as well")
     fails("certify", out, "--out", tmp_path, match="is not a regular file")
+    fails("stamp", table, "--sigma", 0.5, "--out", table, match="table.h5: is read as well")
     assert {path: path.read_bytes() for path in before} == before
 
 

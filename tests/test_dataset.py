@@ -15,8 +15,8 @@ from runtime.results import read_tsv
 SETTINGS: dict[str, Any] = {"n0": 20, "n": 1000, "alpha": 0.01, "progress": False}
 
 
-# Sizes of the batches by which a model is known again, four, and checked, three.
-ASKED = [16] * 7
+# Sizes of the batches by which a model is known again, four, and checked, three for each of two inputs.
+ASKED = [16] * 10
 
 
 class Net(torch.nn.Module):
@@ -30,8 +30,8 @@ class Net(torch.nn.Module):
     @property
     def sizes(self) -> list[int]:
         """Of the batches of samples."""
-        assert self.all[:7] == ASKED
-        return self.all[7:]
+        assert self.all[: len(ASKED)] == ASKED
+        return self.all[len(ASKED) :]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.all.append(len(x))

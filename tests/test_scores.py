@@ -12,7 +12,7 @@ from runtime.preflight import preflight
 from runtime.scores import check_company, in_parts, scores_of
 
 X = torch.full((3, 4, 4), 0.1)
-EPS = torch.finfo(torch.float32).eps
+EPS, CPU = torch.finfo(torch.float32).eps, torch.device("cpu")
 
 
 def linear() -> torch.nn.Module:
@@ -80,9 +80,8 @@ def test_one_vote_for_a_whole_batch_is_refused_but_for_batches_of_one(shipped: T
     assert 0.0 <= alone.radius["l2"] < 0.2
 
 
-@pytest.mark.parametrize("rows", [2, 3, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_models_that_score_rows_by_themselves_pass(rows: int, dtype: torch.dtype) -> None:
+def test_models_that_score_rows_by_themselves_pass(dtype: torch.dtype) -> None:
     model = linear().to(dtype)
     eps = torch.finfo(dtype).eps
     shifts = torch.tensor([1e4, 1e4, 1e4])
@@ -90,21 +89,64 @@ def test_models_that_score_rows_by_themselves_pass(rows: int, dtype: torch.dtype
     def in_place(x: torch.Tensor) -> torch.Tensor:
         return model(x.mul_(0.5).to(dtype))
 
-    check_company(lambda x: model(x.to(dtype)), X, 0.5, rows, eps)
-    check_company(in_place, X, 0.5, rows, eps)
-    check_company(lambda x: model(x.to(dtype)).float() + shifts, X, 0.5, rows, max(eps, EPS))
-    check_company(lambda x: torch.zeros(len(x), 3), X, 0.5, rows, eps)
-    check_company(lambda x: torch.full((len(x), 3), float("nan")), X, 0.5, rows, eps)
-    # Random by itself: its votes are independent, and no company can be blamed.
-    check_company(lambda x: model(x.to(dtype)) + torch.randn(len(x), 3), X, 0.5, rows, eps)
+    check_company(lambda x: model(x.to(dtype)), X, 0.5, eps, CPU)
+    check_company(in_place, X, 0.5, eps, CPU)
+    check_company(lambda x: model(x.to(dtype)).float() + shifts, X, 0.5, max(eps, EPS), CPU)
+    check_company(lambda x: torch.zeros(len(x), 3), X, 0.5, eps, CPU)
+    check_company(lambda x: torch.full((len(x), 3), float("nan")), X, 0.5, eps, CPU)
+    check_company(lambda x: torch.nn.functional.one_hot(model(x.to(dtype)).argmax(dim=1), 3), X, 0.5, eps, CPU)
+    check_company(lambda x: (1000 * model(x.to(dtype))).softmax(dim=1).log(), X, 0.5, eps, CPU)
+    before = torch.random.get_rng_state()
+    # Random by itself, and no company to blame.
+    check_company(lambda x: model(x.to(dtype)) + torch.randn(len(x), 3), X, 0.5, eps, CPU)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("rows", [2, 16])
-@pytest.mark.parametrize("share", [0.01, 1.0])
-def test_a_little_of_the_others_is_too_much(rows: int, share: float) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.cumsum(dim=0),
+        lambda s: s.flip(0).cumsum(dim=0).flip(0),
+        lambda s: s[:1].expand(len(s), 3),
+        lambda s: s[-1:].expand(len(s), 3),
+        lambda s: torch.nn.functional.one_hot((s - s.mean(dim=0)).argmax(dim=1), 3),
+        lambda s: (1000 * (s - s.mean(dim=0))).softmax(dim=1).log(),
+    ],
+)
+@pytest.mark.parametrize("sigma", [0.001, 0.5])
+def test_dependence_on_earlier_rows_or_later_ones_or_in_scores_that_saturate_is_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], sigma: float
+) -> None:
     model = linear()
     with pytest.raises(ValueError, match="depend on the other rows"):
-        check_company(lambda x: model(x) + share * model(x).mean(dim=0, keepdim=True), X, 0.5, rows, EPS)
+        check_company(lambda x: change(model(x)), X, sigma, EPS, CPU)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.GRU, torch.nn.LSTM])
+def test_a_recurrent_layer_that_takes_the_batch_for_time_is_refused(layer: type[torch.nn.Module], shipped: Table) -> None:
+    torch.manual_seed(6)
+    recurrent = layer(48, 3)
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = recurrent(x.flatten(1))[0]
+        return out
+
+    with pytest.raises(ValueError, match="depend on the other rows"):
+        Certifier(model, 0.5, 3, shipped, seed=1).certify(X, 20, 200)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_a_batch_norm_in_training_mode_is_refused_beside_dropout_too(p: float) -> None:
+    model = torch.nn.Sequential(Normed().layers[:4], torch.nn.Dropout(p), Normed().layers[4]).train()
+    with pytest.raises(ValueError, match="depend on the other rows"):
+        check_company(model, X, 0.5, EPS, CPU)
+
+
+@pytest.mark.parametrize("share", [0.01, 1.0])
+def test_a_little_of_the_others_is_too_much(share: float) -> None:
+    model = linear()
+    with pytest.raises(ValueError, match="depend on the other rows"):
+        check_company(lambda x: model(x) + share * model(x).mean(dim=0, keepdim=True), X, 0.5, EPS, CPU)
 
 
 @pytest.mark.parametrize(
