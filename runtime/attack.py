@@ -35,8 +35,8 @@ LEVEL_OF_ROUNDING = 1e-12
 DIMENSIONS = (2, 3, 8, 64, 3072)
 # Quadrature for the dual's own sets: tails beyond 10 hold 1e-23.
 REACH = 10.0
-# The drawn samples: many, so that their balls are nearly as large as the exact ones; at noise levels other than 1.
-N0, N, ALPHA, SIGMAS = 100, 1_000_000, 0.001, (0.25, 0.5, 2.0)
+# The drawn samples: many, so that their balls are nearly as large as the exact ones, and an alpha that leaves nothing to chance.
+N0, N, ALPHA, SIGMAS = 100, 1_000_000, 1e-6, (0.25, 0.5, 2.0)
 _points, _weights = np.polynomial.legendre.leggauss(24)
 POINTS, WEIGHTS = 0.5 * (_points + 1.0), 0.5 * _weights
 
@@ -100,7 +100,8 @@ def worst_vertex(threat: Ball, g: Array) -> Array:
         return signs if threat.mask is None else np.where(threat.mask.ravel(), signs, 0.0)
     out = np.zeros_like(g)
     rows = np.arange(len(g))
-    best = np.abs(g).argmax(axis=1)
+    # Inside the mask even where the gradient is 0 there.
+    best = (np.abs(g) if threat.mask is None else np.where(threat.mask.ravel(), np.abs(g), -1.0)).argmax(axis=1)
     out[rows, best] = np.where(g[rows, best] > 0.0, -1.0, 1.0)
     return out
 
@@ -158,8 +159,10 @@ def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int,
             for threat in threats:
                 m1, m2 = (float(x[0]) for x in threat.cut(exact_bounds(threat, q, y), classifier.d))
                 radii = [float(table.radius(q, m1, m2)) / table.sigma]
-                if math.hypot(m1, m2) < (1.0 - 1e-9) * float(density(-ndtri(np.array(1.0 - q)))):
-                    radii.append(solve(q, m1, m2)[0])
+                # Nearer to the rim the solver may give up: a little less is asked of it.
+                most = (1.0 - 1e-5) * float(density(-ndtri(np.array(1.0 - q))))
+                if abs(m1) < most:
+                    radii.append(solve(q, m1, min(m2, math.sqrt(most**2 - m1**2)))[0])
                 kappa = threat.kappa(classifier.d)
                 for radius in radii:
                     # Balls are open: one part in 1e9 inside.
@@ -179,14 +182,15 @@ def _attack_dual(outcome: Outcome, table: Table, solve: Solve, rng: np.random.Ge
     radius, multipliers = solve(q, m1, m2)
     worst = polish(DualSet(radius, multipliers), q, m1, m2)
     outcome.tightness.append(abs(float(worst.value(np.array([[radius, 0.0]]))[0]) - 0.5))
-    # Its own gradient exceeds m1 where the bound a1 >= 0 is active: the ball around it is then certified by its true moments.
+    # Its own slope y1 exceeds m1 where the bound a1 >= 0 is active.
     true_q, y = worst.moments_at_0()
     K = radius * (1.0 - 1e-9)
     angles = rng.uniform(0.0, 2.0 * math.pi, 200)
     lengths = K * np.sqrt(rng.uniform(0.0, 1.0, 200))
     points = np.stack([lengths * np.cos(angles), lengths * np.sin(angles)], axis=1)
-    # K: no longer than r, and no further against the gradient than r m1.
-    inside = points @ y >= K * min(m1, 0.0)
+    # No longer than r, no further against the gradient than (r, 0): where this meets the circle the slopes are y1 >= m1 and y2 = m2,
+    # turning towards the gradient only helps, and the certified region is convex.
+    inside = points @ y >= K * y[0]
     if inside.any():
         outcome.add("worst of the dual, exact", worst.value(points[inside]))
     for threat in (L1, L2, LINF):

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from runtime import Subspace, Table, attack, evaluate
 from runtime.attack import (
@@ -49,6 +50,29 @@ def test_worst_vertex_is_in_the_ball_and_no_random_point_of_it_is_worse(threat: 
     assert ((best * g).sum(axis=1) <= (g @ others.T).min(axis=1) + 1e-12).all()
 
 
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_where_there_is_no_gradient_any_point_of_the_ball_will_do(p: float) -> None:
+    threat = Subspace(~HALF, p, "s")
+    # Nothing; nothing on the mask; next to nothing on it.
+    best = worst_vertex(threat, np.stack([np.zeros(6), HALF * 1.0, -1e-150 * ~HALF]))
+    assert norms(best, threat).max() <= 1.0 + 1e-12
+    assert not best[:, HALF].any()
+
+
+def test_the_duals_worst_classifier_keeps_its_vote_where_the_bound_on_a1_is_active(shipped: Table) -> None:
+    tried = 0
+    for seed in range(200):
+        rng, outcome = np.random.default_rng(seed), Outcome()
+        z, rho, theta = (np.random.default_rng(seed).uniform(size=3) * (3.45, 0.96, 0.96)) + (0.05, 0.02, 0.02)
+        size = rho * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+        a = exact(float(ndtr(z)), -size * math.cos(theta * math.pi / 2), size * math.sin(theta * math.pi / 2))[1]
+        if a[1] == 0.0:
+            attack._attack_dual(outcome, shipped, exact, rng)
+            assert outcome.total.violations == 0
+            tried += 1
+    assert tried >= 4
+
+
 @pytest.mark.parametrize("threat", THREATS, ids=lambda t: t.name)
 def test_exact_bounds_give_the_true_moments_of_the_worst_direction(threat: Ball) -> None:
     q, y = slab(frame(1, 6, np.random.default_rng(81))[0], -1.0, 2.0).moments_at_0()
@@ -80,8 +104,9 @@ def test_the_search_finds_the_least_vote_of_a_half_space_in_every_norm() -> None
             assert (values.min() < 0.5) is np.bool_(broken)
 
 
-def test_no_certified_ball_holds_an_adversarial_point_and_the_dual_is_tight(shipped: Table) -> None:
-    outcome = attack_closed_forms(shipped, exact, 8, seed=3, dimensions=SMALL)
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_no_certified_ball_holds_an_adversarial_point_and_the_dual_is_tight(seed: int, shipped: Table) -> None:
+    outcome = attack_closed_forms(shipped, exact, 8, seed, dimensions=SMALL)
     total = outcome.total
     assert total.balls > 100
     assert total.points > 30_000
