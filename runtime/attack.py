@@ -188,7 +188,7 @@ def _attack_dual(outcome: Outcome, table: Table, solve: Solve, rng: np.random.Ge
     angles = rng.uniform(0.0, 2.0 * math.pi, 200)
     lengths = K * np.sqrt(rng.uniform(0.0, 1.0, 200))
     points = np.stack([lengths * np.cos(angles), lengths * np.sin(angles)], axis=1)
-    # No longer than r, no further against the gradient than (r, 0): where this meets the circle the slopes are y1 >= m1 and y2 = m2,
+    # No longer than r, no further against the gradient than (r, 0): where it meets the circle the slopes are y1 >= m1 and y2 = m2,
     # turning towards the gradient only helps, and the certified region is convex.
     inside = points @ y >= K * y[0]
     if inside.any():
