@@ -12,11 +12,11 @@ from lookup import REGIONS, draw
 from rich.console import Console
 from rich.table import Table
 
-from runtime.lookup import axis_maps, lookup_many
-from tablegen.build import _fill, _slab
-from tablegen.grid import PRESETS, GridSpec
-from tablegen.parallel import run
-from tablegen.solve import solve_node
+from certlut.lookup.kernel import axis_maps, lookup_many
+from certlut.tablegen.build import _fill, _slab
+from certlut.tablegen.grid import PRESETS, GridSpec
+from certlut.tablegen.parallel import run
+from certlut.tablegen.solve import solve_node
 
 Queries = tuple[np.ndarray, np.ndarray]
 

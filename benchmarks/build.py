@@ -15,11 +15,11 @@ from scipy.integrate import quad
 from scipy.optimize import fsolve
 from scipy.special import ndtr
 
-from runtime.normal import density, upper
-from tablegen.build import _slab
-from tablegen.grid import PRESETS
-from tablegen.parallel import run
-from tablegen.solve import solve, solve_node
+from certlut.kernels.normal import density, upper
+from certlut.tablegen.build import _slab
+from certlut.tablegen.grid import PRESETS
+from certlut.tablegen.parallel import run
+from certlut.tablegen.solve import solve, solve_node
 
 
 def seconds(function: Callable[[], object]) -> float:

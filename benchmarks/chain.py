@@ -18,19 +18,19 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import ndtr
 
-import runtime
-from runtime.bets import Tally
-from runtime.evaluate import evaluate
-from runtime.pack import take
-from runtime.results import Sampled, count_inputs, read_statistics, write_statistics
-from runtime.run import SLICE, certify_statistics
-from runtime.statistics import Part, Statistics, summarise
-from runtime.threats import Subspace, projections, resolve
+import certlut
+from certlut.evaluate import evaluate
+from certlut.runs.results import Sampled, count_inputs, read_statistics, write_statistics
+from certlut.runs.sample import SLICE, certify_statistics
+from certlut.sampling.bets import Tally
+from certlut.statistics.records import take
+from certlut.statistics.summary import Part, Statistics, summarise
+from certlut.threats.sets import Subspace, projections, resolve
 
 D, N = 12, 100_000
 
 
-def prototypes(count: int, threats: tuple[runtime.threats.Threat, ...], rng: np.random.Generator) -> Statistics:
+def prototypes(count: int, threats: tuple[certlut.threats.sets.Threat, ...], rng: np.random.Generator) -> Statistics:
     """Statistics of `count` random classifiers, q from 0.6 to 0.9999."""
     moments = []
     for _ in range(count):
@@ -70,7 +70,7 @@ def main() -> None:
         ("l1", "l2", "linf", *(Subspace(third == k, p=2, name=name) for k, name in enumerate(("red", "green", "blue"))))
     )
     base = prototypes(200, threats, rng)
-    table = runtime.load()
+    table = certlut.load()
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for start in range(0, arguments.inputs, SLICE):

@@ -18,21 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import small
 from rich.console import Console
 from rich.table import Table
 
-import runtime.bets
-import runtime.noise
-import runtime.run
-import runtime.sample
-from runtime import Certifier, load
-from runtime.data import Arrays
-from runtime.journal import Journal
-from runtime.merge import merge
-from runtime.results import read_statistics, read_tsv
-from runtime.run import certify_statistics, sample_dataset
-from runtime.shards import Shard
+import certlut.runs.sample
+import certlut.sampling.bets
+import certlut.sampling.engine
+import certlut.sampling.noise
+from certlut import Certifier, load
+from certlut.inputs.data import Arrays
+from certlut.jobs.journal import Journal
+from certlut.jobs.shards import Shard
+from certlut.runs.merge import merge
+from certlut.runs.results import read_statistics, read_tsv
+from certlut.runs.sample import certify_statistics, sample_dataset
+from networks import small
 
 SIGMA, ALPHA, CLASSES = 0.5, 0.001, 10
 
@@ -86,10 +86,10 @@ def sample_shard(arguments: argparse.Namespace, shard: Shard, folder: Path) -> d
     clock, model = Clock(), small(CLASSES).eval()
     model.load_state_dict(torch.load(folder / "net.pt"))
     inside = {
-        "  noise": (runtime.noise, "_each"),
-        "  model": (runtime.sample, "scores_of"),
-        "  sums and bets": (runtime.bets.Tally, "add"),
-        "  write the statistics": (runtime.run, "write_statistics"),
+        "  noise": (certlut.sampling.noise, "_each"),
+        "  model": (certlut.sampling.engine, "scores_of"),
+        "  sums and bets": (certlut.sampling.bets.Tally, "add"),
+        "  write the statistics": (certlut.runs.sample, "write_statistics"),
     }
     for name, (module, function) in inside.items():
         setattr(module, function, clock.timed(getattr(module, function), name))

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from runtime.normal import density, upper_quantile
+from certlut.kernels.normal import density, upper_quantile
 
 # The level of each norm in a certificate of l1, l2 and linf together at alpha = 0.001; half of it where a bound has two events.
 ONE, TWO = np.log(1.0 / 2.5e-5), np.log(2.0 / 2.5e-5)

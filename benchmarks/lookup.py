@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy.interpolate import RegularGridInterpolator
 
-from runtime.format import TableData, read_table
-from runtime.normal import density, upper, upper_quantile
-from runtime.table import Table as RadiusTable
-from runtime.table import find
-from tablegen.solve import TOLERANCE, solve_node
+from certlut.kernels.normal import density, upper, upper_quantile
+from certlut.lookup.format import TableData, read_table
+from certlut.lookup.table import Table as RadiusTable
+from certlut.lookup.table import find
+from certlut.tablegen.solve import TOLERANCE, solve_node
 
 REGIONS = {
     "z 0.05-5, rho 0-0.9995, theta 0-90": ((0.05, 5.0), (0.0, 0.9995), (0.0, 90.0)),
@@ -122,7 +122,7 @@ def throughput(table: RadiusTable, data: TableData, queries: np.ndarray, console
 
 def start_up(path: Path, console: Console) -> None:
     """Import, load and first call in a new process, with an empty and with a warm cache of machine code."""
-    code = f"import runtime; t = runtime.load({str(path)!r}); t.radius(0.9, -0.1, 0.05); t.radius([0.9], [-0.1], [0.05])"
+    code = f"import certlut; t = certlut.load({str(path)!r}); t.radius(0.9, -0.1, 0.05); t.radius([0.9], [-0.1], [0.05])"
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"NUMBA_CACHE_DIR": folder}
 

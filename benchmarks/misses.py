@@ -24,13 +24,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from naive_statistics import Known, stripes
-from simulate import CPU, N0, allowed, classifiers, missed, missed_together, quantities, sampled, threats_of
-
-from runtime.bets import Tally
-from runtime.projections import Projection
-from runtime.statistics import Statistics, summarise
-from runtime.threats import ALL, L2, LENGTH, Direction, Quantity, Threat, projections
+from certlut.sampling.bets import Tally
+from certlut.statistics.summary import Statistics, summarise
+from certlut.threats.projections import Projection
+from certlut.threats.sets import ALL, L2, LENGTH, Direction, Quantity, Threat, projections
+from reference.naive_statistics import Known, stripes
+from reference.simulate import CPU, N0, allowed, classifiers, missed, missed_together, quantities, sampled, threats_of
 
 # Classifiers by their place in `classifiers(d, n)`, where not all are tried.
 SOME = {64: (1, 2, 6, 8, 9, 11, 12), 3072: (1, 2, 6, 9)}

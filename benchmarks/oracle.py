@@ -14,18 +14,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import runtime
-import runtime.sample
-from runtime.binomial import lower_probability
-from runtime.bounds import tighten
-from runtime.budget import ESTIMATORS
-from runtime.certify import Certifier
-from runtime.demo import SHAPE, digits, train
-from runtime.evaluate import evaluate
-from runtime.normal import density, upper_quantile
-from runtime.pack import join
-from runtime.sample import Sampler
-from runtime.threats import L2, Quantity, Subspace, Threat, containment, projections, resolve
+import certlut
+import certlut.sampling.engine
+from certlut.bounds.binomial import lower_probability
+from certlut.bounds.budget import ESTIMATORS
+from certlut.bounds.gradient import tighten
+from certlut.certify import Certifier
+from certlut.evaluate import evaluate
+from certlut.kernels.normal import density, upper_quantile
+from certlut.report.demo import SHAPE, digits, train
+from certlut.sampling.engine import Sampler
+from certlut.statistics.records import join
+from certlut.threats.sets import L2, Quantity, Subspace, Threat, containment, projections, resolve
 
 ALPHA, N0, BATCH = 0.001, 100, 8192
 NORMS = {"l1": 1.0, "l2": 2.0, "linf": np.inf}
@@ -47,7 +47,7 @@ def main() -> None:
     left = np.zeros(SHAPE, dtype=bool)
     left[:, : SHAPE[1] // 2] = True
     threats = resolve(("l1", "l2", "linf", Subspace(left, p=2, name="left")))
-    table, (train_set, test_set) = runtime.load(), digits()
+    table, (train_set, test_set) = certlut.load(), digits()
     out = Table("sigma", "threat", *ESTIMATORS, "oracle", *(f"share, {name}" for name in ESTIMATORS), title="radius over Cohen's")
     for sigma in (0.12, 0.25, 0.5, 1.0):
         model = train(train_set, sigma, 60)
@@ -62,7 +62,7 @@ def main() -> None:
             if one.label != label or q[0] <= 0.5:
                 continue
             drawn.append(one.statistics)
-            m = sampler.moments(runtime.sample.check_input(x), label, arguments.known, index, BATCH)
+            m = sampler.moments(certlut.sampling.engine.check_input(x), label, arguments.known, index, BATCH)
             b = float(m.count.sum() / m.n.sum())
             y = (m.sum_uf - b * m.sum_u).sum(axis=0) / m.n.sum()
             rim = np.array([density(upper_quantile(1.0 - q[0]))])

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import torch
 from scipy.special import ndtri
 
-from runtime.bets import Tally
-from runtime.projections import Projection
-from runtime.statistics import BETS, Moments
-from runtime.threats import ALL
+from certlut.sampling.bets import Tally
+from certlut.statistics.summary import BETS, Moments
+from certlut.threats.projections import Projection
+from certlut.threats.sets import ALL
 
 Array = npt.NDArray[np.float64]
 

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from networks import resnet, small
 from rich.console import Console
 from rich.table import Table
 
-from runtime.noise import FIRST, SECOND, BatchSize, Segment, batches
-from runtime.options import Options
-from runtime.sample import Sampler
+from certlut.sampling.card import Options
+from certlut.sampling.engine import Sampler
+from certlut.sampling.noise import FIRST, SECOND, BatchSize, Segment, batches
+from networks import resnet, small
 
 SIGMA = 0.5
 

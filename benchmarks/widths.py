@@ -21,17 +21,17 @@ from rich.progress import track
 from rich.table import Table
 from scipy.special import ndtri
 
-import runtime.budget
-from runtime import load
-from runtime.adaptive import EVENTS, adaptive_bound
-from runtime.bets import Tally
-from runtime.binomial import lower_probability
-from runtime.budget import Budget, split
-from runtime.evaluate import evaluate
-from runtime.forecast import forecast, gradient
-from runtime.paper import paper_bound
-from runtime.statistics import Moments, Statistics, summarise
-from runtime.threats import ALL, L1, L2, LENGTH, LINF, Quantity, projections
+import certlut.bounds.budget
+from certlut import load
+from certlut.bounds.adaptive import EVENTS, adaptive_bound
+from certlut.bounds.binomial import lower_probability
+from certlut.bounds.budget import Budget, split
+from certlut.bounds.paper import paper_bound
+from certlut.evaluate import evaluate
+from certlut.plan.forecast import forecast, gradient
+from certlut.sampling.bets import Tally
+from certlut.statistics.summary import Moments, Statistics, summarise
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, projections
 
 Array = npt.NDArray[np.float64]
 
@@ -180,9 +180,9 @@ def split_table() -> Table:
     """Forecast gains over Cohen's radius with other shares of alpha for q."""
     cases = ((0.9, 100_000), (0.99, 100_000), (0.99, 1_000_000), (0.999, 1_000_000), (0.9999, 100_000))
     out = Table("share of q", "threat", *(f"q = {q:g}, n = {n:,}" for q, n in cases), title=f"forecast gain over Cohen, d = {D}")
-    surface, before = load(), runtime.budget.SHARE_OF_Q
+    surface, before = load(), certlut.bounds.budget.SHARE_OF_Q
     for share in (0.95, 0.9, 0.8, 0.6):
-        runtime.budget.SHARE_OF_Q = share
+        certlut.bounds.budget.SHARE_OF_Q = share
         gains: dict[str, list[str]] = {threat.name: [] for threat in THREATS}
         for q, n in cases:
             radius = evaluate(forecast([n], THREATS, D, q, RHO), THREATS, ALPHA, "adaptive", surface).radius
@@ -191,7 +191,7 @@ def split_table() -> Table:
                 cells.append(f"{100.0 * (radius[name][0] * scale / radius['cohen'][0] - 1.0):+.2f} %")
         for name, cells in gains.items():
             out.add_row(f"{share:g}", name, *cells)
-    runtime.budget.SHARE_OF_Q = before
+    certlut.bounds.budget.SHARE_OF_Q = before
     return out
 
 

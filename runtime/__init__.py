@@ -1,21 +1,54 @@
-"""Online half: sample a smoothed classifier, look up certified radii. Importing this does not import torch."""
+"""Certificates for Gaussian-smoothed classifiers. Names are imported when they are first used (PEP 562): no torch, no waiting."""
 
-from .certify import ABSTAIN, Certificate, Certifier
-from .evaluate import radii
-from .smooth import Smooth
-from .table import Table, UnprovenTable, load
-from .threats import Direction, Lp, Subspace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "ABSTAIN",
-    "Certificate",
+if TYPE_CHECKING:
+    from .certify import ABSTAIN, Certificate, Certifier
+    from .evaluate import radii
+    from .lookup.table import Table, UnprovenTable, load
+    from .runs.results import read_statistics, read_tsv
+    from .smooth import Smooth
+    from .threats.sets import Direction, Lp, Subspace
+
+_MODULES = {
+    "ABSTAIN": "certify",
+    "Certificate": "certify",
+    "Certifier": "certify",
+    "Direction": "threats.sets",
+    "Lp": "threats.sets",
+    "Smooth": "smooth",
+    "Subspace": "threats.sets",
+    "Table": "lookup.table",
+    "UnprovenTable": "lookup.table",
+    "load": "lookup.table",
+    "radii": "evaluate",
+    "read_statistics": "runs.results",
+    "read_tsv": "runs.results",
+}
+
+__all__ = [  # noqa: RUF022  (one name a line, in the order of use)
     "Certifier",
-    "Direction",
-    "Lp",
+    "Certificate",
+    "ABSTAIN",
     "Smooth",
+    "Lp",
     "Subspace",
+    "Direction",
     "Table",
     "UnprovenTable",
     "load",
     "radii",
+    "read_tsv",
+    "read_statistics",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .budget import split
-from .early_stop import tolerance
+from .bounds.budget import split
+from .bounds.early_stop import tolerance
 from .evaluate import check_n, evaluate
-from .jobs import Record, check_out, run_groups
-from .options import Options
-from .results import row, write_tsv
-from .shards import group_size, groups
-from .statistics import Statistics, summarise
-from .table import Table, load
-from .threats import Ball, Quantity, Threat, check_shape, projections, resolve
+from .jobs.groups import Record, check_out, run_groups
+from .jobs.shards import group_size, groups
+from .lookup.table import Table, load
+from .runs.results import row, write_tsv
+from .sampling.card import Options
+from .statistics.summary import Statistics, summarise
+from .threats.sets import Ball, Quantity, Threat, check_shape, projections, resolve
 
 if TYPE_CHECKING:
-    from .sample import Sampler
-    from .scores import Model
+    from .sampling.engine import Sampler
+    from .sampling.scores import Model
 
 ABSTAIN = -1
 
@@ -112,7 +112,7 @@ class Certifier:
 
     @cached_property
     def _sampler(self) -> "Sampler":
-        from .sample import Sampler
+        from .sampling.engine import Sampler
 
         return Sampler(self.model, self.sigma, self.num_classes, self.seed or 0, self.options)
 
@@ -129,7 +129,7 @@ class Certifier:
 
     def sample_group(self, inputs: Sequence[tuple[int, Any]], n0: int, n: int, alpha: float, batch_size: int) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
-        from .sample import check_input
+        from .sampling.engine import check_input
 
         check_n(n, alpha, self.threats, self.estimator)
         checked = []
@@ -244,8 +244,8 @@ class Certifier:
 
     def settings(self, data: Sequence[tuple[Any, int]], n0: int, n: int, alpha: float, batch_size: int) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
-        from .identity import data_digest, probe, state_digest
-        from .sample import check_input
+        from .sampling.engine import check_input
+        from .sampling.identity import data_digest, probe, state_digest
 
         check_n(n, alpha, self.threats, self.estimator)
         scores: list[float] = []

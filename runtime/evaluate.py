@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from .binomial import least_n, lower_probability
-from .bounds import gradient_bounds
-from .budget import Budget, split
-from .statistics import Statistics
-from .table import Table, load
-from .threats import Quantity, Ray, Threat, containment, resolve
+from .bounds.binomial import least_n, lower_probability
+from .bounds.budget import Budget, split
+from .bounds.gradient import gradient_bounds
+from .lookup.table import Table, load
+from .statistics.summary import Statistics
+from .threats.sets import Quantity, Ray, Threat, containment, resolve
 
 Array = npt.NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .certify import ABSTAIN, Certifier
 
 if TYPE_CHECKING:
-    from .scores import Model
+    from .sampling.scores import Model
 
 
 class Smooth:
@@ -33,7 +33,7 @@ class Smooth:
         """The smoothed class, wrong with probability at most alpha; ABSTAIN where the two leading classes cannot be told apart."""
         from scipy.stats import binomtest
 
-        from .sample import Sampler, check_input
+        from .sampling.engine import Sampler, check_input
 
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.format import DATASETS, TableData, read_table, write_table
-from runtime.journal import Journal
-from runtime.progress import progress_bar
+from certlut.jobs.journal import Journal
+from certlut.jobs.progress import progress_bar
+from certlut.lookup.format import DATASETS, TableData, read_table, write_table
 
 from .dual import Array
 from .grid import GridSpec, grid_spec

@@ -11,8 +11,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from runtime.jit import jit
-from runtime.normal import density, upper
+from certlut.kernels.jit import jit
+from certlut.kernels.normal import density, upper
 
 Array = npt.NDArray[np.float64]
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.format import AXES, TableData, read_table, write_table
-from runtime.journal import Journal
-from runtime.progress import progress_bar
+from certlut.jobs.journal import Journal
+from certlut.jobs.progress import progress_bar
+from certlut.lookup.format import AXES, TableData, read_table, write_table
 
 from .enclose import METHOD, hinge_upper
 from .parallel import run

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runtime.jit import jit
-from runtime.normal import density, upper, upper_quantile
+from certlut.kernels.jit import jit
+from certlut.kernels.normal import density, upper, upper_quantile
 
 from .dual import SIZE, Array, maximise, newton_step
 

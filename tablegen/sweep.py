@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
-from runtime.jit import jit
-from runtime.normal import density, upper
+from certlut.kernels.jit import jit
+from certlut.kernels.normal import density, upper
 
 from .dual import SIZE, Array, compute_moments, excess, newton_step
 from .seal import seal, seal_nearby

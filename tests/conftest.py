@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_sources = b"".join(path.read_bytes() for folder in ("runtime", "tablegen") for path in sorted((ROOT / folder).glob("*.py")))
+_sources = b"".join(path.read_bytes() for folder in ("runtime", "tablegen") for path in sorted((ROOT / folder).rglob("*.py")))
 os.environ.setdefault(
     "NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"certlut-numba-{hashlib.sha256(_sources).hexdigest()[:16]}")
 )
@@ -14,12 +14,12 @@ os.environ.setdefault(
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from runtime import Table  # noqa: E402
-from runtime.format import TableData, read_table  # noqa: E402
-from tablegen import build  # noqa: E402
+from certlut import Table  # noqa: E402
+from certlut.lookup.format import TableData, read_table  # noqa: E402
+from certlut.tablegen import build  # noqa: E402
 
 # Two processes are done at the same time where no long file starts last.
-SLOW = ("test_soundness", "test_cli", "test_evidence", "test_shards", "test_solve", "test_engine", "test_table")
+SLOW = ("test_soundness", "test_main", "test_report", "test_shards", "test_solve", "test_engine", "test_table")
 
 # Small products gain nothing from a second thread, and lose much where both cores are busy.
 torch.set_num_threads(1)

@@ -10,10 +10,10 @@ import torch
 from scipy.special import ndtri
 from scipy.stats import beta
 
-from runtime import ABSTAIN, Certificate, Certifier, Direction, Subspace, Table
-from runtime.binomial import lower_probability
-from runtime.results import read_tsv
-from runtime.threats import Ray, Threat
+from certlut import ABSTAIN, Certificate, Certifier, Direction, Subspace, Table
+from certlut.bounds.binomial import lower_probability
+from certlut.runs.results import read_tsv
+from certlut.threats.sets import Ray, Threat
 
 Array = npt.NDArray[np.float64]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from runtime import Certifier, Table
-from runtime.journal import Journal
-from runtime.results import read_tsv
+from certlut import Certifier, Table
+from certlut.jobs.journal import Journal
+from certlut.runs.results import read_tsv
 
 SETTINGS: dict[str, Any] = {"n0": 20, "n": 1000, "alpha": 0.01, "progress": False}
 

@@ -4,18 +4,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from naive_statistics import Array, Known, half_space, slab
 from scipy.special import ndtri
-from simulate import sampled, unit
 
-from runtime import Table, paper, radii
-from runtime.binomial import lower_probability
-from runtime.evaluate import check_n, evaluate
-from runtime.format import read_table
-from runtime.paper import deviation
-from runtime.statistics import Moments, Statistics, summarise
-from runtime.threats import ALL, L1, L2, LINF, Ball, Direction, Quantity, Ray, Subspace, Threat, containment
-from tablegen import radius as exact_radius
+from certlut import Table, radii
+from certlut.bounds import paper
+from certlut.bounds.binomial import lower_probability
+from certlut.bounds.paper import deviation
+from certlut.evaluate import check_n, evaluate
+from certlut.lookup.format import read_table
+from certlut.statistics.summary import Moments, Statistics, summarise
+from certlut.tablegen import radius as exact_radius
+from certlut.threats.sets import ALL, L1, L2, LINF, Ball, Direction, Quantity, Ray, Subspace, Threat, containment
+from reference.naive_statistics import Array, Known, half_space, slab
+from reference.simulate import sampled, unit
 
 D = 8
 ALPHA = 0.001
@@ -209,7 +210,7 @@ def test_a_bound_table_serves_its_own_sigma_and_refuses_another(shipped: Table) 
 
 
 def test_l1_l2_and_linf_are_the_default_and_l2_and_cohen_always_there(shipped: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.evaluate.load", lambda: shipped)
+    monkeypatch.setattr("certlut.evaluate.load", lambda: shipped)
     _, statistics = _mixed()
     assert set(radii(statistics)) == {"l1", "l2", "linf", "cohen"}
     assert set(radii(statistics, ("l1",))) == {"l1", "l2", "cohen"}

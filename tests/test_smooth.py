@@ -13,7 +13,7 @@ import torch
 from scipy.special import ndtri
 from scipy.stats import beta, binomtest
 
-from runtime import Certifier, Smooth, Table
+from certlut import Certifier, Smooth, Table
 
 
 class Plane(torch.nn.Module):
@@ -28,7 +28,7 @@ class Plane(torch.nn.Module):
 def smooth(shipped: Table, monkeypatch: pytest.MonkeyPatch) -> Smooth:
     """sigma = 0.5, with the shipped table and fixed seeds in place of fresh ones."""
     seeds = itertools.count(100)
-    monkeypatch.setattr("runtime.certify.load", lambda: shipped)
+    monkeypatch.setattr("certlut.certify.load", lambda: shipped)
     monkeypatch.setattr("secrets.randbits", lambda bits: next(seeds))
     return Smooth(Plane(), 3, 0.5)
 

@@ -1,0 +1,1 @@
+"""Search for what would break a certificate: classifiers with known votes, networks."""

@@ -1,0 +1,58 @@
+"""Every norm bound of the gradient that a budget pays for, by either estimator, then tightened by what is free."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from ..statistics.summary import Part, Statistics
+from ..threats.sets import ALL, Quantity
+from .adaptive import adaptive_bound
+from .budget import ESTIMATORS, Budget
+from .paper import paper_bound
+
+Array = npt.NDArray[np.float64]
+
+
+def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array, estimator: str) -> dict[Quantity, Array]:
+    """All bounds at the budget's levels.
+
+    Args:
+        statistics: N inputs.
+        budget: the levels.
+        q: lower bound of the class's probability at the budget's level, shape (N,); above 1/2 where the result counts.
+        rim: phi(Phi^-1(q)), the largest |y|_2 that q allows, shape (N,).
+        estimator: "adaptive" or "paper".
+
+    Returns:
+        Quantity -> bound, shape (N,).
+
+    Raises:
+        ValueError: another estimator, or a norm that it has no bound of.
+    """
+    if estimator == "paper":
+        bounds = {quantity: paper_bound(quantity, statistics, level) for quantity, level in budget.norms.items()}
+    elif estimator == "adaptive":
+        bounds = {quantity: adaptive_bound(quantity, statistics, q, level) for quantity, level in budget.norms.items()}
+    else:
+        raise ValueError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
+    return tighten(bounds, statistics.parts, rim)
+
+
+def tighten(bounds: Mapping[Quantity, Array], parts: Mapping[str, Part], rim: Array) -> dict[Quantity, Array]:
+    """|P y|_inf <= |P y|_p' <= |P y|_2 <= |y|_2 <= rim for p' >= 2, and |P y|_p' <= coordinates^(1/p' - 1/2) |P y|_2 below."""
+    # fmin, fmax: a bound that says nothing (NaN) leaves what is free.
+    length = np.fmin(bounds.get(Quantity(ALL, "l2", "upper"), rim), rim)
+    out: dict[Quantity, Array] = {}
+    for quantity, bound in bounds.items():
+        part = parts[quantity.part]
+        limit = np.fmin(bounds.get(Quantity(quantity.part, "l2", "upper"), length), length)
+        if quantity.norm == "dot":
+            out[quantity] = np.fmax(bound, -length)
+        elif quantity.side == "lower":
+            out[quantity] = np.clip(np.fmax(bound, 0.0), 0.0, rim)
+        else:
+            dual = {"l1": 1.0, "l2": 2.0, "linf": math.inf}.get(quantity.norm, part.dual)
+            out[quantity] = np.maximum(np.fmin(bound, math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5)) * limit), 0.0)
+    return out

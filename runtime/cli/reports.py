@@ -1,0 +1,57 @@
+"""The commands `certlut plan` and `certlut demo`, registered by cli.py."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plan(
+    d: Annotated[int, typer.Option("--d", help="Numbers in an input: 3072 for 3 x 32 x 32.")],
+    q: Annotated[float, typer.Option("--q", help="Probability of the class under noise.")],
+    rho: Annotated[float, typer.Option(help="The gradient's length over the largest that q allows, 0 to 1.")],
+    alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
+    threats: Annotated[str, typer.Option(help="Comma-separated: l1, l2, linf.")] = "l1,l2,linf",
+    coordinates: Annotated[int | None, typer.Option(help="Also l2 within a mask of this many coordinates.")] = None,
+    shape: Annotated[
+        str,
+        typer.Option(help="The gradient's: normal (a random direction), flat (all of one size), sparse (normal in 1 % of them)."),
+    ] = "normal",
+    n: Annotated[int | None, typer.Option("--n", help="Also the gain at this many samples.")] = None,
+    n0: Annotated[int, typer.Option(help="Samples that choose the class.")] = 100,
+    table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
+) -> None:
+    """Forecast how many samples it takes to beat Cohen's radius by 1, 5 and 10 %, with either estimator.
+
+    It is a forecast for a half-space seen through noise, not a bound: docs/plan.md says what goes into it.
+
+    Examples: certlut plan --d 3072 --q 0.99 --rho 0.8 --alpha 0.001
+
+    certlut plan --d 150528 --q 0.99 --rho 0.8 --threats linf --n 1250000
+    """
+    from rich.console import Console
+
+    from ..lookup.table import load
+    from ..plan.plan import masked
+    from ..plan.plan import plan as make_plan
+    from ..threats.sets import resolve
+
+    known = resolve([name.strip() for name in threats.split(",") if name.strip()])
+    everything = known if coordinates is None else (*known, masked(d, coordinates))
+    made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape)
+    print(f"d = {d}, q = {q:g}, gradient {rho:g} of the largest ({shape}), alpha = {alpha:g}; a forecast, not a bound")
+    Console().print(made.table())
+    print(f"expected to abstain below n = {made.least:,}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="20 digits, n = 10,000.")] = False,
+) -> None:
+    """Train a small network on handwritten digits, certify 100 held-out ones, plot and tabulate the gain over Cohen's radii.
+
+    Example: certlut demo --out demo --quick
+    """
+    from ..report.demo import run
+
+    run(out, quick)

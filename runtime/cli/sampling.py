@@ -1,0 +1,166 @@
+"""The commands `certlut sample`, `merge` and `certify`, registered by cli.py."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", help="File to write.")]
+Threats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--threat",
+        help="Repeated: l1, l2, linf, lp:P, NAME=mask:FILE.npy or NAME=basis:FILE.npy (then ,p=P if not 2), "
+        "NAME=direction:FILE.npy; certify also takes names that the file was sampled for.",
+    ),
+]
+
+
+def sample(
+    out: Out,
+    model: Annotated[str, typer.Option(help="TorchScript or .pt2 file, checkpoint {arch, state_dict}, or module:function.")],
+    data: Annotated[
+        str, typer.Option(help=".npz or .pt with x and y, folder with CIFAR-10's batches, or folder [split/]class/image.")
+    ],
+    sigma: Annotated[float, typer.Option(help="Noise level in the model's input units.")],
+    num_classes: Annotated[int, typer.Option(help="Number of classes.")],
+    n0: Annotated[int, typer.Option(help="Samples to choose the class.")] = 100,
+    n: Annotated[int, typer.Option(help="Samples to certify it.")] = 100_000,
+    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 1000,
+    alpha: Annotated[
+        float, typer.Option(help="Checked against n before sampling, and what --early-stop goes by; certify may use another.")
+    ] = 0.001,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    skip: Annotated[int, typer.Option(help="Take every skip-th input.")] = 1,
+    limit: Annotated[int | None, typer.Option("--max", help="Take at most this many inputs.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, test or val, of a folder.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Unpickle objects in the model's file: they can run any code.")] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Skip the look at 50 inputs for wrong units and normalisation.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; under torchrun cuda is each process's own GPU.")] = "cpu",
+    shard: Annotated[
+        str | None, typer.Option(help="K/N, K from 0: sample one part of N, to its own file. Under torchrun: RANK/WORLD_SIZE.")
+    ] = None,
+    autocast: Annotated[
+        str | None, typer.Option(help="bf16 or fp16: run the model in lower precision. This changes the base classifier.")
+    ] = None,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Images in channels-last memory order.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
+    early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop inputs that are certain to abstain at alpha.")] = False,
+    threat: Threats = None,
+    keep_means: Annotated[
+        bool,
+        typer.Option("--keep-means", help="Keep mean vectors: threats chosen without looking at them can be certified later."),
+    ] = False,
+) -> None:
+    """Draw the votes and moments of a data set and write a statistics file, to certify from as often as you like.
+
+    Stopped at any moment (kill -9 too), the same command goes on behind the last finished input.
+
+    Examples: certlut sample --model net.pt2 --data test.npz --sigma 0.5 --num-classes 10 --out stats.h5
+
+    certlut sample --model checkpoint.pth.tar --data cifar-10-batches-bin --skip 20 --sigma 0.25 --num-classes 10 --out stats.h5
+
+    certlut sample ... --threat l1 --threat lp:3 --threat red=mask:red.npy --threat span=basis:q.npy,p=inf --out stats.h5
+
+    On 4 GPUs, mind the lone --: torchrun --standalone --nproc-per-node 4 --no-python -- certlut sample --device cuda ... --out s.h5
+
+    then: certlut merge s.?-of-4.h5 --out s.h5
+    """
+    from ..certify import Certifier
+    from ..evaluate import check_n
+    from ..inputs.data import load_data
+    from ..inputs.models import load_model
+    from ..jobs.shards import Shard, group_size, groups, local_device
+    from ..runs.sample import sample_dataset
+    from ..sampling.identity import file_digest
+    from ..threats.specs import parse_threats
+
+    part = Shard.from_environment() if shard is None else Shard.parse(shard)
+    device = local_device(device)
+    certifier = Certifier(
+        load_model(model, device, trust),
+        sigma,
+        num_classes,
+        threats=parse_threats(threat or ("l1", "l2", "linf")),
+        seed=seed,
+        autocast=autocast,
+        channels_last=channels_last,
+        compile=compile,
+        early_stop=early_stop,
+        keep_means=keep_means,
+    )
+    information = {"model": model, "data": data, "split": split, "max": limit, "device": device}
+    inputs = load_data(data, skip, limit, split)
+    check_n(n, alpha, certifier.threats, certifier.estimator)
+    if part.index and not part.pick(groups(len(inputs), group_size(n, batch_size))):
+        # Not a failure: torchrun would stop the others.
+        print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
+        return
+    first = part.index == 0
+    if first and not no_check:
+        from ..inputs.preflight import preflight
+
+        for warning in preflight(certifier.model, inputs, sigma, num_classes, batch_size).warnings:
+            print(f"certlut: warning: {warning}", file=sys.stderr)
+    source = file_digest(model)
+    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first, skip, source)
+    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
+
+
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="The files of all shards.")],
+    out: Out,
+) -> None:
+    """Join the statistics files of all shards of one run.
+
+    Example: certlut merge stats.0-of-2.h5 stats.1-of-2.h5 --out stats.h5
+    """
+    from ..runs.merge import merge as merge_shards
+
+    print(f"{out}: statistics of {len(merge_shards(shards, out).idx)} inputs")
+
+
+def certify(
+    out: Out,
+    statistics: Annotated[Path | None, typer.Argument(help="Statistics file from `certlut sample`.")] = None,
+    alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
+    estimator: Annotated[str, typer.Option(help="Of the gradient: adaptive or paper.")] = "adaptive",
+    table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every event that the radii rest on, its level and its users.")
+    ] = False,
+    threat: Threats = None,
+    from_counts: Annotated[
+        Path | None,
+        typer.Option(help="Instead of statistics: another tool's TSV with idx, label, predict, count, n; Cohen's radii only."),
+    ] = None,
+    sigma: Annotated[float | None, typer.Option(help="With --from-counts: noise level, in input units.")] = None,
+    d: Annotated[int | None, typer.Option("--d", help="With --from-counts: numbers in an input, for linf radii.")] = None,
+) -> None:
+    """Turn statistics into certified radii (TSV).
+
+    Examples: certlut certify stats.h5 --out results.tsv --alpha 0.001
+
+    certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 --out results.tsv
+    """
+    if from_counts is not None:
+        from ..runs.counts import certify_counts
+
+        if statistics is not None or sigma is None:
+            raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
+        if threat or explain or table is not None or estimator != "adaptive":
+            raise typer.BadParameter("--from-counts gives Cohen's radii: no --threat, --estimator, --table or --explain")
+        print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d)} inputs")
+        return
+    if statistics is None or sigma is not None or d is not None:
+        raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
+    from ..runs.sample import certify_statistics
+    from ..threats.specs import parse_threats
+
+    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, parse_threats(threat or ()))
+    if explain:
+        print(budget)
+    print(f"{out}: {rows} inputs")

@@ -1,0 +1,1 @@
+"""What users bring: data sets and models, checked before anything is sampled."""

@@ -1,0 +1,207 @@
+"""A look at model, data and sigma before hours of sampling: units, labels, accuracy, and normalisation done twice or not at all.
+
+On a few inputs the model's accuracy is measured as they are and with one draw of noise each. Where it is poor, the same is tried on
+inputs that one usual mistake would explain: normalised, un-normalised, times or over 255. A mistake is named if the tried inputs
+do better by more than four standard deviations of chance (McNemar's test of paired answers).
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..sampling.scores import in_parts, scores_of
+from .architectures import CIFAR10, IMAGENET
+
+INPUTS = 50
+SEED = 0
+# Accuracies say little about fewer inputs; above GOOD nothing can be much wrong.
+ENOUGH = 20
+GOOD = 0.9
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was seen on `inputs` inputs."""
+
+    inputs: int
+    low: float
+    """Smallest and largest number in the inputs."""
+    high: float
+    sigma: float
+    clean: float
+    """Accuracy on the inputs as they are, and with noise of level sigma."""
+    noisy: float
+    warnings: tuple[str, ...]
+    """What looks wrong and what to do, one line each."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.inputs} inputs in [{self.low:.4g}, {self.high:.4g}], sigma {self.sigma:g}: "
+            f"accuracy {self.clean:.0%} clean, {self.noisy:.0%} noisy"
+        )
+
+
+def preflight(
+    model: Callable[[torch.Tensor], torch.Tensor], data: Sequence[tuple[Any, int]], sigma: float, num_classes: int, batch_size: int
+) -> Report:
+    """Check model, data and sigma on 50 inputs spread over the data; the same report every time.
+
+    Args:
+        model: as for `Certifier`: a batch (B, *shape) to scores (B, num_classes).
+        data: (input, label) pairs; all labels are checked where `data` has them as an array `y`.
+        sigma: noise level, in the inputs' units.
+        num_classes: number of classes.
+        batch_size: inputs per forward pass.
+
+    Raises:
+        ValueError: no inputs, inputs of several shapes or with NaN, a label that is not one of 0 to num_classes - 1, scores of
+            another shape or with NaN.
+    """
+    if not len(data):
+        raise ValueError("the data set is empty: nothing to check")
+    _check_labels(range(len(data)), getattr(data, "y", ()), num_classes)
+    # Spread: data sorted by class would show one class only.
+    chosen = np.unique(np.linspace(0, len(data) - 1, INPUTS).round().astype(int)).tolist()
+    pairs = [data[i] for i in chosen]
+    _check_labels(chosen, [label for _, label in pairs], num_classes)
+    inputs = [np.asarray(x, dtype=np.float32) for x, _ in pairs]
+    for i, x in zip(chosen, inputs, strict=True):
+        if x.shape != inputs[0].shape or not np.isfinite(x).all():
+            what = f"shape {x.shape}, input 0 {inputs[0].shape}" if x.shape != inputs[0].shape else "NaN or infinity"
+            raise ValueError(f"input {i} has {what}; expected finite inputs of one shape")
+    clean = torch.from_numpy(np.stack(inputs))
+    labels = torch.tensor([label for _, label in pairs])
+    noise = torch.from_numpy(np.random.default_rng(SEED).standard_normal(clean.shape, dtype=np.float32))
+    if isinstance(model, torch.nn.Module):
+        # A torch.export program has no modes and refuses to change them.
+        with contextlib.suppress(NotImplementedError):
+            model.eval()
+
+    def right(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """(2, inputs): whether the class is right without and with noise."""
+        batch = change(torch.cat((clean, clean + sigma * noise)))
+        return (_classes(model, batch, num_classes, batch_size) == labels.repeat(2)).reshape(2, -1)
+
+    plain = right(lambda x: x)
+    low, high = float(clean.min()), float(clean.max())
+    accuracy = plain.float().mean(dim=1).tolist()
+    warnings = [*_units(low, high, sigma), *_classes_of_folders(data, num_classes)]
+    if len(pairs) >= ENOUGH and max(accuracy) < GOOD:
+        warnings += _mistakes(clean, plain, right, low, high) or _accuracies(plain, num_classes)
+    elif len(pairs) >= ENOUGH:
+        warnings += _accuracies(plain, num_classes)
+    return Report(len(pairs), low, high, sigma, accuracy[0], accuracy[1], tuple(warnings))
+
+
+def _check_labels(indices: Sequence[int], labels: Any, num_classes: int) -> None:
+    values = np.asarray(labels)
+    bad = np.flatnonzero((values < 0) | (values >= num_classes)) if values.size else values
+    if bad.size:
+        raise ValueError(
+            f"input {indices[int(bad[0])]} has label {values[bad[0]]}, expected 0 to {num_classes - 1} "
+            f"({num_classes} classes): give --num-classes of the data set, and labels from 0"
+        )
+
+
+@torch.inference_mode()
+def _classes(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, num_classes: int, batch_size: int) -> torch.Tensor:
+    """Predicted class of each row, shape (B,); ValueError as the sampler's."""
+    tensors = itertools.chain(model.parameters(), model.buffers()) if isinstance(model, torch.nn.Module) else ()
+    like = next((t for t in tensors if t.is_floating_point()), batch)
+    found = []
+    # Of nearly equal size: an exported program may refuse a batch of one.
+    for part in batch.tensor_split(-(-len(batch) // max(1, batch_size))):
+        scores = in_parts(lambda rows: scores_of(model, rows.to(like.device, like.dtype), num_classes), part)
+        if np.isnan(scores).any():
+            raise ValueError("the model returned NaN scores")
+        found.append(torch.from_numpy(scores.argmax(axis=1)))
+    return torch.cat(found)
+
+
+def _units(low: float, high: float, sigma: float) -> list[str]:
+    """Warnings about the range of the inputs and the size of sigma."""
+    warnings = []
+    if low < 0.0 and high <= 20.0:
+        warnings.append(
+            f"inputs lie in [{low:.4g}, {high:.4g}], as if normalised: sigma and radii are then in normalised units; "
+            f"to certify in pixels give inputs in [0, 1] and a model that normalises inside"
+        )
+    elif high > 20.0 and low >= 0.0 and high <= 255.0:
+        warnings.append(
+            f"inputs lie in [{low:.4g}, {high:.4g}], as if in 0 to 255: sigma and radii are then in grey levels; "
+            f"divide the inputs by 255 unless the model expects that"
+        )
+    elif low < 0.0 or high > 1.0:
+        warnings.append(f"inputs lie in [{low:.4g}, {high:.4g}], not in [0, 1]: make sure that sigma {sigma:g} is in these units")
+    if sigma > high - low:
+        warnings.append(
+            f"sigma {sigma:g} is larger than the range of the inputs ({high - low:.4g}): it must be in their units "
+            f"(a sigma in grey levels is {sigma / 255:.4g} for inputs in [0, 1])"
+        )
+    elif sigma * 255 < high - low:
+        warnings.append(f"sigma {sigma:g} is below 1/255 of the range of the inputs ({high - low:.4g}): it must be in their units")
+    return warnings
+
+
+def _classes_of_folders(data: Any, num_classes: int) -> list[str]:
+    classes = getattr(data, "classes", None)
+    if classes is None or len(classes) == num_classes:
+        return []
+    return [
+        f"the tree has {len(classes)} class folders, the model {num_classes} classes: labels number the folders that are there "
+        f"({classes[0]} is 0), which is the model's numbering only if the missing ones come last"
+    ]
+
+
+def _mistakes(
+    clean: torch.Tensor,
+    plain: torch.Tensor,
+    right: Callable[[Callable[[torch.Tensor], torch.Tensor]], torch.Tensor],
+    low: float,
+    high: float,
+) -> list[str]:
+    """A warning for the one change of the inputs that the model answers best to, if it is clearly better."""
+    changes: list[tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = []
+    if clean.ndim == 4 and clean.shape[1] == 3:
+        means, sds = (torch.tensor(v).reshape(3, 1, 1) for v in (IMAGENET if clean.shape[2] > 64 else CIFAR10))
+        changes.append(("normalisation is missing: put it in front of the model, as its first layer", lambda x: (x - means) / sds))
+        where = "the inputs are normalised and the model normalises again: give inputs in [0, 1]"
+        if low >= 0.0:
+            where = "the model normalises twice: take one of the two layers out"
+        changes.append((f"normalisation is done twice: {where}", lambda x: x * sds + means))
+    if high <= 20.0:
+        changes.append(("the model expects 0 to 255: scale inside it, as its first layer", lambda x: x * 255.0))
+    else:
+        changes.append(("the model expects [0, 1]: divide the inputs by 255", lambda x: x / 255.0))
+    best, said = 4.0, []
+    for what, change in changes:
+        changed = right(change)
+        gain, answers = int(changed.sum()) - int(plain.sum()), int((changed != plain).sum())
+        if gain > best * answers**0.5:
+            best = gain / answers**0.5
+            said = [f"{what} (accuracy {plain.float().mean():.0%} as it is, {changed.float().mean():.0%} so)"]
+    return said
+
+
+def _accuracies(plain: torch.Tensor, num_classes: int) -> list[str]:
+    """Warnings about an accuracy near chance, or far lower with noise than without."""
+    n, chance = plain.shape[1], 1.0 / num_classes
+    clean, noisy = plain.float().mean(dim=1).tolist()
+    limit = chance + 2.0 * (chance * (1.0 - chance) / n) ** 0.5
+    if max(clean, noisy) <= limit:
+        return [
+            f"accuracy {clean:.0%} clean, {noisy:.0%} noisy on {n} inputs is near chance ({chance:.0%}): check the weights, the "
+            f"order of the classes and the normalisation"
+        ]
+    lost, answers = int(plain[0].sum()) - int(plain[1].sum()), int((plain[0] != plain[1]).sum())
+    if noisy <= 0.5 * clean and lost > 3.0 * answers**0.5:
+        return [
+            f"accuracy falls from {clean:.0%} to {noisy:.0%} with noise: train the model with noise of this sigma, or check that "
+            f"sigma is in the inputs' units"
+        ]
+    return []

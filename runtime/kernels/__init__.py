@@ -1,0 +1,1 @@
+"""The leaves: Numba's flags, the normal distribution, the slab."""

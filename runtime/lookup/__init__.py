@@ -1,0 +1,1 @@
+"""The table: its file and the sound look-up."""

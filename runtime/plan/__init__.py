@@ -1,0 +1,1 @@
+"""Forecast what sampling will buy, before it is paid for."""

@@ -1,0 +1,178 @@
+"""How many samples a gain needs: `certlut plan`. A forecast of one model input (forecast.py), not a bound.
+
+For every threat and both estimators: the n at which its radius is expected to beat Cohen's (the threat's ball inside his l2 ball,
+at the full alpha) by some per cent, and the gain that endless samples tend to: exact q and norms in place of their bounds.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table as RichTable
+from scipy.special import ndtri
+
+from ..bounds.binomial import least_n, lower_probability
+from ..bounds.budget import ESTIMATORS, split
+from ..evaluate import check_n, evaluate
+from ..lookup.table import Table
+from ..threats.sets import L2, Ball, Threat, containment, projections
+from .forecast import forecast, gradient
+
+Array = npt.NDArray[np.float64]
+
+GOALS = (1.0, 5.0, 10.0)
+PER_DECADE = 8
+MOST = 1e12
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one threat gets from one estimator; gains in per cent of Cohen's radius."""
+
+    threat: str
+    estimator: str
+    samples: tuple[float, ...]
+    """For each goal the n that reaches it; inf if the limit stays below, more than MOST where the search ends before."""
+    limit: float
+    """Gain of endless samples."""
+    gain: float | None
+    """Gain at the n that was asked for; None if none was, NaN where the input is expected to abstain there."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All rows, and what they are for."""
+
+    rows: tuple[Row, ...]
+    goals: tuple[float, ...]
+    least: int
+    """Fewer samples than this are expected to abstain."""
+    n: int | None
+
+    def table(self) -> RichTable:
+        """For the terminal."""
+        table = RichTable(title="n that is expected to beat Cohen's radius", title_justify="left")
+        goals = [f"by {goal:g} %" for goal in self.goals]
+        for heading in ("threat", "estimator", *goals, "n -> inf", *([] if self.n is None else [f"at n = {self.n:,}"])):
+            table.add_column(heading, justify="left" if heading in ("threat", "estimator") else "right", no_wrap=True)
+        for row in self.rows:
+            cells = [row.threat, row.estimator, *(_samples(n) for n in row.samples), _percent(row.limit)]
+            table.add_row(*cells, *([] if row.gain is None else [_percent(row.gain)]))
+        return table
+
+
+def _samples(n: float) -> str:
+    if math.isinf(n):
+        return "never"
+    if n > MOST:
+        return f"> {MOST:.0e}".replace("e+", "e")
+    rounded = float(f"{n:.2g}")
+    return f"{rounded:,.0f}" if n < 1e7 else f"{rounded:.1e}".replace("e+0", "e").replace("e+", "e")
+
+
+def _percent(gain: float) -> str:
+    return "abstains" if math.isnan(gain) else f"{round(gain, 2) + 0.0:+.2f} %"
+
+
+def plan(
+    d: int,
+    q: float,
+    rho: float,
+    alpha: float,
+    threats: Sequence[Threat],
+    table: Table,
+    n: int | None = None,
+    n0: int = 100,
+    shape: str = "normal",
+    goals: Sequence[float] = GOALS,
+) -> Plan:
+    """Samples that goals need, for balls with p = 1, 2, inf and no basis; "l2" must be among them.
+
+    Args:
+        d: numbers of an input.
+        q: probability of the class under noise.
+        rho: |y|_2 over its maximum phi(Phi^-1(q)).
+        alpha: declared for all threats together.
+        n: also say the gain at this many samples.
+        n0: selection samples.
+        shape: of the gradient (forecast.SHAPES).
+        goals: gains in per cent.
+
+    Raises:
+        ValueError: an argument out of range; an n that cannot reach alpha whatever the votes.
+    """
+    if n is not None:
+        for estimator in ESTIMATORS:
+            check_n(n, alpha, threats, estimator)
+    grid = [round(m) for m in np.geomspace(16.0, MOST, 1 + round(PER_DECADE * math.log10(MOST / 16.0)))]
+    ns = [*grid, *([] if n is None else [n])]
+    statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma)
+    ends = limits(d, q, rho, threats, table, shape)
+    rows = []
+    for estimator in ESTIMATORS:
+        radius = evaluate(statistics, threats, alpha, estimator, table).radius
+        for threat in threats:
+            cohen = radius["cohen"] / containment(threat, L2, d)
+            with np.errstate(invalid="ignore"):
+                gain = 100.0 * (radius[threat.name] / cohen - 1.0)
+            first = tuple(reached(np.array(grid), gain[: len(grid)], goal, ends[threat.name]) for goal in goals)
+            rows.append(Row(threat.name, estimator, first, ends[threat.name], None if n is None else float(gain[-1])))
+    order = [threat.name for threat in threats]
+    rows.sort(key=lambda row: order.index(row.threat))
+    return Plan(tuple(rows), tuple(goals), least(q, alpha, threats), n)
+
+
+def limits(d: int, q: float, rho: float, threats: Sequence[Threat], table: Table, shape: str = "normal") -> dict[str, float]:
+    """Gain in per cent over Cohen's radius where q and all norms are known exactly, by threat."""
+    z = float(-ndtri(1.0 - q))
+    whole = rho * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+    parts = {}
+    for name, by in projections(threats).items():
+        rank = by.rank(d)
+        parts[name] = gradient(rank, whole * math.sqrt(rank / d), shape)
+    out = {}
+    for threat in threats:
+        bounds = {quantity: np.array([getattr(parts[quantity.part], quantity.norm)]) for quantity in threat.needs()}
+        radius = table.radius(np.array([q]), *threat.cut(bounds, d))
+        ratio = np.asarray(radius)[0] / table.sigma / threat.kappa(d) / (z / containment(threat, L2, d))
+        out[threat.name] = 100.0 * (float(ratio) - 1.0)
+    return out
+
+
+def reached(ns: npt.NDArray[np.int64], gain: Array, goal: float, limit: float) -> float:
+    """The first n with this gain, between grid points by a line in log n; inf where even the limit is below."""
+    if limit < goal:
+        return math.inf
+    there = gain >= goal
+    if not there.any():
+        return 2.0 * MOST
+    k = int(np.argmax(there))
+    if k == 0 or not np.isfinite(gain[k - 1]):
+        return float(ns[k])
+    share = (goal - gain[k - 1]) / (gain[k] - gain[k - 1])
+    return float(ns[k - 1] * (ns[k] / ns[k - 1]) ** share)
+
+
+def least(q: float, alpha: float, threats: Sequence[Threat]) -> int:
+    """The least n at which q n votes prove q > 1/2 at the level that q gets."""
+    level = split(alpha, threats).q
+    low, high = least_n(level) - 1, least_n(level)
+
+    def proves(n: int) -> bool:
+        return bool(lower_probability(q * n, n, level) > 0.5)
+
+    while not proves(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if proves(middle) else (middle, high)
+    return high
+
+
+def masked(d: int, coordinates: int, p: float = 2.0) -> Ball:
+    """A mask of that many of d coordinates; ValueError where there are not as many."""
+    if not 1 <= coordinates < d:
+        raise ValueError(f"coordinates = {coordinates}: expected 1 to d - 1 = {d - 1}")
+    return Ball("mask", p, np.arange(d) < coordinates)

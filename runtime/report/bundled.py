@@ -1,0 +1,119 @@
+"""The data sets that come with scikit-learn, and a small network for each: digits (d = 64) and colour patches (d = 3072).
+
+The patches are 3x32x32 squares cut from scikit-learn's two photographs. A photograph is divided into bands (rows; which band of
+which photograph is the class) and into upright strips (columns); a patch lies inside one band and one strip, and a strip serves
+either training or testing, so that no test pixel has been trained on.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.datasets import load_digits, load_sample_images
+
+from ..inputs.data import Arrays
+from . import demo
+
+SEED = 0
+SIDE = 32
+BANDS = 3
+STRIPS = 10
+# Three of the ten strips are held out; no two of them touch.
+TEST_STRIPS = (2, 5, 8)
+TRAIN_PATCHES = 6000
+TEST_PATCHES = 600
+NAMES = ("digits", "patches")
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A data set that needs no download."""
+
+    train: Arrays
+    test: Arrays
+    num_classes: int
+    classes: tuple[str, ...]
+    regions: npt.NDArray[np.int64]
+    """Of each test input, shape (N,): inputs of one region hang together, as overlapping crops do."""
+
+
+def load(name: str) -> Bundled:
+    """A bundled data set by name. ValueError for another name."""
+    if name == "digits":
+        train, test = demo.digits()
+        return Bundled(train, test, 10, tuple(str(label) for label in load_digits().target_names), np.arange(len(test)))
+    if name == "patches":
+        return patches()
+    raise ValueError(f"data set {name!r}: expected one of {', '.join(NAMES)}")
+
+
+def patches(train_count: int = TRAIN_PATCHES, test_count: int = TEST_PATCHES) -> Bundled:
+    """Random patches of both photographs, float32 in [0, 1], shape (3, 32, 32), classes in equal numbers; the same every time."""
+    photographs = [np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255.0 for image in load_sample_images().images]
+    rng = np.random.default_rng(SEED)
+    held_out = np.array(TEST_STRIPS)
+    kept = np.setdiff1d(np.arange(STRIPS), held_out)
+    train, _ = _cut(photographs, kept, train_count, rng)
+    test, regions = _cut(photographs, held_out, test_count, rng)
+    classes = tuple(f"{photograph}, {band}" for photograph in ("temple", "flower") for band in ("top", "middle", "bottom"))
+    return Bundled(train, test, len(classes), classes, regions)
+
+
+def corners(label: int, strips: npt.NDArray[np.int64], shape: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """Upper left corner of a random patch inside one of the strips and inside the band of class `label`."""
+    height, width = shape[0] // BANDS, shape[1] // STRIPS
+    top = (label % BANDS) * height + int(rng.integers(height - SIDE + 1))
+    return top, int(rng.choice(strips)) * width + int(rng.integers(width - SIDE + 1))
+
+
+def _cut(
+    photographs: list[npt.NDArray[np.float32]], strips: npt.NDArray[np.int64], count: int, rng: np.random.Generator
+) -> tuple[Arrays, npt.NDArray[np.int64]]:
+    """Patches, and the (class, strip) that each was cut from."""
+    labels = np.arange(count) % (BANDS * len(photographs))
+    x, regions = np.empty((count, 3, SIDE, SIDE), dtype=np.float32), np.empty(count, dtype=np.int64)
+    for i, label in enumerate(labels.tolist()):
+        photograph = photographs[label // BANDS]
+        row, column = corners(label, strips, (photograph.shape[1], photograph.shape[2]), rng)
+        x[i] = photograph[:, row : row + SIDE, column : column + SIDE]
+        regions[i] = label * STRIPS + column // (photograph.shape[2] // STRIPS)
+    return Arrays(x, labels), regions
+
+
+def network(name: str) -> torch.nn.Module:
+    """The untrained network of a bundled data set, the same weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        if name == "digits":
+            return demo.network()
+        convolution, relu = torch.nn.Conv2d, torch.nn.ReLU
+        return torch.nn.Sequential(
+            # Strides instead of pooling: one forward pass costs about as much as its noise.
+            convolution(3, 16, kernel_size=4, stride=4),
+            relu(),
+            convolution(16, 32, kernel_size=3, stride=2, padding=1),
+            relu(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(32 * 4 * 4, 64),
+            relu(),
+            torch.nn.Linear(64, 2 * BANDS),
+        )
+
+
+def train(name: str, data: Arrays, sigma: float, epochs: int) -> torch.nn.Module:
+    """The network of `name` trained on `data` plus N(0, sigma^2) noise, in eval mode; reproducible on one machine."""
+    return demo.fit(network(name), data, sigma, epochs)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: networks this small lose time to a second one, much of it where the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,174 @@
+"""The command `certlut report`: study, figures, tables, attacks, and the page that shows them."""
+
+import dataclasses
+import json
+import os
+from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ..attacks.closed_forms import Outcome, Solve, attack_closed_forms
+from ..attacks.network import Attempt, attack_network
+from ..evaluate import check_n
+from ..jobs.progress import progress_bar
+from ..lookup.table import load
+from ..runs.results import replacing
+from ..threats.sets import L1, L2, LINF
+from .card import Config, read_config
+from .figures import accuracy_panels, growth_panels, slice_panels
+from .gains import comma_separated, latex, markdown, resampled, rows
+from .growth import SIZES, Curve, constructed_curves, network_curve
+from .page import Contents, figure_files, provenance, render
+from .slices import exact_slices, explorer
+from .study import COMPARED, Study, growing_samples, run_study
+
+# Balls searched on the network, over the certified radius: the certificate's own, and larger ones where an attack may succeed.
+FACTORS = (1.0, 2.0, 4.0)
+
+
+def run_report(
+    config: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    solve: Solve,
+    quick: bool = False,
+    inputs: int | None = None,
+    table: Path | None = None,
+) -> Path:
+    """Write report.html, acr.md, acr.tex, acr.csv, growth.csv, attack.json and the figures to `out`; returns the page's path.
+
+    Args:
+        config: a shipped card's name, or a TOML file.
+        out: a folder, made where it is not there. Networks and statistics are kept in it and used again.
+        solve: the exact solver, (q, m1, m2) -> (radius, multipliers).
+        quick: the card in small.
+        inputs: another number of test inputs than the card's.
+        table: a table file; by default the shipped one.
+    """
+    card = read_config(config)
+    if inputs is not None:
+        if inputs < 1:
+            raise ValueError(f"inputs = {inputs}: expected 1 or more")
+        card = dataclasses.replace(card, inputs=inputs)
+    if quick:
+        card = card.quick()
+    for n in (card.n, *card.growth.n):
+        check_n(n, card.alpha, (L1, L2, LINF))
+    radii = load(table)
+    for sigma in card.sigma:
+        radii.check_sigma(sigma)
+    out = Path(out)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False)
+
+    with _threads(card):
+        study = run_study(card, out, radii, say)
+        grown = dict(zip(card.growth.n, growing_samples(study, out, say), strict=True))
+        curves = [network_curve(grown, study.threats, card.alpha, COMPARED, radii)]
+        network = attack_study(study)
+    curves += constructed_curves(radii, card.alpha, COMPARED, card.seed, SIZES[:2] if quick else SIZES)
+    closed = attack_closed_forms(radii, solve, card.attack.classifiers, card.seed)
+    contents = contents_of(study, curves, network, closed, solve)
+    for name, picture in figure_files(contents).items():
+        _write(out / "figures" / f"{name}.svg", picture)
+    origin = f"{provenance(contents)} Intervals over {resampled(contents.inputs, contents.regions)}."
+    _write(out / "acr.md", markdown(contents.rows, origin))
+    _write(out / "acr.tex", latex(contents.rows, origin))
+    _write(out / "acr.csv", comma_separated(contents.rows))
+    _write(out / "growth.csv", growth_csv(curves))
+    _write(out / "attack.json", json.dumps(attack_counts(closed, network), indent=1) + "\n")
+    page = out / "report.html"
+    _write(page, render(contents))
+    return page
+
+
+def contents_of(study: Study, curves: list[Curve], network: list[Attempt], closed: Outcome, solve: Solve) -> Contents:
+    """Draw the figures and gather what the page shows."""
+    last = COMPARED[-1]
+    return Contents(
+        study.config,
+        study.shape,
+        len(study.test),
+        len(np.unique(study.regions)),
+        [threat.name for threat in study.threats],
+        study.table.digest,
+        _version(),
+        COMPARED,
+        accuracy_panels(study),
+        rows(study),
+        growth_panels(curves),
+        slice_panels(exact_slices(lambda q, m1, m2: solve(q, m1, m2)[0])),
+        closed,
+        network,
+        explorer(study.table),
+        {sigma: float(study.results[sigma, last]["correct"].mean()) for sigma in study.config.sigma},
+    )
+
+
+def attack_study(study: Study) -> list[Attempt]:
+    """Attack the first correctly certified inputs in the balls of every threat, by the last estimator's radii."""
+    sigma = study.config.attack.sigma
+    columns = study.results[sigma, COMPARED[-1]]
+    chosen = np.flatnonzero(columns["correct"])[: study.config.attack.inputs]
+    model = study.models[sigma]()
+    jobs = [(int(i), threat, factor) for i in chosen for threat in study.threats for factor in FACTORS]
+    out = []
+    with progress_bar("attacking the network") as bar:
+        for number, (i, threat, factor) in enumerate(bar.track(jobs, total=len(jobs))):
+            radius = float(columns[f"radius_{threat.name}"][i])
+            x, label = study.test[i][0], int(study.predict[sigma][i])
+            out.append(attack_network(model, x, label, sigma, threat, radius, factor, study.config.seed + number))
+    return out
+
+
+def attack_counts(closed: Outcome, network: list[Attempt]) -> dict[str, Any]:
+    """The attacks in numbers, for attack.json."""
+    inside = [a for a in network if a.factor == 1.0]
+    return {
+        "closed_forms": {kind: dataclasses.asdict(tally) for kind, tally in closed.tallies.items()},
+        "total": dataclasses.asdict(closed.total),
+        "tightness": {"radii": len(closed.tightness), "largest_deviation": max(closed.tightness, default=None)},
+        "network": {
+            "attacks": len(inside),
+            "broken": sum(a.broken for a in inside),
+            "lowest_vote": min((a.vote for a in inside), default=None),
+            "broken_beyond": {f"{f:g}": sum(a.broken for a in network if a.factor == f) for f in FACTORS[1:]},
+        },
+    }
+
+
+def growth_csv(curves: list[Curve]) -> str:
+    """Every point of the growth figure; the last column is the gain with exact moments, where known."""
+    lines = ["curve,threat,estimator,n,gain_percent,limit_percent"]
+    for curve in curves:
+        for threat, by in curve.gain.items():
+            for estimator, values in by.items():
+                limit = curve.limit.get(threat, "")
+                lines += [f'"{curve.label}",{threat},{estimator},{n},{v},{limit}' for n, v in zip(curve.n, values, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+def _threads(card: Config) -> Any:
+    if not card.bundled:
+        return nullcontext()
+    from .bundled import one_thread
+
+    return one_thread()
+
+
+def _version() -> str:
+    try:
+        return version("certlut")
+    except PackageNotFoundError:
+        return "from source"
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())

@@ -1,0 +1,73 @@
+"""Slices of the certified region through the plane of the gradient: exact radii, and a small copy of the table for the explorer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+
+from ..attacks.closed import density
+from ..lookup.table import Table
+
+Array = npt.NDArray[np.float64]
+# (q, m1, m2) -> radius, sigma = 1: the exact solver, handed in by the command line.
+Exact = Callable[[float, float, float], float]
+
+QS = (0.7, 0.9, 0.99)
+SIZES = (0.3, 0.7, 0.98)
+ANGLES = 61
+
+# The explorer's grid: z = Phi^-1(q), rho = gradient over the largest, theta = angle from the direction against the gradient.
+EXPLORER_Z = np.linspace(np.sqrt(0.05), np.sqrt(3.3), 26) ** 2
+EXPLORER_RHO = -np.expm1(-(np.linspace(0.0, np.sqrt(-np.log(0.01)), 21) ** 2))
+EXPLORER_THETA = np.linspace(0.0, 180.0, 46)
+STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The certified region for one (q, gradient), as radii by direction; sigma = 1."""
+
+    q: float
+    size: float
+    """Gradient as a part of the largest that q allows."""
+    theta: Array
+    """Angle to the direction against the gradient, 0 to pi, shape (ANGLES,)."""
+    radius: Array
+
+    @property
+    def z(self) -> float:
+        """Phi^-1(q): Cohen's radius, and the distance of the half-space."""
+        return float(ndtri(self.q))
+
+
+def exact_slices(exact: Exact) -> list[Slice]:
+    """A slice for every q and gradient size of this module, from the exact solver."""
+    out = []
+    for q in QS:
+        for size in SIZES:
+            theta = np.linspace(0.0, np.pi, ANGLES)
+            length = size * float(density(ndtri(q)))
+            # sin(pi) is not 0 in floating point, but the slab at m2 = 0 is another, simpler problem.
+            m1, m2 = -length * np.cos(theta), np.where((theta == 0) | (theta == np.pi), 0.0, length * np.sin(theta))
+            radius = np.array([exact(q, float(a), float(b)) for a, b in zip(m1, m2, strict=True)])
+            out.append(Slice(q, size, theta, radius))
+    return out
+
+
+def explorer(table: Table) -> dict[str, Any]:
+    """A coarse copy of the table for drawing: 10,000 z / r, rounded, with its axes; in the order z, rho, theta."""
+    z, rho, theta = np.meshgrid(EXPLORER_Z, EXPLORER_RHO, np.radians(EXPLORER_THETA), indexing="ij")
+    length = rho * density(z)
+    radius = np.asarray(table.radius(ndtr(z), -length * np.cos(theta), np.abs(length * np.sin(theta)))) / table.sigma
+    ratio = np.rint(STEPS * np.minimum(z / np.maximum(radius, 1e-12), 1.0)).astype(int)
+    return {
+        "z": [round(float(x), 6) for x in EXPLORER_Z],
+        "rho": [round(float(x), 6) for x in EXPLORER_RHO],
+        "theta": [float(x) for x in EXPLORER_THETA],
+        "steps": STEPS,
+        "ratio": ratio.ravel().tolist(),
+        "digest": table.digest[:16],
+    }

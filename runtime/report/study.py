@@ -1,0 +1,195 @@
+"""The sampling part of a report: data, networks, statistics (kept and used again), radii by every estimator from the same ones."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..certify import Certifier
+from ..evaluate import evaluate
+from ..inputs.data import load_data
+from ..inputs.models import load_model
+from ..jobs.progress import progress_bar
+from ..jobs.shards import group_size
+from ..lookup.table import Table
+from ..runs.results import STATISTICS_VERSION, Sampled, replacing
+from ..runs.sample import sample_dataset
+from ..sampling.identity import data_digest, state_digest
+from ..sampling.scores import Model
+from ..statistics.summary import Statistics
+from ..threats.sets import L1, L2, LINF, Ball
+from .card import Config, subspace
+
+Array = npt.NDArray[np.float64]
+Columns = dict[str, Array]
+
+# The estimators a report compares, in this order; the last one is shown as ours.
+COMPARED = ("paper", "adaptive")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that was certified."""
+
+    config: Config
+    table: Table
+    threats: tuple[Ball, ...]
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    test: Sequence[tuple[Any, int]]
+    regions: npt.NDArray[np.int64]
+    """Of each test input: those of one region hang together."""
+    models: dict[float, Callable[[], Model]]
+    """sigma -> its network, opened on use."""
+    predict: dict[float, npt.NDArray[np.int64]]
+    results: dict[tuple[float, str], Columns]
+    """(sigma, estimator) -> correct, certified, correct_cohen (0 or 1), q_lower, radius_<threat>, radius_cohen, each (inputs,)."""
+
+    @property
+    def d(self) -> int:
+        """Coordinates of an input."""
+        return int(np.prod(self.shape))
+
+    def certifier(self, sigma: float) -> Certifier:
+        """A certifier of the network for `sigma`."""
+        classes = self.config.num_classes or len(self.classes)
+        return Certifier(self.models[sigma](), sigma, classes, self.table, self.threats, seed=self.config.seed)
+
+
+def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None]) -> Study:
+    """Train or open the networks, sample what is not on disk yet, and evaluate with every estimator.
+
+    Statistics go to `out`/statistics_<sigma>_<key>.h5 as each sigma is done, the key standing for all settings; a file that is
+    there already is used again.
+
+    Raises:
+        ValueError, FileNotFoundError: from opening data and models, and from sampling.
+    """
+    if config.bundled:
+        from . import bundled
+
+        data = bundled.load(config.data)
+        test: Sequence[tuple[Any, int]] = data.test[: config.inputs]
+        classes, regions = data.classes, data.regions[: len(test)]
+        models = {sigma: _trained(config, out, sigma, data.train) for sigma in config.sigma}
+    else:
+        test = _own_data(config)
+        classes, regions = tuple(str(label) for label in range(config.num_classes)), np.arange(len(test))
+        models = {sigma: _opened(config.model.replace("{sigma}", f"{sigma:g}"), config.device) for sigma in config.sigma}
+    if not len(test):
+        raise ValueError(f"{config.data}: no input to certify")
+    shape = tuple(np.shape(test[0][0]))
+    threats = (L1, L2, LINF, subspace(config.subspace, shape))
+    predict: dict[float, npt.NDArray[np.int64]] = {}
+    results: dict[tuple[float, str], Columns] = {}
+    study = Study(config, table, threats, shape, classes, test, regions, models, predict, results)
+    for sigma, sampled in zip(config.sigma, _sample_all(study, out, say), strict=True):
+        predict[sigma] = sampled.predict
+        for estimator in COMPARED:
+            results[sigma, estimator] = _columns(sampled, threats, config.alpha, estimator, table)
+    return study
+
+
+def _own_data(config: Config) -> Sequence[tuple[Any, int]]:
+    # A file holds one split, which needs no name; only folders have several.
+    split = None if config.split == "test" and Path(config.data).is_file() else config.split
+    data: Sequence[tuple[Any, int]] = load_data(config.data, config.skip, config.inputs, split)
+    return data
+
+
+def _opened(spec: str, device: str) -> Callable[[], Model]:
+    return lambda: load_model(spec, device)
+
+
+def _trained(config: Config, out: Path, sigma: float, train_set: Any) -> Callable[[], Model]:
+    """Trains on first use and keeps the weights in `out`."""
+    path = out / f"network_{sigma:g}.pt"
+    recipe = json.dumps({"data": config.data, "sigma": sigma, "epochs": config.epochs})
+
+    def make() -> Model:
+        from . import bundled
+
+        model = bundled.network(config.data)
+        if path.is_file():
+            kept = torch.load(path, weights_only=True)
+            if kept.get("recipe") == recipe:
+                model.load_state_dict(kept["weights"])
+                return model.eval()
+        model = bundled.train(config.data, train_set, sigma, config.epochs)
+        with replacing(path) as file:
+            torch.save({"recipe": recipe, "weights": model.state_dict()}, file)
+        return model
+
+    return make
+
+
+def _sample_all(study: Study, out: Path, say: Callable[[str], None]) -> Iterator[Sampled]:
+    """The statistics of every sigma, in order. Bundled networks are small: what is missing is drawn in a process a sigma."""
+    config = study.config
+    missing = [sigma for sigma in config.sigma if not _kept(study, out, sigma)[0].is_file()] if config.bundled else []
+    if len(missing) > 1:
+        jobs = min(len(missing), joblib.cpu_count())
+        with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1), progress_bar("noise levels") as bar:
+            calls = (joblib.delayed(_sampled)(study, out, sigma, False) for sigma in missing)
+            for _ in bar.track(joblib.Parallel(return_as="generator_unordered")(calls), total=len(missing)):
+                pass
+    for sigma in config.sigma:
+        say(f"sigma = {sigma:g}")
+        yield _sampled(study, out, sigma)
+
+
+def growing_samples(study: Study, out: Path, say: Callable[[str], None]) -> Iterator[Statistics]:
+    """Of the first inputs, at each n of the card's growth; a smaller n is the beginning of a larger one. Kept like the others."""
+    growth = study.config.growth
+    first = dataclasses.replace(study, test=study.test[: growth.inputs])
+    for n in growth.n:
+        say(f"gain against n: n = {n:,}")
+        card = dataclasses.replace(study.config, n=n)
+        yield _sampled(dataclasses.replace(first, config=card), out, growth.sigma, name="growth").statistics
+
+
+def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tuple[Path, dict[str, Any]]:
+    """Where the statistics of one sigma are kept, named by all their settings, and these."""
+    config = study.config
+    settings: dict[str, Any] = {
+        "report": config.data,
+        "model": state_digest(study.certifier(sigma).model),
+        "data digest": data_digest(study.test),
+        "num_classes": study.config.num_classes,
+        "inputs": len(study.test),
+        "subspace": config.subspace,
+        "skip": config.skip,
+        "split": config.split,
+    }
+    drawn = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
+    drawn |= {"format": STATISTICS_VERSION, "inputs a batch": group_size(config.n, config.batch_size)}
+    key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
+    return out / f"{name}_{sigma:g}_{key}.h5", settings
+
+
+def _sampled(study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics") -> Sampled:
+    """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
+    c, (path, settings) = study.config, _kept(study, out, sigma, name)
+    certifier = study.certifier(sigma)
+    return sample_dataset(certifier, study.test, path, c.n0, c.n, c.alpha, c.batch_size, settings, None, progress, c.skip)
+
+
+def _columns(sampled: Sampled, threats: Sequence[Ball], alpha: float, estimator: str, table: Table) -> Columns:
+    result = evaluate(sampled.statistics, threats, alpha, estimator, table)
+    right = (sampled.predict == sampled.label) & (result.q_lower > 0.5)
+    columns = {
+        "correct": right.astype(np.float64),
+        "certified": (result.q_lower > 0.5).astype(np.float64),
+        "q_lower": result.q_lower,
+    }
+    # Cohen's certificate stands on its own level: an input that abstains with ours may still count for his.
+    columns["correct_cohen"] = ((sampled.predict == sampled.label) & (result.radius["cohen"] > 0)).astype(np.float64)
+    return columns | {f"radius_{name}": values for name, values in result.radius.items()}

@@ -1,0 +1,1 @@
+"""Files in, files out: sampling, certifying, merging, other tools' counts."""

@@ -1,0 +1,1 @@
+"""Noise, votes and their sums, in torch."""

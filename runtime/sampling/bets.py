@@ -1,0 +1,281 @@
+"""Bets on the size of the gradient, settled while the samples are drawn: what the "adaptive" estimator's tightest bounds rest on.
+
+The samples come in four stages (an eighth, an eighth, a quarter and a half of them). For a vector w with |w|_2 <= 1 and a number
+h in [0, 1] that depends on the sample's noise u in a way fixed before the sample, x = (w.u)(f - h) has mean w.y - w.E[u h]. For
+beta > 0 and a guess mu of that mean, let z = beta (x - mu) and xi = beta (REACH + |mu|). Clipped from below at -xi, it has
+
+    E max(z, -xi) <= E z + beta TAIL,    TAIL = E[(|t| - REACH)+], t standard normal,    because |x| <= |w.u|,
+
+and 1 + s <= e^s: so the product over all samples of (1 + max(z, -xi)) exp(-E z - beta TAIL) is a nonnegative supermartingale
+that starts at 1, and by Markov's inequality, except with probability e^-L,
+
+    sum of beta (E x - mu)  >=  sum of log(1 + max(z, -xi))  -  beta TAIL each  -  L.                                      (1)
+
+w, h, mu and beta may change from stage to stage with what was drawn before. No variance and no rareness need be known: the
+logarithm pays for the variance that x turns out to have. (1) is used four ways, each for BETS values of beta, tuned to the levels
+e^-L of TARGETS; dividing by the total stake makes every bound of the form value -+ slope L:
+
+- top: w = +-e_j for every coordinate j of a part. The largest |y_j| is that of one fixed j and sign: no union over coordinates.
+- length: w = v, the direction of the part's mean in the stages before. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
+- half: the same in the last stage alone, whose direction is that of X, the mean of the first half (adaptive.py). From above too.
+- along: w = v of a threat's direction.
+
+h takes out what the direction of y predicts of the vote: f is compared with Phi((z + rho t)/sqrt(1 - rho^2)), t = v.u, the vote of
+a half-space seen through noise; E[u h] = rho phi(z) v.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..bounds.chernoff import tail_square
+from ..statistics.summary import BETS, TARGETS, Moments
+from ..threats.projections import Projection
+
+REACH = 4.4
+# E[(|t| - REACH)+], rounded up: 2 (phi(REACH) - REACH Q(REACH)) = 2.2546e-6.
+TAIL = 2.26e-6
+# Keeps xi below 1.
+BETA_MAX = 0.2
+MU_MAX = 0.3
+RHO_MAX = 0.95
+# Factors to a logarithm: each lies between 1 - xi and some 3.
+CHUNK = 16
+TINY = 1e-300
+
+
+def stages(n: int) -> tuple[int, int, int, int]:
+    """Sizes of the four stages; the first three are the first half."""
+    return n // 8, n // 8, n // 2 - 2 * (n // 8), n - n // 2
+
+
+def log_product(factors: torch.Tensor) -> torch.Tensor:
+    """Sum of the logarithms along axis 0, most of them taken of products."""
+    whole = len(factors) // CHUNK * CHUNK
+    products = factors[:whole].reshape(CHUNK, -1, *factors.shape[1:]).prod(dim=0)
+    return products.log().sum(dim=0) + factors[whole:].log().sum(dim=0)
+
+
+@dataclass
+class _Stage:
+    """What is fixed while a stage is drawn; vectors are float64 on the device."""
+
+    directions: torch.Tensor
+    """Columns: the unit direction of every part (0 where there is none yet), shape (d, P)."""
+    h: torch.Tensor | None
+    """(z, rho) of the prediction, or None for the constant `b`."""
+    b: torch.Tensor
+    mean_h: torch.Tensor
+    """E[u h], shape (d,)."""
+    beta: torch.Tensor
+    """Stakes on coordinates, shape (BETS,)."""
+    mu: torch.Tensor
+    """Centres along the directions, shape (P,)."""
+    beta_along: torch.Tensor
+    """Stakes along the directions, shape (BETS, P)."""
+
+
+class Tally:
+    """Sums and bets of one input, fed with the rows of its samples in order.
+
+    Args:
+        parts: the parts of the gradient, by name; the first is the whole of it.
+        d: numbers of an input.
+        n: samples to come.
+        against: votes against the class among the n0 selection samples, and n0.
+        device: where u and the votes are.
+    """
+
+    def __init__(self, parts: Mapping[str, Projection], d: int, n: int, against: tuple[int, int], device: torch.device) -> None:
+        self.parts, self.d, self.sizes, self.device = parts, d, stages(n), device
+        self.against, self.n0 = against
+        eps = (self.against + 0.5) / (self.n0 + 1.0)
+        self.b = chosen_b(eps)
+        count = len(parts)
+
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.sums = zeros(2, 2, d)
+        """Per half: sum u f, sum u."""
+        self.count = torch.zeros(2, dtype=torch.int64, device=device)
+        self.drawn = [0, 0]
+        self.top = zeros(2, BETS, d)
+        """For -w = e_j and +e_j: the right-hand side of (1), less L, as a bound of -+ sum of beta n y_j."""
+        self.top_stake = zeros(BETS)
+        self.length = zeros(BETS, count)
+        self.stake = zeros(BETS, d, count)
+        """Sum of beta n v."""
+        self.along_stake = zeros(BETS, count)
+        self.half = zeros(2, BETS, count)
+        self.half_stake = zeros(BETS, count)
+        self._square, self._square_along = zeros(d), zeros(count)
+        self._targets = torch.tensor(TARGETS, dtype=torch.float64, device=device)
+        self._fixed = torch.tensor([by.vector is not None for by in parts.values()], device=device)
+        self._vectors = zeros(d, count)
+        for column, by in enumerate(parts.values()):
+            if by.vector is not None:
+                self._vectors[:, column] = torch.as_tensor(by.vector, device=device)
+        self._bases = {
+            column: torch.as_tensor(by.basis, device=device) for column, by in enumerate(parts.values()) if by.basis is not None
+        }
+        self._masks = {
+            column: torch.as_tensor(by.mask, device=device) for column, by in enumerate(parts.values()) if by.mask is not None
+        }
+        self._index, self._left, self._taken = -1, 0, 0
+        self._stage: _Stage | None = None
+        # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
+        self._rows = max(CHUNK, (2**18 if device.type == "cpu" else 2**24) // d // CHUNK * CHUNK)
+
+    def add(self, u: torch.Tensor, votes: torch.Tensor) -> None:
+        """Count rows of noise u (float64, shape (B, d)) and whether each voted for the class (bool, shape (B,))."""
+        start = 0
+        while start < len(u):
+            while self._left == 0:
+                self._begin()
+            stop = min(len(u), start + self._left, start + self._rows)
+            self._add(u[start:stop], votes[start:stop].to(torch.float64))
+            self._left -= stop - start
+            self._taken += stop - start
+            start = stop
+
+    def _begin(self) -> None:
+        """Fix the next stage by what was drawn so far; nothing waits for the device."""
+        self._settle()
+        self._index += 1
+        drawn, count = sum(self.drawn), len(self.parts)
+        total = self.sums.sum(dim=0)
+        # Shrunk a little, so that it is never 0.
+        eps = (self.against + drawn - self.count.sum().to(torch.float64) + 0.5) / (self.n0 + drawn + 1.0)
+        eps = torch.clamp(eps, max=0.5)
+        z = -torch.special.ndtri(eps)
+        rim = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+        mean = (total[0] - self.b * total[1]) / max(drawn, 1)
+        directions = torch.where(self._fixed, self._vectors, torch.stack([self._part(c, mean) for c in range(count)], dim=1))
+        norm = directions.norm(dim=0)
+        directions = directions / torch.clamp(norm, min=TINY)
+        if self._index == 0:
+            guess = torch.clamp(1.0 - 1.3 * eps, min=0.5)
+            spread = (1.0 - guess) ** 2 + (2.0 * guess - 1.0) * 1.3 * eps
+            h: torch.Tensor | None = None
+            b, mean_h = guess, torch.zeros_like(mean)
+            mu, along = torch.zeros_like(norm), spread.expand(count)
+        else:
+            # |mean|^2 holds its own noise, which is as large as that of any vote of this frequency across all directions.
+            noise = ((1.0 - self.b) ** 2 + (2.0 * self.b - 1.0) * eps) / max(drawn, 1)
+            length = torch.clamp(norm - noise * self._ranks() / torch.clamp(norm, min=TINY), min=0.0)
+            length = torch.minimum(torch.where(self._fixed, mean @ directions, length), rim)
+            rho = torch.clamp(length[0] / rim, 0.0, RHO_MAX)
+            h, b, mean_h = torch.stack((z, rho)), torch.zeros_like(z), rho * rim * directions[:, 0]
+            mu = torch.clamp(length - mean_h @ directions, -MU_MAX, MU_MAX)
+            before = max(self._taken, 1)
+            spread = torch.clamp(self._square.mean() / before, min=TINY)
+            seen = self._square_along / before
+            if self._index == 1:
+                # Nothing was seen along these directions yet: somewhat less than for a half-space, and f - h is smaller than f.
+                seen = torch.where(self._fixed, seen, 0.8 * (eps + z * rim) * (1.0 - 0.8 * rho**4))
+            along = torch.maximum(seen, spread)
+        n = sum(self.sizes)
+        self._stage = _Stage(
+            directions,
+            h,
+            b,
+            mean_h,
+            torch.clamp((2.0 * self._targets / (n * spread)).sqrt(), max=BETA_MAX),
+            mu,
+            torch.clamp((2.0 * self._targets[:, None] / (n * torch.clamp(along, min=TINY))).sqrt(), max=BETA_MAX),
+        )
+        self._left, self._taken = self.sizes[self._index], 0
+        self._square.zero_()
+        self._square_along.zero_()
+
+    def _settle(self) -> None:
+        """Add to both sides of (1) what is the same for every sample of the stage: stakes, centres, E[u h] and tails."""
+        stage, size = self._stage, self._taken
+        if stage is None or size == 0:
+            return
+        staked, along = size * stage.beta, size * stage.beta_along
+        known = stage.mean_h @ stage.directions + stage.mu
+        self.top_stake += staked
+        self.top += staked[:, None] * torch.stack((-stage.mean_h, stage.mean_h))[:, None, :] - (staked * TAIL)[:, None]
+        self.length += along * (known - TAIL)
+        self.stake += along[:, None, :] * stage.directions
+        self.along_stake += along
+        if self._index == 3:
+            self.half_stake += along
+            self.half += torch.stack((along * (known - TAIL), along * (-known - TAIL)))
+
+    def _add(self, u: torch.Tensor, f: torch.Tensor) -> None:
+        stage = self._stage
+        assert stage is not None
+        half = int(self._index == 3)
+        self.sums[half] += torch.stack((f, torch.ones_like(f))) @ u
+        self.count[half] += f.sum().to(torch.int64)
+        self.drawn[half] += len(u)
+        t = u @ stage.directions
+        s = f - stage.b
+        if stage.h is not None:
+            z, rho = stage.h
+            s = f - torch.special.ndtr((z + rho * t[:, 0]) / (1.0 - rho * rho).sqrt())
+        x = u * s[:, None]
+        self._square += (x * x).sum(dim=0)
+        for bet, beta in enumerate(stage.beta):
+            scaled, xi = x * beta, beta * REACH
+            self.top[0, bet] += log_product((1.0 - scaled).clamp_(min=1.0 - xi))
+            self.top[1, bet] += log_product((1.0 + scaled).clamp_(min=1.0 - xi))
+        x = t * s[:, None] - stage.mu
+        self._square_along += (x * x).sum(dim=0)
+        scaled = stage.beta_along * x[:, None, :]
+        low = 1.0 - stage.beta_along * (REACH + stage.mu.abs())
+        grown = log_product(torch.maximum(1.0 + scaled, low))
+        self.length += grown
+        if half:
+            self.half[0] += grown
+            self.half[1] += log_product(torch.maximum(1.0 - scaled, low))
+
+    def moments(self) -> Moments:
+        """Sums and settled bets of the rows seen; the first time the device is waited for."""
+        self._settle()
+        self._taken = 0
+        sums, count = self.sums.cpu().numpy(), self.count.cpu().numpy()
+        inverse = 1.0 / self.top_stake
+        along, half = 1.0 / self.along_stake, 1.0 / self.half_stake
+        rows = {
+            "length": (self.length / self.stake.norm(dim=1), 1.0 / self.stake.norm(dim=1)),
+            "along": (self.length * along, along),
+            "half_low": (self.half[0] * half, half),
+            "half_high": (-self.half[1] * half, half),
+        }
+        columns = {name: torch.stack(pair).cpu().numpy() for name, pair in rows.items()}
+        bets = {}
+        for column, (name, by) in enumerate(self.parts.items()):
+            own = {key: value[:, :, column] for key, value in columns.items()}
+            if by.basis is None and by.vector is None:
+                top = self.top[:, :, self._masks[column]] if column in self._masks else self.top
+                own["top"] = torch.stack((-top.amin(dim=(0, 2)) * inverse, inverse)).cpu().numpy()
+            bets[name] = own
+        return Moments(np.array(self.drawn, dtype=np.int64), count, sums[:, 0], sums[:, 1], self.b, bets)
+
+    def _part(self, column: int, y: torch.Tensor) -> torch.Tensor:
+        """P y of the part in this column."""
+        if column in self._masks:
+            return torch.where(self._masks[column], y, 0.0)
+        if column in self._bases:
+            basis = self._bases[column]
+            inside = basis @ (basis.T @ y)
+            return y - inside if list(self.parts.values())[column].outside else inside
+        return y
+
+    def _ranks(self) -> torch.Tensor:
+        return torch.tensor([by.rank(self.d) for by in self.parts.values()], dtype=torch.float64, device=self.device)
+
+
+def chosen_b(eps: float) -> float:
+    """The constant b of Z = u (f - b) where votes against have frequency eps: in between a worst direction's and a typical one's.
+
+    A multiple of 1/64: few distinct values are cheaper to evaluate many inputs with.
+    """
+    return max(0.5, round(64.0 * (1.0 - 0.7 * float(tail_square(np.asarray(eps))))) / 64.0)

@@ -1,0 +1,1 @@
+"""What sampling leaves of an input, in memory and on disk."""

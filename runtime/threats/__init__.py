@@ -1,0 +1,1 @@
+"""Threat models, and what of the gradient each needs."""

@@ -1,0 +1,139 @@
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from certlut import Certifier, Table
+from certlut.bounds.budget import ADAPTIVE, ESTIMATORS, PAPER, SHARE_OF_Q, split
+from certlut.runs.sample import certify_statistics, sample_dataset
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Direction, Lp, Quantity, Subspace, Threat, complement
+
+MASK = np.array([True, False, True])
+RED = Subspace(MASK, 2, "red")
+BLUE = Subspace(MASK, np.inf, "blue")
+ALONG = Direction(np.ones(3), "along")
+PLANE = Subspace(basis=np.eye(3)[:2], p=1, name="plane")
+CUBE = Lp(3)
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    st.floats(1e-200, 1.0, exclude_max=True),
+    st.lists(st.sampled_from([L1, LINF, RED, BLUE, ALONG, PLANE]), unique_by=lambda threat: threat.name),
+    st.sampled_from(ESTIMATORS),
+)
+def test_levels_add_up_to_alpha_and_never_beyond_it(alpha: float, threats: Sequence[Threat], estimator: str) -> None:
+    budget = split(alpha, [L2, *threats], estimator)
+    exact = Fraction(budget.q) + sum(Fraction(level) for level in budget.norms.values())
+    assert exact <= Fraction(alpha)
+    assert float(exact) == pytest.approx(alpha, rel=1e-9)
+    assert budget.total == pytest.approx(alpha, rel=1e-9)
+    assert budget.total <= alpha
+    assert all(level > 0.0 for level in budget.norms.values())
+    # The events are all that is spent.
+    assert math.fsum(event.level for event in budget.events) == pytest.approx(budget.total, rel=1e-12, abs=1e-320)
+
+
+@pytest.mark.parametrize("known", [ADAPTIVE, PAPER], ids=ESTIMATORS)
+def test_the_events_behind_a_bound_share_its_level_and_no_more(known: dict[tuple[str, str], dict[str, float]]) -> None:
+    for quantity, shares in known.items():
+        assert sum(Fraction(share) for share in shares.values()) == 1, quantity
+        assert all(share > 0.0 for share in shares.values())
+
+
+def test_q_gets_nine_tenths_and_the_norms_share_the_rest_equally() -> None:
+    budget = split(0.001, [L1, L2, LINF])
+    assert SHARE_OF_Q == 0.9
+    assert budget.q == pytest.approx(0.0009, rel=1e-15)
+    assert list(budget.norms.values()) == pytest.approx([0.0001 / 4] * 4, rel=1e-9)
+
+
+def test_a_bound_that_several_threats_use_is_paid_for_once() -> None:
+    budget = split(0.01, [L1, L2, LINF, RED, BLUE, ALONG])
+    assert budget.users == {
+        Quantity(ALL, "linf", "upper"): ("l1",),
+        LENGTH: ("l1", "linf", "red", "blue", "along"),
+        Quantity(ALL, "l2", "upper"): ("l2",),
+        Quantity(ALL, "l1", "upper"): ("linf",),
+        Quantity("red", "l2", "upper"): ("red",),
+        Quantity(complement("red"), "l2", "lower"): ("red",),
+        Quantity("blue", "l1", "upper"): ("blue",),
+        Quantity(complement("blue"), "l2", "lower"): ("blue",),
+        Quantity("along", "dot", "lower"): ("along",),
+    }
+    assert set(budget.norms) == set(budget.users)
+    assert len(set(budget.norms.values())) == 1
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.5, 9e-201, 5e-324, float("nan"), float("inf")])
+def test_an_alpha_outside_0_1_is_refused_by_name(alpha: float) -> None:
+    with pytest.raises(ValueError, match=rf"alpha = {alpha}: expected 0 < alpha < 1"):
+        split(alpha, [L2])
+
+
+def test_it_prints_every_event_with_its_level_and_users_and_the_sum() -> None:
+    lines = str(split(0.01, [L1, L2], "adaptive")).splitlines()
+    assert [line.split(maxsplit=1) for line in lines] == [
+        ["0.009", "lower bound of q: the number of votes (l1, l2)"],
+        ["0.000333", "upper linf of all: bets on the coordinates (l1)"],
+        ["0.000167", "lower l2 of all: bets on the length (l1)"],
+        ["8.33e-05", "lower l2 of all: the gradient along X (l1)"],
+        ["8.33e-05", "lower l2 of all: X along the gradient (l1)"],
+        ["0.000167", "upper l2 of all: the gradient along X (l2)"],
+        ["0.000167", "upper l2 of all: X along the gradient (l2)"],
+        ["0.01", "in all"],
+    ]
+    paper = str(split(0.01, [L1, L2], "paper")).splitlines()
+    assert paper[1].split(maxsplit=1) == ["0.000333", "upper linf of all: all signed coordinate axes (l1)"]
+    assert len(paper) == 1 + 1 + 2 + 2 + 1
+
+
+def test_no_bets_on_coordinates_are_named_where_a_part_has_a_basis() -> None:
+    budget = split(0.01, [L2, PLANE], "adaptive")
+    whats = [event.what for event in budget.events if event.bound == "upper linf of plane"]
+    assert len(whats) == 1
+    assert "means" in whats[0]
+
+
+def test_a_norm_without_a_bound_and_an_unknown_estimator_are_refused_by_name() -> None:
+    assert Quantity("l3", "lp", "upper") in split(0.01, [L2, CUBE], "adaptive").norms
+    with pytest.raises(ValueError, match=r"threat 'l3' \(p = 3\): estimator 'paper' has no bound of the upper lp of l3"):
+        split(0.01, [L2, CUBE], "paper")
+    with pytest.raises(ValueError, match="estimator 'none': expected one of adaptive, paper"):
+        split(0.01, [L2], "none")
+
+
+def _never(x: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("the model must not be asked")
+
+
+def _first(x: torch.Tensor) -> torch.Tensor:
+    first = x.reshape(len(x), -1)[:, 0]
+    return torch.stack((torch.zeros_like(first), first), dim=1)
+
+
+def test_a_certifier_refuses_a_threat_that_its_estimator_has_no_bound_for_before_sampling(shipped: Table) -> None:
+    with pytest.raises(ValueError, match="threat 'l3'"):
+        Certifier(_never, 0.5, 2, shipped, ("l1", CUBE), estimator="paper")
+    assert Certifier(_never, 0.5, 2, shipped, ("l1", CUBE)).estimator == "adaptive"
+
+
+def test_stored_statistics_are_refused_in_one_line_and_nothing_is_written(
+    tmp_path: Path, shipped: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("certlut.runs.sample.load", lambda path: shipped)
+    stats, out = tmp_path / "stats.h5", tmp_path / "results.tsv"
+    sample_dataset(Certifier(_first, 0.5, 2, shipped, (CUBE,), seed=0), [(np.ones(3), 1)], stats, 10, 200, 0.01, 100, {})
+    with pytest.raises(ValueError, match="threat 'l3'") as error:
+        certify_statistics(stats, out, 0.01, "paper", None, progress=False)
+    assert "\n" not in str(error.value)
+    assert not out.exists()
+    budget, rows = certify_statistics(stats, out, 0.01, "adaptive", None, progress=False)
+    assert rows == 1
+    assert budget.users[Quantity("l3", "lp", "upper")] == ("l3",)

@@ -1,0 +1,127 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from certlut.bounds.adaptive import adaptive_bound
+from certlut.bounds.budget import Budget, split
+from certlut.bounds.gradient import gradient_bounds, tighten
+from certlut.bounds.paper import paper_bound
+from certlut.statistics.summary import Moments, summarise
+from certlut.threats.sets import ALL, L1, L2, LINF, Direction, Lp, Quantity, Subspace, complement
+from reference.naive_statistics import Known, half_space
+from reference.simulate import quantities, sampled, unit
+
+
+def _budget(levels: dict[Quantity, float]) -> Budget:
+    """One that pays for these bounds only."""
+    return replace(split(0.5, (L2,)), norms=levels)
+
+
+def test_unknown_estimators_and_quantities_are_refused() -> None:
+    statistics = summarise([half_space(unit(8, 0), 0.8).exact_moments(100)], (L2,), 1.0)
+    one = np.ones(1)
+    with pytest.raises(ValueError, match="estimator 'best': expected one of adaptive, paper"):
+        gradient_bounds(statistics, _budget({}), one, one, "best")
+    quantity = Quantity(ALL, "l1", "lower")
+    for estimator, message in (
+        ("adaptive", "no bound known for the lower l1 of all"),
+        ("paper", "no bound of the lower l1 of all"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gradient_bounds(statistics, _budget({quantity: 0.1}), one, one, estimator)
+
+
+@pytest.mark.parametrize("estimator", ["adaptive", "paper"])
+def test_every_bound_is_taken_at_its_own_level_then_tightened(estimator: str) -> None:
+    threats = (L1, L2, LINF, Subspace([True, False, True, False], 2, "red"), Direction([1.0, 1.0, 0.0, 0.0], "along"))
+    statistics = sampled(half_space(unit(4, 0), 0.8), threats, 3, 4000, 0)
+    q, rim = np.full(3, 0.77), np.full(3, 0.3)
+    levels = {quantity: 0.001 * (1.0 + i) for i, quantity in enumerate(quantities(threats))}
+    bounds = gradient_bounds(statistics, _budget(levels), q, rim, estimator)
+    alone = {
+        quantity: paper_bound(quantity, statistics, level)
+        if estimator == "paper"
+        else adaptive_bound(quantity, statistics, q, level)
+        for quantity, level in levels.items()
+    }
+    expected = tighten(alone, statistics.parts, rim)
+    assert bounds.keys() == expected.keys() == levels.keys()
+    assert all(np.array_equal(bounds[quantity], expected[quantity]) for quantity in levels)
+
+
+# Norm facts
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.integers(0, 2**32 - 1))
+def test_tighten_keeps_true_bounds_true_and_never_loosens(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(2, 9))
+    y = rng.standard_normal(d) * rng.choice([0.01, 1.0], d)
+    mask = np.zeros(d, dtype=bool)
+    mask[: rng.integers(1, d)] = True
+    rng.shuffle(mask)
+    threats = (
+        *(L1, L2, LINF)[: rng.integers(0, 4)],
+        *(Subspace(mask, p, f"red{i}") for i, p in enumerate((1, 2, np.inf))),
+        *(Lp(p, f"power{p:g}") for p in (1.2, 3.0)),
+        Subspace(basis=np.linalg.qr(rng.standard_normal((d, d)))[0].T[: rng.integers(1, d)], p=3.0, name="span"),
+        Direction(rng.standard_normal(d), "along"),
+    )
+    known = Known("any", 0.5, y, lambda *_: (np.zeros(1, np.int64), y[None], y[None]))
+    slack = {quantity: rng.choice([0.0, 0.1, 10.0]) * rng.random() for quantity in quantities(threats)}
+    true = {quantity: known.truth(quantity, threats) for quantity in slack}
+    sign = {quantity: 1.0 if quantity.side == "upper" else -1.0 for quantity in slack}
+    bounds = {quantity: np.array([true[quantity] + sign[quantity] * slack[quantity]]) for quantity in slack}
+    rim = np.array([float(np.linalg.norm(y)) * (1.0 + rng.choice([0.0, 0.5]))])
+    nothing = Moments(np.ones(2, np.int64), np.ones(2, np.int64), np.zeros((2, d)), np.zeros((2, d)))
+    tight = tighten(bounds, summarise([nothing], threats, 1.0).parts, rim)
+    assert set(tight) == set(bounds)
+    for quantity, bound in tight.items():
+        assert sign[quantity] * (bound[0] - true[quantity]) >= -1e-12
+        # A lower bound may fall to the rim (up to rounding here: the truth is not above it); nothing else moves outwards.
+        assert sign[quantity] * (bound[0] - bounds[quantity][0]) <= 1e-12
+        assert abs(bound[0]) <= rim[0] * (math.sqrt(d) if quantity.norm in ("l1", "lp") else 1.0) * (1.0 + 1e-12)
+
+
+def test_tighten_uses_each_norm_fact_by_hand() -> None:
+    upper = {norm: Quantity(ALL, norm, "upper") for norm in ("l1", "l2", "linf")}
+    lower, dot = Quantity(ALL, "l2", "lower"), Quantity("along", "dot", "lower")
+    red, rest = Quantity("red", "l1", "upper"), Quantity(complement("red"), "l2", "lower")
+    power = Quantity("power", "lp", "upper")
+    loose = {quantity: np.full(2, 9.0) for quantity in (*upper.values(), lower, red, power)} | {
+        dot: np.full(2, -9.0),
+        rest: np.full(2, -9.0),
+    }
+    threats = (L2, Subspace(np.arange(16) < 4, math.inf, "red"), Lp(4.0, "power"), Direction(np.ones(16), "along"))
+    nothing = Moments(np.ones(2, np.int64), np.ones(2, np.int64), np.zeros((2, 16)), np.zeros((2, 16)))
+    parts = summarise([nothing, nothing], threats, 1.0).parts
+    # Everything from the rim, which differs by input.
+    tight = tighten(loose, parts, np.array([0.3, 0.2]))
+    expected = {upper["l1"]: 4.0, upper["l2"]: 1.0, upper["linf"]: 1.0, lower: 1.0, dot: -1.0, red: 2.0, rest: 0.0}
+    # 16^(3/4 - 1/2).
+    expected[power] = 2.0
+    for quantity, factor in expected.items():
+        assert np.allclose(tight[quantity], factor * np.array([0.3, 0.2]), rtol=1e-14)
+    # From the length of the whole gradient, and from that of the part where it is known.
+    tight = tighten(loose | {upper["l2"]: np.array([0.1, 0.25])}, parts, np.array([0.3, 0.2]))
+    assert np.allclose(tight[red], [0.2, 0.4], rtol=1e-14)
+    assert np.allclose(tight[upper["linf"]], [0.1, 0.2], rtol=1e-14)
+    assert np.allclose(tight[dot], [-0.1, -0.2], rtol=1e-14)
+    part = Quantity("red", "l2", "upper")
+    assert np.allclose(tighten(loose | {part: np.full(2, 0.05)}, parts, np.array([0.3, 0.2]))[red], 0.1, rtol=1e-14)
+
+
+def test_a_subspace_of_every_coordinate_has_bounds_too() -> None:
+    known = half_space(unit(8, 0), 0.8)
+    threats = (L2, Subspace(np.ones(8, dtype=bool), 1, "every"))
+    statistics = summarise([known.exact_moments(10_000)], threats, 1.0)
+    budget = _budget(dict.fromkeys(quantities(threats), 0.01))
+    bounds = gradient_bounds(statistics, budget, np.ones(1), np.ones(1), "paper")
+    assert bounds[Quantity("every", "linf", "upper")][0] >= np.abs(known.y).max()
+    # Nothing is left outside it.
+    assert complement("every") not in statistics.parts

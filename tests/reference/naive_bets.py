@@ -1,0 +1,135 @@
+"""Slow references for the bets of the adaptive estimator: the whole tally in loops, sample by sample."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+from scipy.stats import norm
+
+from certlut.threats.projections import Projection
+from reference.naive_statistics import Array, phi
+
+REACH = 4.4
+TAIL = 2.26e-6
+TARGETS = (6.0, 10.0, 17.0)
+
+
+def tail(reach: float) -> float:
+    """E[(|t| - reach)+] of a standard normal t."""
+    return 2.0 * (phi(reach) - reach * float(norm.sf(reach)))
+
+
+def factor(x: float, mu: float, beta: float, reach: float = REACH) -> float:
+    """What a bet of beta that x exceeds mu multiplies its stake by."""
+    return 1.0 + max(beta * (x - mu), -beta * (reach + abs(mu)))
+
+
+class Ledger:
+    """One supermartingale: sum of beta E x' >= total - L, except with probability e^-L; x' is what x estimates."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.staked: Array | float = 0.0
+
+    def settle(self, x: float, mu: float, beta: float, known: float, direction: Array | float = 1.0) -> None:
+        """One sample, E x = x' - known."""
+        self.total += math.log(factor(x, mu, beta)) - beta * TAIL + beta * (mu + known)
+        self.staked = self.staked + beta * direction
+
+
+def naive_tally(
+    parts: Mapping[str, Projection], u: Array, f: npt.NDArray[np.bool_], against: int, n0: int, n: int
+) -> dict[str, dict[str, Array]]:
+    """Bets of one input from its rows in order: part -> bet -> (value, slope), shape (2, number of targets)."""
+    d, bets = u.shape[1], range(len(TARGETS))
+    b = max(0.5, round(64.0 * (1.0 - 0.7 * _tail_square((against + 0.5) / (n0 + 1.0)))) / 64.0)
+    stage_of = np.repeat(np.arange(4), [n // 8, n // 8, n // 2 - 2 * (n // 8), n - n // 2])[: len(u)]
+    names = list(parts)
+    top = [[[Ledger() for _ in range(2 * d)] for _ in bets]]
+    length, half, minus = ({name: [Ledger() for _ in bets] for name in names} for _ in range(3))
+    before: list[tuple[float, dict[str, float]]] = [(0.0, dict.fromkeys(names, 0.0))]
+    for stage in range(4):
+        rows = np.flatnonzero(stage_of == stage)
+        if not len(rows):
+            continue
+        past = np.flatnonzero(stage_of < stage)
+        eps = min((against + len(past) - f[past].sum() + 0.5) / (n0 + len(past) + 1.0), 0.5)
+        z = -float(ndtri(eps))
+        mean = np.zeros(d)
+        for i in past:
+            mean += u[i] * (f[i] - b) / len(past)
+        spread, seen = before[-1]
+        spread, rho = max(spread, 1e-300), 0.0
+        directions, mu, variance = {}, {}, {}
+        for name, by in parts.items():
+            v = by.embed(mean) if by.vector is None else by.vector
+            size = float(np.sqrt(np.sum(v * v)))
+            v = v / size if size > 0.0 else v
+            noise = ((1.0 - b) ** 2 + (2.0 * b - 1.0) * eps) / max(len(past), 1)
+            guess = (
+                float(mean @ v) if by.vector is not None else (max(size - noise * by.rank(d) / size, 0.0) if size > 0.0 else 0.0)
+            )
+            guess = min(guess, phi(z))
+            if name == names[0]:
+                rho = min(guess / phi(z), 0.95)
+            directions[name], mu[name] = v, guess
+        constant = 0.0
+        if stage == 0:
+            constant = max(1.0 - 1.3 * eps, 0.5)
+            spread = (1.0 - constant) ** 2 + (2.0 * constant - 1.0) * 1.3 * eps
+            variance, mu = dict.fromkeys(names, spread), dict.fromkeys(names, 0.0)
+            mean_h = np.zeros(d)
+        else:
+            mean_h = rho * phi(z) * directions[names[0]]
+            for name, by in parts.items():
+                mu[name] = min(max(mu[name] - float(mean_h @ directions[name]), -0.3), 0.3)
+                first = 0.8 * (eps + z * phi(z)) * (1.0 - 0.8 * rho**4)
+                variance[name] = max(first if stage == 1 and by.vector is None else seen[name], spread)
+        stakes = [min(math.sqrt(2.0 * target / (n * spread)), 0.2) for target in TARGETS]
+        along = {name: [min(math.sqrt(2.0 * target / (n * variance[name])), 0.2) for target in TARGETS] for name in names}
+        square, squares = 0.0, dict.fromkeys(names, 0.0)
+        for i in rows:
+            t = float(u[i] @ directions[names[0]])
+            h = constant if stage == 0 else float(ndtr((z + rho * t) / math.sqrt(1.0 - rho * rho)))
+            left = float(f[i]) - h
+            for j in range(d):
+                x = u[i, j] * left
+                square += x * x / (d * len(rows))
+                for k in bets:
+                    for place, sign in enumerate((-1.0, 1.0)):
+                        top[0][k][2 * j + place].settle(sign * x, 0.0, stakes[k], sign * mean_h[j])
+            for name in names:
+                v = directions[name]
+                x, known = float(u[i] @ v) * left, float(v @ mean_h)
+                squares[name] += (x - mu[name]) ** 2 / len(rows)
+                for k in bets:
+                    length[name][k].settle(x, mu[name], along[name][k], known, v)
+                    if stage == 3:
+                        half[name][k].settle(x, mu[name], along[name][k], known)
+                        minus[name][k].settle(-x, -mu[name], along[name][k], -known)
+        before.append((square, squares))
+    out: dict[str, dict[str, Array]] = {}
+    for name, by in parts.items():
+        own = {"half_low": half[name], "half_high": minus[name]}
+        out[name] = {kind: np.array([_bound(ledger, ledger.staked) for ledger in ledgers]).T for kind, ledgers in own.items()}
+        out[name]["half_high"][0] *= -1.0
+        out[name]["length"] = np.array([_bound(a, float(np.linalg.norm(a.staked))) for a in length[name]]).T
+        if by.vector is not None:
+            out[name]["along"] = np.array([_bound(a, float(by.vector @ a.staked)) for a in length[name]]).T
+        elif by.basis is None:
+            kept = np.flatnonzero(np.ones(d) if by.mask is None else by.mask)
+            worst = [min((top[0][k][2 * j + place] for j in kept for place in range(2)), key=lambda a: a.total) for k in bets]
+            out[name]["top"] = np.array([_bound(ledger, ledger.staked) for ledger in worst]).T * [[-1.0], [1.0]]
+    return out
+
+
+def _bound(ledger: Ledger, stake: Array | float) -> tuple[float, float]:
+    return ledger.total / float(stake), 1.0 / float(stake)
+
+
+def _tail_square(eps: float) -> float:
+    """E[t^2; |t| > z], P(|t| > z) = eps."""
+    z = float(norm.isf(0.5 * eps))
+    return 2.0 * (float(norm.sf(z)) + z * phi(z))

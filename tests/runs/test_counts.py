@@ -1,0 +1,120 @@
+import math
+import sys
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from certlut.cli import main as cli
+from certlut.runs.counts import certify_counts, read_counts
+from certlut.runs.results import read_tsv
+
+HEADER = "idx\tlabel\tpredict\tcount\tn\n"
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_radii_are_cohens_rounded_down_and_undecided_rows_abstain(tmp_path: Path) -> None:
+    lines = ("n idx time label predict count", "1000 7 0:01 3 3 990", "1000 9 0:01 3 4 700", "100 11 x 1 1 55", "100 12 x 1 -1 100")
+    text = "".join(f"{line}\n" for line in lines).replace(" ", "\t")
+    out = tmp_path / "r.tsv"
+    assert certify_counts(_write(tmp_path / "c.tsv", text), out, sigma=0.5, alpha=0.01, d=16) == 4
+    assert out.read_text().splitlines()[0].split("\t")[:6] == ["idx", "label", "predict", "radius", "correct", "time"]
+    columns = read_tsv(out)
+    assert columns["idx"].tolist() == [7, 9, 11, 12]
+    assert columns["predict"].tolist() == [3, 4, -1, -1]
+    assert columns["correct"].tolist() == [1, 0, 0, 0]
+    assert columns["radius"].tolist()[2:] == [0.0, 0.0]
+    for i, (count, n) in enumerate(((990, 1000), (700, 1000))):
+        # By the definition: at a probability of q_lower as many votes have probability alpha; a little lower, less.
+        q = columns["q_lower"][i]
+        assert binom.sf(count - 1, n, q) <= 0.01
+        assert binom.sf(count - 1, n, q + 1e-8) > 0.01
+        radius = 0.5 * NormalDist().inv_cdf(q)
+        for name in ("radius", "radius_l1", "radius_l2", "radius_cohen"):
+            assert radius - 3e-6 <= columns[name][i] <= radius + 1e-8
+        assert columns["radius_linf"][i] == pytest.approx(radius / 4, abs=2e-6)
+
+
+def test_without_d_no_linf_radius_is_given(tmp_path: Path) -> None:
+    out = tmp_path / "r.tsv"
+    certify_counts(_write(tmp_path / "c.tsv", HEADER + "0\t0\t0\t100\t100\n"), out, 1.0, 0.001)
+    assert "radius_linf" not in read_tsv(out)
+    # A unanimous vote: q = alpha^(1/n).
+    assert read_tsv(out)["radius"][0] == pytest.approx(NormalDist().inv_cdf(0.001 ** (1 / 100)), abs=2e-6)
+
+
+def test_many_rows_are_read_fast_and_an_empty_file_gives_none(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 1001, 2000)
+    text = HEADER + "".join(f"{i}\t0\t0\t{count}\t1000.0\n" for i, count in enumerate(counts))
+    out = tmp_path / "r.tsv"
+    assert certify_counts(_write(tmp_path / "c.tsv", text), out, 0.25, 0.001) == 2000
+    radius = read_tsv(out)["radius"]
+    order = np.argsort(counts)
+    assert (np.diff(radius[order]) >= 0).all()
+    assert (radius[counts <= 500] == 0).all()
+    assert certify_counts(_write(tmp_path / "none.tsv", HEADER), out, 0.25, 0.001) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"no column idx, label, predict, count, n; expected a TSV"),
+        ("idx\tlabel\tpredict\tradius\tcorrect\ttime\n", r"no column count, n; .* has \['idx', 'label', 'predict', 'radius'"),
+        (HEADER.replace("\t", ",") + "0,0,0,1,2\n", r"no column idx, label"),
+        (HEADER + "0\t0\t0\tmany\t100\n", r"line 2: count is 'many', expected a whole number"),
+        (HEADER + "0\t0\t0\t10\t100\n1\t0\t0\t10.5\t100\n", r"line 3: count is '10\.5'"),
+        (HEADER + "0\t0\t0\t10\n", r"line 2: n is None"),
+        (HEADER + "0\t0\t0\tnan\t100\n", r"count is 'nan'"),
+        (HEADER + "0\t0\t0\t1e300\t1e300\n", r"count is '1e300'"),
+        (HEADER + "0\t0\t0\t101\t100\n", r"line 2: predict 0, count 101, n 100; expected 0 <= count <= n"),
+        (HEADER + "0\t0\t0\t0\t0\n", r"count 0, n 0"),
+        (HEADER + "0\t0\t-2\t1\t2\n", r"predict -2"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_the_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"c\.tsv.*{message}"):
+        read_counts(_write(tmp_path / "c.tsv", text))
+
+
+def test_bad_arguments_and_files_are_refused(tmp_path: Path) -> None:
+    path, out = _write(tmp_path / "c.tsv", HEADER + "0\t0\t0\t9\t10\n"), tmp_path / "r.tsv"
+    for sigma, alpha, d in ((0.0, 0.1, None), (math.inf, 0.1, None), (1.0, 0.0, None), (1.0, 1.0, None), (1.0, 0.1, 0)):
+        with pytest.raises(ValueError, match="expected sigma > 0, 0 < alpha < 1 and d >= 1"):
+            certify_counts(path, out, sigma, alpha, d)
+    with pytest.raises(FileNotFoundError, match="no such file of counts"):
+        read_counts(tmp_path / "absent.tsv")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        certify_counts(path, tmp_path / "none" / "r.tsv", 1.0, 0.1)
+    (tmp_path / "bytes.tsv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"bytes\.tsv: not a TSV"):
+        read_counts(tmp_path / "bytes.tsv")
+    assert not out.exists()
+
+
+def test_the_command_writes_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["certlut", "certify", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0)
+
+    path, out = _write(tmp_path / "c.tsv", HEADER + "0\t2\t2\t100\t100\n"), tmp_path / "r.tsv"
+    assert command("--from-counts", path, "--sigma", 0.5, "--d", 4, "--out", out) == 0
+    assert "r.tsv: 1 inputs" in capsys.readouterr().out
+    columns = read_tsv(out)
+    assert columns["radius_linf"][0] == pytest.approx(columns["radius_l2"][0] / 2, abs=1e-6)
+    assert command("--from-counts", path, "--out", out) == 2
+    assert command("--out", out) == 2
+    assert command(path, "--from-counts", path, "--sigma", 1, "--out", out) == 2
+    for extra in (["--estimator", "paper"], ["--table", path], ["--threat", "l1"], ["--explain"]):
+        assert command("--from-counts", path, "--sigma", 1, "--out", out, *extra) == 2
+    capsys.readouterr()
+    assert command("--from-counts", tmp_path / "absent", "--sigma", 1, "--out", out) == 1
+    assert capsys.readouterr().err.strip().endswith("absent: no such file of counts")

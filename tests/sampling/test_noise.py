@@ -1,0 +1,213 @@
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from scipy.stats import kstest
+
+from certlut.sampling.noise import (
+    BLOCK_ROWS,
+    BLOCK_SIZE,
+    FIRST,
+    SECOND,
+    SELECTION,
+    BatchSize,
+    Segment,
+    batches,
+    block_rows,
+    fill_block,
+    most_rows,
+    out_of_memory,
+)
+
+
+def _naive_blocks(seed: int, index: int, stage: int, n: int, d: int) -> npt.NDArray[np.float64]:
+    """The n first rows of a stream, block by block straight from the counter-based generator."""
+    rows = max(1, min(1024, 2**18 // d))
+    out = []
+    for block in range(-(-n // rows)):
+        bits = np.random.Philox(key=[seed, 0], counter=[0, block, stage, index])
+        out.append(np.random.Generator(bits).standard_normal((rows, d)))
+    return np.concatenate([np.empty((0, d)), *out])[:n]
+
+
+def _rows(seed: int, segments: list[Segment], d: int, batch_size: int) -> list[npt.NDArray[np.float64]]:
+    """The noise of each batch."""
+    centers = torch.zeros((1 + max((s.slot for s in segments), default=0), d), dtype=torch.float64)
+    return [batch.u.numpy().copy() for batch in batches(seed, centers, 1.0, segments, BatchSize(batch_size), torch.float32)]
+
+
+def _stream(seed: int, index: int, stage: int, n: int, d: int, batch_size: int) -> npt.NDArray[np.float64]:
+    return np.concatenate(_rows(seed, [Segment(0, index, stage, 0, n)], d, batch_size))
+
+
+@pytest.mark.parametrize(("n", "d"), [(3000, 7), (1024, 5), (1, 3), (5000, 1), (700, 1000), (5, 2**17), (3, 2**18 + 1)])
+@pytest.mark.parametrize("batch_size", [1, 64, 1000, 1024, 3001])
+def test_noise_is_the_blocks_in_order_whatever_the_batch_size(n: int, d: int, batch_size: int) -> None:
+    if batch_size == 1 and n > 1000:
+        n = 1100
+    drawn = _rows(11, [Segment(0, 2, FIRST, 0, n)], d, batch_size)
+    assert {u.dtype for u in drawn} == {np.dtype(np.float64)}
+    assert [len(u) for u in drawn[:-1]] == [batch_size] * (len(drawn) - 1)
+    assert 0 < len(drawn[-1]) <= batch_size
+    assert np.array_equal(np.concatenate(drawn), _naive_blocks(11, 2, FIRST, n, d))
+
+
+def test_no_samples_are_no_batches() -> None:
+    assert _rows(1, [Segment(0, 0, FIRST, 0, 0)], 4, 10) == []
+    assert _rows(1, [], 4, 10) == []
+
+
+def test_a_block_has_a_bounded_size_that_depends_on_d_alone() -> None:
+    assert [block_rows(d) for d in (1, 256, 257, 3072, 2**18, 2**20)] == [1024, 1024, 1020, 85, 1, 1]
+    assert (BLOCK_ROWS, BLOCK_SIZE) == (1024, 2**18)
+
+
+def test_noise_is_standard_normal() -> None:
+    u = _stream(3, 0, FIRST, 40_960, 25, 1000)
+    size = u.size
+    assert abs(u.mean()) < 5.0 / np.sqrt(size)
+    assert abs(u.var() - 1.0) < 5.0 * np.sqrt(2.0 / size)
+    assert abs((u**4).mean() - 3.0) < 5.0 * np.sqrt(96.0 / size)
+    assert kstest(u.ravel(), "norm").pvalue > 1e-4
+    # Rows, columns and neighbouring blocks are uncorrelated.
+    columns = np.corrcoef(u.T) - np.eye(25)
+    assert np.abs(columns).max() < 5.0 / np.sqrt(len(u))
+    assert abs(np.mean(u[1:] * u[:-1])) < 5.0 / np.sqrt(size)
+    assert abs(np.mean(u[1024:] * u[:-1024])) < 5.0 / np.sqrt(size)
+
+
+def test_streams_of_another_seed_index_stage_or_block_are_independent_and_share_nothing() -> None:
+    keys = list(itertools.product((0, 1, 2**32, 2**63 - 1), (0, 1, 2**31), (SELECTION, FIRST, SECOND), (0, 1, 7)))
+    blocks = torch.empty(len(keys), 1000, dtype=torch.float64)
+    for row, key in zip(blocks, keys, strict=True):
+        fill_block(row, *key)
+    correlation = np.corrcoef(blocks.numpy()) - np.eye(len(keys))
+    assert np.abs(correlation).max() < 6.0 / np.sqrt(1000)
+    # Nor is one a shifted piece of another: no number occurs twice.
+    assert len(np.unique(blocks.numpy())) == blocks.numel()
+
+
+def test_a_block_is_made_of_its_key_alone() -> None:
+    first, again, other = (torch.empty(40, 3, dtype=torch.float64) for _ in range(3))
+    fill_block(first, 5, 1, FIRST, 2)
+    torch.manual_seed(9)
+    fill_block(other, 5, 1, FIRST, 3)
+    fill_block(again, 5, 1, FIRST, 2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 1024, 1500, 10_000])
+@pytest.mark.parametrize("d", [3, 400])
+def test_batches_span_segments_and_each_row_is_its_segments(batch_size: int, d: int) -> None:
+    rows = block_rows(d)
+    segments = [
+        Segment(0, 5, FIRST, 0, 70),
+        Segment(0, 5, SECOND, 0, rows),
+        Segment(2, 9, FIRST, rows, 2 * rows + 13),
+        Segment(1, 9, SECOND, 0, 0),
+        Segment(1, 0, SELECTION, 2 * rows, 2 * rows + 1),
+    ]
+    if batch_size == 1:
+        segments = segments[:1] + segments[-1:]
+    centers = torch.arange(3.0, dtype=torch.float64)[:, None] * torch.ones(d, dtype=torch.float64)
+    drawn: list[list[npt.NDArray[np.float64]]] = [[] for _ in segments]
+    sizes = []
+    for batch in batches(4, centers, 0.25, segments, BatchSize(batch_size), torch.float32):
+        sizes.append(len(batch.u))
+        assert [piece.rows.start for piece in batch.pieces] == [0] + [piece.rows.stop for piece in batch.pieces[:-1]]
+        assert batch.pieces[-1].rows.stop == len(batch.u) == len(batch.noisy)
+        for segment, where in batch.pieces:
+            u = batch.u[where].numpy().copy()
+            drawn[segments.index(segment)].append(u)
+            assert batch.noisy[where].numpy().tobytes() == (segment.slot + 0.25 * u).astype(np.float32).tobytes()
+    total = sum(s.stop - s.start for s in segments)
+    assert sizes == [batch_size] * (total // batch_size) + [total % batch_size] * (total % batch_size > 0)
+    for segment, parts in zip(segments, drawn, strict=True):
+        expected = _naive_blocks(4, segment.index, segment.stage, segment.stop, d)[segment.start :]
+        assert np.array_equal(np.concatenate([np.empty((0, d)), *parts]), expected)
+
+
+def test_threads_change_nothing() -> None:
+    segments = [Segment(0, 3, FIRST, 0, 700)]
+    alone = _rows(8, segments, 3072, 500)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        together = _rows(8, segments, 3072, 500)
+    finally:
+        torch.set_num_threads(threads)
+    assert [u.tobytes() for u in together] == [u.tobytes() for u in alone]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_noisy_input_is_rounded_once_and_can_be_formed_again(dtype: torch.dtype) -> None:
+    centers = torch.full((1, 300), 1 / 3, dtype=torch.float64)
+    for batch in batches(2, centers, 0.1, [Segment(0, 0, FIRST, 0, 2000)], BatchSize(1500), dtype):
+        exact = centers + 0.1 * batch.u
+        # torch goes from float64 to float16 by way of float32.
+        expected = torch.from_numpy(exact.numpy().astype(np.float16)) if dtype == torch.float16 else exact.to(dtype)
+        assert torch.equal(batch.noisy, expected)
+        batch.noisy.mul_(2.0)
+        batch.perturb()
+        assert torch.equal(batch.noisy, expected)
+
+
+def test_a_batch_size_halved_on_the_way_changes_no_noise() -> None:
+    size, center = BatchSize(1000), torch.zeros((1, 5), dtype=torch.float64)
+
+    def draw() -> Iterator[npt.NDArray[np.float64]]:
+        for batch in batches(2, center, 1.0, [Segment(0, 1, FIRST, 0, 3000)], size, torch.float32):
+            yield batch.u.numpy().copy()
+            size.halve(torch.device("cpu"))
+
+    with pytest.warns(RuntimeWarning, match="out of memory: batches of"):
+        seen = list(draw())
+    assert [len(u) for u in seen] == [1000, 500, 250, 125, 62, 31, 15, 7, 3] + [1] * 1007
+    assert np.array_equal(np.concatenate(seen), _naive_blocks(2, 1, FIRST, 3000, 5))
+    assert not size.halve(torch.device("cpu"))
+
+
+def test_buffers_that_memory_refuses_are_halved_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.empty
+
+    def empty(shape: tuple[int, int], **arguments: object) -> torch.Tensor:
+        if shape[0] > 300:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return plain(shape, **arguments)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    with pytest.warns(RuntimeWarning, match="out of memory: batches of (500|250) from here on"):
+        drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
+    assert [len(u) for u in drawn] == [250, 250, 200]
+    assert np.array_equal(np.concatenate(drawn), _naive_blocks(2, 1, FIRST, 700, 2000))
+
+
+def test_noise_leaves_a_gpu_most_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"mem_get_info": (9_000, 80_000), "memory_reserved": 3_500, "memory_allocated": 500}
+    for name, value in held.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    # 12,000 bytes are free; a row of 25 numbers takes 25 (8 + 4).
+    assert most_rows(25, torch.device("cuda"), torch.float32) == 12_000 // 4 // 300
+    assert most_rows(10**6, torch.device("cuda"), torch.float32) == 1
+    assert most_rows(25, torch.device("cpu"), torch.float32) > 10**12
+
+
+def test_buffers_smaller_than_a_batch_change_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("certlut.sampling.noise.most_rows", lambda d, device, dtype: 300)
+    drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
+    assert [len(u) for u in drawn] == [300, 300, 100]
+    assert np.array_equal(np.concatenate(drawn), _naive_blocks(2, 1, FIRST, 700, 2000))
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not out_of_memory(ValueError("out of memory"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, dtype=torch.float64)
+    assert out_of_memory(caught.value)

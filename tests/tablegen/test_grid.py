@@ -1,0 +1,112 @@
+"""certlut.tablegen.grid: knots, presets, cards."""
+
+import hashlib
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from certlut.tablegen.grid import PRESETS, Axis, GridSpec, grid_spec
+
+FRESH = settings(deadline=None, derandomize=True, max_examples=100)
+GRID = GridSpec(Axis(0.1, 3.0, 5, "sqrt"), Axis(0.0, 0.9, 4, "rim"), Axis(0.0, 180.0, 7, "linear"))
+
+# What makes the knots of each spacing equidistant, written out once more.
+FORWARD = {"linear": lambda x: x, "sqrt": np.sqrt, "rim": lambda x: np.sqrt(-np.log(1.0 - x))}
+
+
+@FRESH
+@given(st.sampled_from(sorted(FORWARD)), st.floats(0.0, 0.5), st.floats(0.51, 0.9999), st.integers(2, 300))
+def test_knots_are_increasing_hit_both_ends_and_are_equidistant_after_the_transform(
+    spacing: str, low: float, high: float, count: int
+) -> None:
+    knots = Axis(low, high, count, spacing).knots()
+    assert knots.shape == (count,)
+    assert knots.dtype == np.float64
+    assert knots[0] == low
+    assert knots[-1] == high
+    assert (np.diff(knots) > 0.0).all()
+    steps = np.diff(FORWARD[spacing](knots))
+    assert np.allclose(steps, steps.mean(), rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9, 45, 49, 89, 180])
+def test_every_preset_spacing_of_theta_covers_the_half_circle_in_order(count: int) -> None:
+    for spec in PRESETS.values():
+        knots = replace(spec.theta, count=count).knots()
+        assert knots[0] == 0.0
+        assert knots[-1] == 180.0
+        assert (np.diff(knots) > 0.0).all()
+
+
+@pytest.mark.parametrize("name", ["small", "default", "dense"])
+def test_a_preset_has_strictly_increasing_knots_inside_the_domain(name: str) -> None:
+    spec = grid_spec(name)
+    assert spec is PRESETS[name]
+    for axis, low, high in ((spec.z, 0.0, 8.0), (spec.rho, -1e-300, 1.0), (spec.theta, -1e-300, 180.0 + 1e-12)):
+        knots = axis.knots()
+        assert (np.diff(knots) > 0.0).all()
+        assert low < knots[0]
+        assert knots[-1] < high
+    assert spec.size == math.prod(spec.shape) == spec.z.count * spec.rho.count * spec.theta.count
+
+
+def test_presets_differ_in_size_and_hash() -> None:
+    assert PRESETS["small"].size < PRESETS["default"].size < PRESETS["dense"].size
+    assert len({spec.sha256() for spec in PRESETS.values()}) == len(PRESETS)
+
+
+@pytest.mark.parametrize("spec", [GRID, *PRESETS.values()])
+def test_the_card_is_canonical_json_and_round_trips(spec: GridSpec) -> None:
+    card = spec.card()
+    assert GridSpec(**{name: Axis(**axis) for name, axis in json.loads(card).items()}) == spec
+    assert card == json.dumps(json.loads(card), sort_keys=True, separators=(",", ":"))
+    assert spec.sha256() == hashlib.sha256(card.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(GRID, z=replace(GRID.z, low=math.nextafter(0.1, 1.0))),
+        replace(GRID, z=replace(GRID.z, high=3.5)),
+        replace(GRID, rho=replace(GRID.rho, count=5)),
+        replace(GRID, theta=replace(GRID.theta, spacing="sqrt")),
+    ],
+)
+def test_any_change_of_the_grid_changes_its_hash(other: GridSpec) -> None:
+    assert other.sha256() != GRID.sha256()
+
+
+def test_a_spec_is_taken_as_it_is() -> None:
+    assert grid_spec(GRID) is GRID
+
+
+def test_an_unknown_preset_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"'huge'.*small, default, dense"):
+        grid_spec("huge")
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"),
+    [
+        ("z", Axis(0.0, 3.0, 5, "sqrt")),
+        ("z", Axis(0.1, 9.0, 5, "sqrt")),
+        ("z", Axis(2.0, 1.0, 5, "linear")),
+        ("z", Axis(1.0, 1.0, 5, "linear")),
+        ("z", Axis(0.1, 3.0, 1, "linear")),
+        ("z", Axis(math.nan, 3.0, 5, "linear")),
+        ("z", Axis(0.1, math.inf, 5, "linear")),
+        ("z", Axis(0.1, 3.0, 5, "cubic")),
+        ("rho", Axis(-0.1, 0.9, 4, "linear")),
+        ("rho", Axis(0.0, 1.0, 4, "rim")),
+        ("theta", Axis(0.0, 181.0, 4, "linear")),
+        ("theta", Axis(-1.0, 90.0, 4, "linear")),
+    ],
+)
+def test_a_bad_axis_is_refused_by_name(name: str, axis: Axis) -> None:
+    with pytest.raises(ValueError, match=f"grid axis {name}:"):
+        replace(GRID, **{name: axis})
