@@ -29,9 +29,11 @@ from certlut import Certifier, load
 from certlut.inputs.data import Arrays
 from certlut.jobs.journal import Journal
 from certlut.jobs.shards import Shard
+from certlut.runs.certify import certify_statistics
 from certlut.runs.merge import merge
-from certlut.runs.results import read_statistics, read_tsv
-from certlut.runs.sample import certify_statistics, sample_dataset
+from certlut.runs.results import read_tsv
+from certlut.runs.sample import sample_dataset
+from certlut.statistics.file import read_statistics
 from networks import small
 
 SIGMA, ALPHA, CLASSES = 0.5, 0.001, 10

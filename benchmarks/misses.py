@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Statistics, summarise
+from certlut.threats.declare import Direction
 from certlut.threats.projections import Projection
-from certlut.threats.sets import ALL, L2, LENGTH, Direction, Quantity, Threat, projections
+from certlut.threats.sets import ALL, L2, LENGTH, Quantity, Threat, projections
 from reference.naive_statistics import Known, stripes
 from reference.simulate import CPU, N0, allowed, classifiers, missed, missed_together, quantities, sampled, threats_of
 

@@ -25,7 +25,8 @@ from certlut.kernels.normal import density, upper_quantile
 from certlut.report.demo import SHAPE, digits, train
 from certlut.sampling.engine import Sampler
 from certlut.statistics.records import join
-from certlut.threats.sets import L2, Quantity, Subspace, Threat, containment, projections, resolve
+from certlut.threats.declare import Subspace, resolve
+from certlut.threats.sets import L2, Quantity, Threat, containment, projections
 
 ALPHA, N0, BATCH = 0.001, 100, 8192
 NORMS = {"l1": 1.0, "l2": 2.0, "linf": np.inf}

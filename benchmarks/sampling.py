@@ -18,7 +18,8 @@ from rich.table import Table
 
 from certlut.sampling.card import Options
 from certlut.sampling.engine import Sampler
-from certlut.sampling.noise import FIRST, SECOND, BatchSize, Segment, batches
+from certlut.sampling.memory import BatchSize
+from certlut.sampling.noise import FIRST, SECOND, Segment, batches
 from networks import resnet, small
 
 SIGMA = 0.5

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .bounds.budget import split
+from .bounds.budget import check_n, split
 from .bounds.early_stop import tolerance
-from .evaluate import check_n, evaluate
-from .jobs.groups import Record, check_out, run_groups
+from .evaluate import evaluate
+from .jobs.atomic import check_out
+from .jobs.groups import Record, run_groups
 from .jobs.shards import group_size, groups
 from .lookup.table import Table, load
-from .runs.results import row, write_tsv
+from .runs.results import ABSTAIN, row, write_tsv
 from .sampling.card import Options
 from .statistics.summary import Statistics, summarise
-from .threats.sets import Ball, Quantity, Threat, check_shape, projections, resolve
+from .threats.declare import resolve
+from .threats.sets import Ball, Quantity, Threat, check_shape, projections
 
 if TYPE_CHECKING:
     from .sampling.engine import Sampler
     from .sampling.scores import Model
-
-ABSTAIN = -1
 
 
 @dataclass(frozen=True)

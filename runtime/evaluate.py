@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from .bounds.binomial import least_n, lower_probability
+from .bounds.binomial import lower_probability
 from .bounds.budget import Budget, split
 from .bounds.gradient import gradient_bounds
 from .lookup.table import Table, load
 from .statistics.summary import Statistics
-from .threats.sets import Quantity, Ray, Threat, containment, resolve
+from .threats.declare import resolve
+from .threats.sets import Quantity, Ray, Threat, containment
 
 Array = npt.NDArray[np.float64]
 
@@ -27,17 +28,6 @@ class Evaluation:
     """Threat -> radius in input units, shape (N,), 0 where it abstains; "cohen", at the full alpha, is outside the guarantee."""
     bounds: dict[Quantity, Array]
     budget: Budget
-
-
-def check_n(n: int, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
-    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
-    level = split(alpha, threats, estimator).q
-    if not isinstance(n, (int, np.integer)) or n < 2:
-        raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
-    if n < least_n(level):
-        raise ValueError(
-            f"n = {n}: even a unanimous vote cannot reach alpha = {alpha} (level {level:.3g} for q); n >= {least_n(level)} can"
-        )
 
 
 def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: float, estimator: str, table: Table) -> Evaluation:

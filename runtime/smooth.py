@@ -3,7 +3,8 @@
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from .certify import ABSTAIN, Certifier
+from .certify import Certifier
+from .runs.results import ABSTAIN
 
 if TYPE_CHECKING:
     from .sampling.scores import Model

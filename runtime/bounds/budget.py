@@ -7,8 +7,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..threats.sets import Ball, Quantity, Threat
 from .adaptive import EVENTS
+from .binomial import least_n
 
 ESTIMATORS = ("adaptive", "paper")
 # q carries every radius, also the zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only.
@@ -124,3 +127,14 @@ def _shares(quantity: Quantity, threat: Threat, estimator: str, unbet: bool) -> 
             "take estimator 'adaptive'"
         )
     return known[quantity.norm, quantity.side]
+
+
+def check_n(n: int, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
+    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
+    level = split(alpha, threats, estimator).q
+    if not isinstance(n, (int, np.integer)) or n < 2:
+        raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
+    if n < least_n(level):
+        raise ValueError(
+            f"n = {n}: even a unanimous vote cannot reach alpha = {alpha} (level {level:.3g} for q); n >= {least_n(level)} can"
+        )

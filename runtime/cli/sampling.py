@@ -1,4 +1,4 @@
-"""The commands `certlut sample`, `merge` and `certify`, registered by cli.py."""
+"""The commands that draw and certify: sample, merge, certify."""
 
 import sys
 from pathlib import Path
@@ -69,8 +69,8 @@ def sample(
 
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
+    from ..bounds.budget import check_n
     from ..certify import Certifier
-    from ..evaluate import check_n
     from ..inputs.data import load_data
     from ..inputs.models import load_model
     from ..jobs.shards import Shard, group_size, groups, local_device
@@ -157,7 +157,7 @@ def certify(
         return
     if statistics is None or sigma is not None or d is not None:
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
-    from ..runs.sample import certify_statistics
+    from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats
 
     budget, rows = certify_statistics(statistics, out, alpha, estimator, table, parse_threats(threat or ()))

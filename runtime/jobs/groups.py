@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
@@ -79,15 +78,3 @@ def _work(
 
 def _note(good: int, done: int) -> str:
     return f"certified accuracy {good / done:.3f}" if done else ""
-
-
-def check_out(out: str | os.PathLike[str], *read: str | os.PathLike[str] | None) -> Path:
-    """`out` as a path. FileNotFoundError where its folder is not there, ValueError where it is no file, or one of those `read`."""
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} in")
-    if out.exists() and not out.is_file():
-        raise ValueError(f"{out}: exists and is not a regular file; expected a name for one")
-    if any(path is not None and out.exists() and os.path.exists(path) and out.samefile(path) for path in read):
-        raise ValueError(f"{out}: is read as well; expected another file to write")
-    return out

@@ -12,7 +12,8 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from ..threats.sets import Ball, Subspace
+from ..threats.declare import Subspace
+from ..threats.sets import Ball
 
 SUBSPACES = ("left", "red")
 BUNDLED = ("digits", "patches")

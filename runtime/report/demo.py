@@ -12,7 +12,7 @@ from ..certify import Certifier
 from ..inputs.data import Arrays
 from ..lookup.table import load
 from ..runs.results import read_tsv
-from ..threats.sets import Subspace, resolve
+from ..threats.declare import Subspace, resolve
 from .gains_old import gain_table, plot_curves
 
 SIGMAS = (0.25, 0.5)

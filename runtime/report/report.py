@@ -13,10 +13,10 @@ from rich.console import Console
 
 from ..attacks.closed_forms import Outcome, Solve, attack_closed_forms
 from ..attacks.network import Attempt, attack_network
-from ..evaluate import check_n
+from ..bounds.budget import check_n
+from ..jobs.atomic import replacing
 from ..jobs.progress import progress_bar
 from ..lookup.table import load
-from ..runs.results import replacing
 from ..threats.sets import L1, L2, LINF
 from .card import Config, read_config
 from .figures import accuracy_panels, growth_panels, slice_panels

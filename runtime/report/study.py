@@ -17,13 +17,14 @@ from ..certify import Certifier
 from ..evaluate import evaluate
 from ..inputs.data import load_data
 from ..inputs.models import load_model
+from ..jobs.atomic import replacing
 from ..jobs.progress import progress_bar
 from ..jobs.shards import group_size
 from ..lookup.table import Table
-from ..runs.results import STATISTICS_VERSION, Sampled, replacing
 from ..runs.sample import sample_dataset
 from ..sampling.identity import data_digest, state_digest
 from ..sampling.scores import Model
+from ..statistics.file import STATISTICS_VERSION, Sampled
 from ..statistics.summary import Statistics
 from ..threats.sets import L1, L2, LINF, Ball
 from .card import Config, subspace

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from ..bounds.binomial import lower_probability
-from ..certify import ABSTAIN
-from ..jobs.groups import check_out
-from .results import row, write_tsv
+from ..jobs.atomic import check_out
+from .results import ABSTAIN, row, write_tsv
 
 COLUMNS = ("idx", "label", "predict", "count", "n")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..jobs.groups import check_out
+from ..jobs.atomic import check_out
 from ..jobs.journal import differing
 from ..jobs.shards import Shard
+from ..statistics.file import Sampled, read_statistics, write_statistics
 from ..statistics.records import join, take
-from .results import Sampled, read_statistics, write_statistics
 
 
 def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Sampled:

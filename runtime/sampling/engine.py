@@ -19,7 +19,8 @@ from ..threats.projections import Projection
 from ..threats.sets import ALL
 from .bets import Tally
 from .card import Options
-from .noise import FIRST, SECOND, SELECTION, BatchSize, Piece, Segment, batches, block_rows, out_of_memory
+from .memory import BatchSize, out_of_memory
+from .noise import FIRST, SECOND, SELECTION, Piece, Segment, batches, block_rows
 from .scores import Model, check_company, scores_of
 
 Input = tuple[int, torch.Tensor]

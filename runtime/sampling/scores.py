@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .noise import out_of_memory
+from .memory import out_of_memory
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 Array = npt.NDArray[np.float64]

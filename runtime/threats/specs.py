@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .sets import Direction, Lp, Subspace, Threat
+from .declare import Direction, Lp, Subspace
+from .sets import Threat
 
 KINDS = ("mask", "basis", "direction")
 

@@ -10,7 +10,8 @@ from scipy.special import ndtri
 from certlut.bounds import adaptive
 from certlut.bounds.adaptive import EVENTS, adaptive_bound
 from certlut.statistics.summary import BET_NAMES, TARGETS, Statistics, summarise
-from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Direction, Lp, Quantity, Subspace, Threat, complement
+from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement
 from reference.naive_statistics import Array, Known, half_space, phi, rare_tau
 from reference.simulate import allowed, classifiers, missed, missed_together, quantities, sampled, threats_of, unit
 

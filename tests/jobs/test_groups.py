@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from certlut.jobs.groups import check_out, run_groups
+from certlut.jobs.atomic import check_out
+from certlut.jobs.groups import run_groups
 from certlut.jobs.journal import Journal
 
 GROUPS = [range(0, 3), range(3, 6), range(6, 7)]

@@ -21,9 +21,8 @@ from certlut.kernels.normal import density, upper, upper_quantile
 from certlut.lookup.format import TableData
 from certlut.lookup.kernel import lookup_many
 from certlut.lookup.table import Table
-from certlut.tablegen.dual import SIZE, maximise
-from certlut.tablegen.enclose import hinge_upper
-from certlut.tablegen.solve import _slab_edges, _slab_multipliers, solve_node
+from certlut.tablegen.solve import solve_node
+from reference.proofs import unproven
 
 Array = npt.NDArray[np.float64]
 # The exact solver's own accuracy.
@@ -115,30 +114,6 @@ def test_any_query_lies_between_cohens_radius_and_the_exact_one(shipped: Table, 
     if rho < 1.0:
         truth = exact(query[None])[0]
         assert not radius > truth * (1.0 + EXACT)  # NaN: no claim
-
-
-def proves(query: Array, radius: float) -> bool:
-    """Does one cut, bounded in ball arithmetic, prove p(radius) >= 1/2 at the query? Its multipliers are only proposed in floats.
-
-    Tried a hair below `radius`: at m2 = 0 the look-up loses so little that the best cut at the radius itself is 1/2 to rounding.
-    """
-    from flint import arb
-
-    q, m1, m2, z = (float(x) for x in query[:4])
-    r = radius * (1.0 - 2e-9)
-    a, moments = np.empty(3), np.empty(SIZE)
-    _, _, _, status, _ = solve_node(1.0 - q, m1, m2, z, a)
-    if status == 1:
-        _slab_multipliers(*_slab_edges(1.0 - q, m1, z), r, 0.0, a)
-    else:
-        maximise(1.0 - q, m1, m2, z, r, a, moments)
-    a0, a1, a2 = (float(x) for x in a)
-    p = 1 - hinge_upper(r, a0, a1, a2) - arb(a0) * (1 - arb(q)) + arb(a1) * arb(m1) + arb(a2) * arb(m2)
-    return bool(p >= arb(1) / 2)
-
-
-def unproven(queries: Array, radii: Array) -> list[tuple[float, ...]]:
-    return [tuple(query) for query, radius in zip(queries, radii, strict=True) if not proves(query, radius)]
 
 
 def test_10_000_radii_are_proven_in_ball_arithmetic(shipped: Table) -> None:

@@ -17,7 +17,8 @@ from certlut.bounds.gradient import gradient_bounds
 from certlut.bounds.paper import paper_bound
 from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Moments, Statistics, summarise
-from certlut.threats.sets import L1, L2, LINF, Direction, Lp, Quantity, Subspace, Threat, projections
+from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.sets import L1, L2, LINF, Quantity, Threat, projections
 from reference.naive_statistics import Array, Known, ball, best_b, half_space, phi, quadratic, slab, stripes, worst_votes
 
 N0 = 100

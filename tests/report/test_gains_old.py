@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from certlut.report.gains_old import Gain, accuracy_curve, gain_table, gains, plot_curves, radius_pair
-from certlut.threats.sets import L1, L2, LINF, Subspace
+from certlut.threats.declare import Subspace
+from certlut.threats.sets import L1, L2, LINF
 
 D = 4
 RED = Subspace(np.array([True, True, False, False]), math.inf, "red")

@@ -14,7 +14,7 @@ from certlut import Certifier, Table
 from certlut.report import study
 from certlut.report.page import table
 from certlut.report.report import run_report
-from certlut.runs.results import read_statistics
+from certlut.statistics.file import read_statistics
 from certlut.tablegen import solve
 
 CARD = """

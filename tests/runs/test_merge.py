@@ -11,8 +11,8 @@ import torch
 from certlut import Certifier, Subspace, Table
 from certlut.jobs.shards import Shard
 from certlut.runs.merge import merge
-from certlut.runs.results import Sampled, read_statistics, write_statistics
 from certlut.runs.sample import sample_dataset
+from certlut.statistics.file import Sampled, read_statistics, write_statistics
 from reference.fields import flat
 
 RED = Subspace(np.array([True, False, False, True]), 2, "red")

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certlut.runs.results import FIRST, Sampled, read_statistics, read_tsv, replacing, row, write_statistics, write_tsv
+from certlut.jobs.atomic import replacing
+from certlut.runs.results import FIRST, read_tsv, row, write_tsv
+from certlut.statistics.file import Sampled, read_statistics, write_statistics
 from certlut.statistics.summary import Part, summarise
-from certlut.threats.sets import L2, Direction, Subspace
+from certlut.threats.declare import Direction, Subspace
+from certlut.threats.sets import L2
 from reference.naive_statistics import half_space
 
 RADIUS = {"l1": 0.75, "l2": 0.5, "linf": 0.25, "cohen": 0.45}

@@ -10,11 +10,14 @@ import torch
 from certlut import Certifier, Subspace, Table
 from certlut.bounds.binomial import lower_probability
 from certlut.jobs.journal import Journal
-from certlut.runs.results import Sampled, read_statistics, read_tsv, write_statistics
-from certlut.runs.sample import certify_statistics, sample_dataset
+from certlut.runs.certify import certify_statistics
+from certlut.runs.results import read_tsv
+from certlut.runs.sample import sample_dataset
+from certlut.statistics.file import Sampled, read_statistics, write_statistics
 from certlut.statistics.records import join
 from certlut.statistics.summary import SCALARS, Moments, Part, summarise
-from certlut.threats.sets import L1, L2, Direction, Threat
+from certlut.threats.declare import Direction
+from certlut.threats.sets import L1, L2, Threat
 from reference.naive_statistics import half_space
 
 SIGMA, SEED, N0, N, ALPHA = 0.5, 4, 20, 2001, 0.01
@@ -46,7 +49,7 @@ def loaded(shipped: Table, monkeypatch: pytest.MonkeyPatch) -> list[Path | None]
         asked.append(path)
         return shipped
 
-    monkeypatch.setattr("certlut.runs.sample.load", load)
+    monkeypatch.setattr("certlut.runs.certify.load", load)
     return asked
 
 

@@ -19,10 +19,11 @@ from certlut.jobs.journal import differing
 from certlut.jobs.shards import Shard
 from certlut.report import study
 from certlut.report.card import Config
+from certlut.runs.certify import certify_statistics
 from certlut.runs.merge import merge
-from certlut.runs.results import read_statistics
-from certlut.runs.sample import certify_statistics, sample_dataset
+from certlut.runs.sample import sample_dataset
 from certlut.sampling.identity import data_digest, file_digest
+from certlut.statistics.file import read_statistics
 from certlut.threats.sets import L2, Ball, Threat
 
 

@@ -7,20 +7,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from certlut.sampling.noise import (
-    BLOCK_ROWS,
-    BLOCK_SIZE,
-    FIRST,
-    SECOND,
-    SELECTION,
-    BatchSize,
-    Segment,
-    batches,
-    block_rows,
-    fill_block,
-    most_rows,
-    out_of_memory,
-)
+from certlut.sampling.memory import BatchSize, most_rows, out_of_memory
+from certlut.sampling.noise import BLOCK_ROWS, BLOCK_SIZE, FIRST, SECOND, SELECTION, Segment, batches, block_rows, fill_block
 
 
 def _naive_blocks(seed: int, index: int, stage: int, n: int, d: int) -> npt.NDArray[np.float64]:
@@ -197,7 +185,7 @@ def test_noise_leaves_a_gpu_most_of_its_memory(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_buffers_smaller_than_a_batch_change_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("certlut.sampling.noise.most_rows", lambda d, device, dtype: 300)
+    monkeypatch.setattr("certlut.sampling.memory.most_rows", lambda d, device, dtype: 300)
     drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
     assert [len(u) for u in drawn] == [300, 300, 100]
     assert np.array_equal(np.concatenate(drawn), _naive_blocks(2, 1, FIRST, 700, 2000))

@@ -6,7 +6,8 @@ import pytest
 
 from certlut.statistics.records import join, pack, take, unpack
 from certlut.statistics.summary import Part, Statistics, summarise
-from certlut.threats.sets import L1, L2, Direction, Subspace
+from certlut.threats.declare import Direction, Subspace
+from certlut.threats.sets import L1, L2
 from reference.fields import flat
 from reference.naive_statistics import half_space
 

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from certlut.statistics.summary import BETS, SCALARS, Moments, Part, summarise
-from certlut.threats.sets import ALL, L1, L2, Direction, Lp, Subspace, complement
+from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.sets import ALL, L1, L2, complement
 from reference.naive_statistics import slab
 from reference.simulate import tallied, threats_of, unit
 

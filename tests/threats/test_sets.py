@@ -12,24 +12,8 @@ from scipy.special import ndtr, ndtri
 
 from certlut import Table
 from certlut.tablegen import radius as exact_radius
-from certlut.threats.sets import (
-    ALL,
-    L1,
-    L2,
-    LENGTH,
-    LINF,
-    Ball,
-    Direction,
-    Lp,
-    Quantity,
-    Ray,
-    Subspace,
-    Threat,
-    check_shape,
-    complement,
-    containment,
-    resolve,
-)
+from certlut.threats.declare import Direction, Lp, Subspace, resolve
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Ball, Quantity, Ray, Threat, check_shape, complement, containment
 from reference.naive_statistics import Array, Known, phi, slab
 
 MASK = np.array([[True, False, True], [True, True, False]])

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from certlut import Certifier, Table
-from certlut.runs.results import read_statistics, read_tsv
-from certlut.runs.sample import certify_statistics, sample_dataset
+from certlut.runs.certify import certify_statistics
+from certlut.runs.results import read_tsv
+from certlut.runs.sample import sample_dataset
+from certlut.statistics.file import read_statistics
 from certlut.threats.sets import Ball, Ray
 from certlut.threats.specs import parse_threats
 
