@@ -30,8 +30,9 @@ ROWS = 2**16
 class Reduced(Tally):
     """Draws its own samples of f = 1{rho v.u + sqrt(1 - rho^2) e >= -z}, z = Phi^-1(q), v a unit vector of shape (d,)."""
 
-    def __init__(self, v: Array, q: float, rho: float, n: int, against: tuple[int, int], rng: np.random.Generator) -> None:
-        super().__init__({ALL: Projection()}, len(v), n, against, torch.device("cpu"))
+    def __init__(self, v: Array, q: float, rho: float, n: int, against: tuple[int, int], rng: np.random.Generator, w: Array | None = None) -> None:
+        proposed = None if w is None else torch.as_tensor(w)
+        super().__init__({ALL: Projection()}, len(v), n, against, torch.device("cpu"), proposed)
         self.v, self.z, self.rho, self.rng = torch.as_tensor(v), float(ndtri(q)), rho, rng
 
     def draw(self) -> Moments:
@@ -47,18 +48,17 @@ class Reduced(Tally):
     def _draw_stage(self, size: int) -> None:
         stage = self._stage
         assert stage is not None
-        across = stage.directions[:, 0] - (self.v @ stage.directions[:, 0]) * self.v
-        if across.norm() < 1e-9:
-            across = torch.as_tensor(self.rng.standard_normal(self.d))
-            across -= (self.v @ across) * self.v
-        frame = torch.stack((self.v, across / across.norm()), dim=1)
+        # v first, then what the directions have across it, where they have.
+        frame = torch.linalg.qr(torch.cat((self.v[:, None], stage.directions), dim=1))[0]
+        seen, v = frame.shape[1], frame.T @ self.v
         whole = self.sums, self.top, self._square
-        self.sums, self.top, self._square = torch.zeros(2, 2, 2).double(), torch.zeros(2, BETS, 2).double(), torch.zeros(2).double()
+        self.sums, self.top = torch.zeros(2, 2, seen).double(), torch.zeros(2, BETS, seen).double()
+        self._square = torch.zeros(seen).double()
         self._stage = dataclasses.replace(stage, directions=frame.T @ stage.directions)
         half, votes, squares = int(self._index == 3), 0, 0.0
         for start in range(0, size, ROWS):
-            u = torch.as_tensor(self.rng.standard_normal((min(ROWS, size - start), 2)))
-            latent = self.rho * u[:, 0] + math.sqrt(1.0 - self.rho**2) * torch.as_tensor(self.rng.standard_normal(len(u)))
+            u = torch.as_tensor(self.rng.standard_normal((min(ROWS, size - start), seen)))
+            latent = self.rho * (u @ v) + math.sqrt(1.0 - self.rho**2) * torch.as_tensor(self.rng.standard_normal(len(u)))
             f = (latent >= -self.z).double()
             self._add(u, f)
             votes += int(f.sum())
@@ -72,7 +72,7 @@ class Reduced(Tally):
         for_, against = (math.sqrt(count) * torch.as_tensor(self.rng.standard_normal(self.d)) for count in (votes, size - votes))
         drawn = torch.stack((for_, for_ + against))
         self.sums[half] += drawn - (drawn @ frame) @ frame.T + inside @ frame.T
-        self._square += (square.sum() + (self.d - 2) * squares) / self.d
+        self._square += (square.sum() + (self.d - seen) * squares) / self.d
 
 
 class Constant(Reduced):

@@ -1,4 +1,4 @@
-"""The l2 radius from the two leading classes (Cohen et al. 2019, Theorem 1): certifies inputs whose class has less than half of the votes.
+"""The l2 radius from the two leading classes (Cohen et al. 2019, Theorem 1), for a class that may have less than half of the votes.
 
 With p = P(class A) >= p_lower and P(class B) <= p_upper for every other class B, the smoothed class around x is A within
 

@@ -31,7 +31,8 @@ ULP = 2.0**-52
 
 def length(low: npt.ArrayLike, high: npt.ArrayLike = np.inf) -> Array:
     """Lower bound of |y|_2, or of |P y|_2 where w = P w, from low <= w.y <= high; NaN says nothing."""
-    return np.asarray(np.fmax(np.fmax(low, -np.asarray(high)), 0.0) * (1.0 - SLACK))
+    low, high = (np.asarray(a, dtype=np.float64) for a in (low, high))
+    return np.asarray(np.fmax(np.fmax(low, -high), 0.0) * (1.0 - SLACK))
 
 
 def joint(inside: npt.ArrayLike, outside: npt.ArrayLike) -> Array:
@@ -53,7 +54,8 @@ def dual_norm(low: npt.ArrayLike, upper: npt.ArrayLike, beta: npt.ArrayLike, kap
         beta: `reach` of w.
         kappa: |delta|_2 <= kappa |delta|_p in the image of P.
     """
-    U, kappa = np.asarray(upper) * (1.0 + SLACK), np.asarray(kappa)
-    mu, beta = np.clip(length(low), 0.0, U), np.minimum(beta, kappa)
+    low, U, beta, kappa = (np.asarray(a, dtype=np.float64) for a in (low, upper, beta, kappa))
+    mu, beta = np.minimum(length(low), U), np.minimum(beta, kappa)
     across = np.sqrt((kappa - beta) * (kappa + beta)) * np.sqrt((U - mu) * (U + mu))
-    return np.asarray(np.where(beta * U <= kappa * mu, np.minimum(beta * mu + across, kappa * U), kappa * U) * (1.0 + 8.0 * ULP))
+    both = np.minimum(beta * mu + across, kappa * U)
+    return np.asarray(np.where(beta * U <= kappa * mu, both, kappa * U) * (1.0 + 8.0 * ULP))

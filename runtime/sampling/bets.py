@@ -42,6 +42,8 @@ TAIL = 2.26e-6
 BETA_MAX = 0.2
 MU_MAX = 0.3
 RHO_MAX = 0.95
+# Along a proposed direction before anything was drawn: what gradients of networks reach, and the variance of f - h over eps.
+RHO_FIRST, LEFT_FIRST = 0.9, 0.6
 # Factors to a logarithm: each lies between 1 - xi and some 3.
 CHUNK = 16
 TINY = 1e-300
@@ -64,7 +66,8 @@ class _Stage:
     """What is fixed while a stage is drawn; vectors are float64 on the device."""
 
     directions: torch.Tensor
-    """Columns: the unit direction of every part (0 where there is none yet), shape (d, P)."""
+    """Columns: the unit direction of every part (0 where there is none yet), shape (d, P); in the last stage with a proposal then
+    that of every part of X."""
     h: torch.Tensor | None
     """(z, rho) of the prediction, or None for the constant `b`."""
     b: torch.Tensor
@@ -87,9 +90,18 @@ class Tally:
         n: samples to come.
         against: votes against the class among the n0 selection samples, and n0.
         device: where u and the votes are.
+        w: a unit vector that may lie along the gradient, shape (d,), fixed before these samples (proposal.py); None: none is known.
     """
 
-    def __init__(self, parts: Mapping[str, Projection], d: int, n: int, against: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Projection],
+        d: int,
+        n: int,
+        against: tuple[int, int],
+        device: torch.device,
+        w: torch.Tensor | None = None,
+    ) -> None:
         self.parts, self.d, self.sizes, self.device = parts, d, stages(n), device
         self.against, self.n0 = against
         eps = (self.against + 0.5) / (self.n0 + 1.0)
@@ -125,6 +137,7 @@ class Tally:
         self._masks = {
             column: torch.as_tensor(by.mask, device=device) for column, by in enumerate(parts.values()) if by.mask is not None
         }
+        self._blind, self._w = w is None, zeros(d) if w is None else w.to(device, torch.float64)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
         # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
@@ -154,31 +167,35 @@ class Tally:
         z = -torch.special.ndtri(eps)
         rim = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         mean = (total[0] - self.b * total[1]) / max(drawn, 1)
-        directions = torch.where(self._fixed, self._vectors, torch.stack([self._part(c, mean) for c in range(count)], dim=1))
-        norm = directions.norm(dim=0)
-        directions = directions / torch.clamp(norm, min=TINY)
-        if self._index == 0:
+        noise = ((1.0 - self.b) ** 2 + (2.0 * self.b - 1.0) * eps) / max(drawn, 1)
+        directions, length = self._estimate(mean, noise, RHO_FIRST * rim if drawn == 0 else self._w @ mean)
+        length = torch.minimum(length, rim)
+        n = sum(self.sizes)
+        if self._blind and self._index == 0:
             guess = torch.clamp(1.0 - 1.3 * eps, min=0.5)
             spread = (1.0 - guess) ** 2 + (2.0 * guess - 1.0) * 1.3 * eps
             h: torch.Tensor | None = None
             b, mean_h = guess, torch.zeros_like(mean)
-            mu, along = torch.zeros_like(norm), spread.expand(count)
+            mu, along = torch.zeros_like(length), spread.expand(count)
         else:
-            # |mean|^2 holds its own noise, which is as large as that of any vote of this frequency across all directions.
-            noise = ((1.0 - self.b) ** 2 + (2.0 * self.b - 1.0) * eps) / max(drawn, 1)
-            length = torch.clamp(norm - noise * self._ranks() / torch.clamp(norm, min=TINY), min=0.0)
-            length = torch.minimum(torch.where(self._fixed, mean @ directions, length), rim)
             rho = torch.clamp(length[0] / rim, 0.0, RHO_MAX)
             h, b, mean_h = torch.stack((z, rho)), torch.zeros_like(z), rho * rim * directions[:, 0]
-            mu = torch.clamp(length - mean_h @ directions, -MU_MAX, MU_MAX)
+            # Somewhat less than for a half-space, and f - h is smaller than f.
+            first = 0.8 * (eps + z * rim) * (1.0 - 0.8 * rho**4)
             before = max(self._taken, 1)
-            spread = torch.clamp(self._square.mean() / before, min=TINY)
-            seen = self._square_along / before
-            if self._index == 1:
-                # Nothing was seen along these directions yet: somewhat less than for a half-space, and f - h is smaller than f.
-                seen = torch.where(self._fixed, seen, 0.8 * (eps + z * rim) * (1.0 - 0.8 * rho**4))
-            along = torch.maximum(seen, spread)
-        n = sum(self.sizes)
+            spread = torch.clamp(self._square.mean() / before if self._index else LEFT_FIRST * eps, min=TINY)
+            along = torch.maximum(self._square_along / before if self._index else first.expand(count), spread)
+            if self._blind and self._index == 1:
+                # Nothing was seen along these directions yet.
+                along = torch.where(self._fixed, along, torch.maximum(first, spread))
+            if self._index == 3 and not self._blind:
+                other, size = self._estimate(mean, noise, None)
+                # Of X all but this share of its direction's variance is that of any coordinate.
+                share = (other * directions).sum(dim=0) ** 2
+                directions, length = torch.cat((directions, other), dim=1), torch.cat((length, torch.minimum(size, rim)))
+                along = torch.cat((along, share * along + (1.0 - share) * spread))
+            mu = torch.clamp(length - mean_h @ directions, -MU_MAX, MU_MAX)
+        self._square_along = torch.zeros_like(mu)
         self._stage = _Stage(
             directions,
             h,
@@ -190,23 +207,42 @@ class Tally:
         )
         self._left, self._taken = self.sizes[self._index], 0
         self._square.zero_()
-        self._square_along.zero_()
+
+    def _estimate(self, mean: torch.Tensor, noise: torch.Tensor, along: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit direction of every part, shape (d, P), and how long y is along it, shape (P,).
+
+        `mean` is y with noise of this variance in every coordinate. `along` is w.y, which is taken as it is; across w, the mean is
+        shrunk by the share of its square that is noise, as large as that of any vote of this frequency. None: no w.
+        """
+        aligned = torch.zeros_like(mean) if along is None else along * self._w
+        rest = mean if along is None else mean - (self._w @ mean) * self._w
+        columns = range(len(self.parts))
+        across = torch.stack([self._part(c, rest) for c in columns], dim=1)
+        square = torch.clamp((across * across).sum(dim=0), min=TINY)
+        # Never 0: some direction is better than none.
+        kept = torch.clamp(1.0 - noise * self._ranks() / square, min=1e-30)
+        y = torch.stack([self._part(c, aligned) for c in columns], dim=1) + kept * across
+        size = y.norm(dim=0)
+        directions = torch.where(self._fixed, self._vectors, y / torch.clamp(size, min=TINY))
+        return directions, torch.where(self._fixed, (mean if sum(self.drawn) else aligned) @ directions, size)
 
     def _settle(self) -> None:
         """Add to both sides of (1) what is the same for every sample of the stage: stakes, centres, E[u h] and tails."""
         stage, size = self._stage, self._taken
         if stage is None or size == 0:
             return
-        staked, along = size * stage.beta, size * stage.beta_along
-        known = stage.mean_h @ stage.directions + stage.mu
+        count, staked = len(self.parts), size * stage.beta
+        along, known = size * stage.beta_along, stage.mean_h @ stage.directions + stage.mu
         self.top_stake += staked
         self.top += staked[:, None] * torch.stack((-stage.mean_h, stage.mean_h))[:, None, :] - (staked * TAIL)[:, None]
-        self.length += along * (known - TAIL)
-        self.stake += along[:, None, :] * stage.directions
-        self.along_stake += along
         if self._index == 3:
-            self.half_stake += along
-            self.half += torch.stack((along * (known - TAIL), along * (-known - TAIL)))
+            half, low = along[:, -count:], known[-count:]
+            self.half_stake += half
+            self.half += torch.stack((half * (low - TAIL), half * (-low - TAIL)))
+        along, known = along[:, :count], known[:count]
+        self.length += along * (known - TAIL)
+        self.stake += along[:, None, :] * stage.directions[:, :count]
+        self.along_stake += along
 
     def _add(self, u: torch.Tensor, f: torch.Tensor) -> None:
         stage = self._stage
@@ -231,10 +267,11 @@ class Tally:
         scaled = stage.beta_along * x[:, None, :]
         low = 1.0 - stage.beta_along * (REACH + stage.mu.abs())
         grown = log_product(torch.maximum(1.0 + scaled, low))
-        self.length += grown
+        count = len(self.parts)
+        self.length += grown[:, :count]
         if half:
-            self.half[0] += grown
-            self.half[1] += log_product(torch.maximum(1.0 - scaled, low))
+            self.half[0] += grown[:, -count:]
+            self.half[1] += log_product(torch.maximum(1.0 - scaled[..., -count:], low[:, -count:]))
 
     def moments(self) -> Moments:
         """Sums and settled bets of the rows seen; the first time the device is waited for."""

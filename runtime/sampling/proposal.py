@@ -48,8 +48,6 @@ class Proposal:
     """T, in units of the scores."""
     against: int = 0
     """Copies that voted against the class."""
-    rho: float = 0.0
-    """A guess of w.y over the largest |y|_2 that the frequency of votes allows, 0 to 1."""
 
 
 VOTES = Proposal(None, "votes")
@@ -127,6 +125,8 @@ class _Draw:
         temperature = SHARPNESS * float(torch.cat(margins).std(correction=0)) if n > 1 else 1.0
         if not (math.isfinite(temperature) and temperature > 0.0):
             raise _NoGradient(f"its margins have deviation {temperature / SHARPNESS:g}")
+        # To a largest weight near 1: half precision would lose those of a vote that is almost unanimous.
+        scale = 1.0 / float(_weights(torch.cat(margins), temperature).max())
         margins.clear()
         total = torch.zeros(self.x.numel(), dtype=torch.float64, device=self.source.device)
 
@@ -136,7 +136,8 @@ class _Draw:
             margin = self._margins(leaf.clone())
             if not margin.requires_grad:
                 raise _NoGradient("its scores carry no gradient")
-            (gradient,) = torch.autograd.grad(torch.sigmoid(margin / temperature).sum(), leaf, allow_unused=True)
+            weights = scale * _weights(margin.detach(), temperature)
+            (gradient,) = torch.autograd.grad(margin, leaf, weights, allow_unused=True)
             if gradient is None:
                 raise _NoGradient("its scores do not depend on the input")
             total.add_(gradient.sum(dim=0, dtype=torch.float64).reshape(-1))
@@ -144,18 +145,12 @@ class _Draw:
 
         with torch.enable_grad():
             self._each(n, differentiate)
-        return self._finished(total, torch.cat(margins), temperature)
-
-    def _finished(self, total: torch.Tensor, margins: torch.Tensor, temperature: float) -> Proposal:
         length = float(total.norm())
         if not (math.isfinite(length) and length > 0.0):
             raise _NoGradient(f"its length is {length:g}")
         w = total / length
-        # total is the sum of soft' grad(margin) / T: the margin's slope along w where votes turn, per unit of noise.
-        soft = torch.sigmoid(margins / temperature)
-        slope = self.source.sigma * length * temperature / float((soft * (1.0 - soft)).sum())
-        rho = slope / float(margins.std(correction=0)) if len(margins) > 1 else 0.0
-        return Proposal(w / w.norm(), "gradient", len(margins), temperature, int((margins <= 0.0).sum()), min(rho, 1.0))
+        against = int((torch.cat(margins) <= 0.0).sum())
+        return Proposal(w / w.norm(), "gradient", n, temperature, against)
 
     def _margins(self, rows: torch.Tensor) -> torch.Tensor:
         """Score of the class less the largest other, float64, shape (B,)."""
@@ -177,6 +172,12 @@ class _Draw:
                     start += len(rows)
                 elif not self.size.halve(source.device):
                     raise _NoGradient("out of memory with a single copy")
+
+
+def _weights(margins: torch.Tensor, temperature: float) -> torch.Tensor:
+    """s'(m / T): how much a copy's gradient counts; at both ends to full relative accuracy."""
+    size = torch.exp(-margins.abs() / temperature)
+    return size / (1.0 + size).square()
 
 
 def _fits(work: Callable[[torch.Tensor], None], rows: torch.Tensor) -> bool:
