@@ -61,10 +61,8 @@ def directions(rng: np.random.Generator, y: Array, by: Projection) -> Iterator[A
 @given(seeds, st.integers(1, 12), st.sampled_from(sorted(DUALS)), st.sampled_from(["all", "mask", "basis"]), st.floats(0.0, 1.0))
 def test_the_dual_norm_is_never_above_its_bound(seed: int, d: int, p: float, kind: str, give: float) -> None:
     rng = np.random.default_rng(seed)
-    by, y = (
-        part(rng, d, kind),
-        rng.standard_normal(d) * rng.choice([1.0, 0.02]) * np.exp(rng.choice([0.0, 2.0]) * rng.standard_normal(d)),
-    )
+    by, spread = part(rng, d, kind), np.exp(rng.choice([0.0, 2.0]) * rng.standard_normal(d))
+    y = rng.standard_normal(d) * spread * rng.choice([1.0, 0.02])
     truth = norm(by.embed(y), DUALS[p])
     for w in directions(rng, y, by):
         low, upper = float(w @ y) - give * rng.random() * 0.1, float(np.linalg.norm(y)) * (1.0 + give * rng.random() + 1e-15)
@@ -122,7 +120,7 @@ def highest(delta: Array, w: Array, low: float, upper: float) -> float:
 @pytest.mark.parametrize("kind", ["all", "mask"])
 def test_the_bound_is_what_a_search_over_all_gradients_finds(p: float, kind: str) -> None:
     rng = np.random.default_rng([3, kind == "mask", round(min(p, 9.0))])
-    for _ in range(25):
+    for _ in range(5 if p == 2.0 else 25):
         d = int(rng.integers(2, 6))
         by, w, upper = part(rng, d, kind), unit(rng.standard_normal(d)), 0.3
         low = float(rng.uniform(0.0, 0.999)) * upper
@@ -218,9 +216,8 @@ def test_no_direction_makes_the_gradient_longer(seed: int, d: int, kind: str) ->
 
 
 def test_the_length_is_that_of_the_better_side() -> None:
-    assert length([0.3, -0.5, -0.1, math.nan, -math.inf], [0.4, -0.2, 0.2, math.nan, math.inf]) == pytest.approx(
-        [0.3, 0.2, 0, 0, 0]
-    )
+    low, high = [0.3, -0.5, -0.1, math.nan, -math.inf], [0.4, -0.2, 0.2, math.nan, math.inf]
+    assert length(low, high) == pytest.approx([0.3, 0.2, 0.0, 0.0, 0.0])
     assert length(0.25) == pytest.approx(0.25, rel=1e-11)
     assert length(0.25) < 0.25
     assert length(math.nan, -0.2) == pytest.approx(0.2)
