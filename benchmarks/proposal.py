@@ -109,7 +109,9 @@ def cosine_table(folder: Path | None, inputs: int, known: int, votes: int) -> Ta
                 continue
             q, first, second = halves(model, x, sigma, label, known, 2)
             size = math.sqrt(max(float(first @ second), 1e-300))
-            cells = [float(proposed(model, x, sigma, label, n, classes).w.numpy() @ (first + second)) / (2.0 * size) for n in COPIES]
+            cells = [
+                float(proposed(model, x, sigma, label, n, classes).w.numpy() @ (first + second)) / (2.0 * size) for n in COPIES
+            ]
             _, one, two = halves(model, x, sigma, label, votes, 3)
             cells.append(float((one + two) @ (first + second)) / (2.0 * size * np.linalg.norm(one + two)))
             rim = math.exp(-0.5 * statistics.NormalDist().inv_cdf(q) ** 2) / math.sqrt(2.0 * math.pi)

@@ -30,7 +30,9 @@ ROWS = 2**16
 class Reduced(Tally):
     """Draws its own samples of f = 1{rho v.u + sqrt(1 - rho^2) e >= -z}, z = Phi^-1(q), v a unit vector of shape (d,)."""
 
-    def __init__(self, v: Array, q: float, rho: float, n: int, against: tuple[int, int], rng: np.random.Generator, w: Array | None = None) -> None:
+    def __init__(
+        self, v: Array, q: float, rho: float, n: int, against: tuple[int, int], rng: np.random.Generator, w: Array | None = None
+    ) -> None:
         proposed = None if w is None else torch.as_tensor(w)
         super().__init__({ALL: Projection()}, len(v), n, against, torch.device("cpu"), proposed)
         self.v, self.z, self.rho, self.rng = torch.as_tensor(v), float(ndtri(q)), rho, rng

@@ -42,8 +42,8 @@ TAIL = 2.26e-6
 BETA_MAX = 0.2
 MU_MAX = 0.3
 RHO_MAX = 0.95
-# Along a proposed direction before anything was drawn: what gradients of networks reach, and the variance of f - h over eps.
-RHO_FIRST, LEFT_FIRST = 0.9, 0.6
+# What w.y is taken to be before votes say more, over the largest |y|_2, give or take; and the variance of f - h over eps.
+RHO_FIRST, RHO_SPREAD, LEFT_FIRST = 0.9, 0.5, 0.6
 # Factors to a logarithm: each lies between 1 - xi and some 3.
 CHUNK = 16
 TINY = 1e-300
@@ -168,7 +168,10 @@ class Tally:
         rim = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         mean = (total[0] - self.b * total[1]) / max(drawn, 1)
         noise = ((1.0 - self.b) ** 2 + (2.0 * self.b - 1.0) * eps) / max(drawn, 1)
-        directions, length = self._estimate(mean, noise, RHO_FIRST * rim if drawn == 0 else self._w @ mean)
+        # The variance of a half-space's votes along w against that of the guess: few votes against do not turn w around.
+        doubt = (eps + z * rim) / (eps + z * rim + drawn * (RHO_SPREAD * rim) ** 2)
+        along_w = self._w @ mean
+        directions, length = self._estimate(mean, noise, along_w + doubt * (RHO_FIRST * rim - along_w))
         length = torch.minimum(length, rim)
         n = sum(self.sizes)
         if self._blind and self._index == 0:
