@@ -9,12 +9,12 @@ TAU = np.array([0.5, 1.0, 2.0, 3.0])
 
 
 def test_each_is_clopper_pearson_at_its_share_of_the_level_where_nothing_free_is_less() -> None:
-    largest, n = np.array([[400, 100, 30, 2]]), np.array([10_000])
+    largest, n = np.array([[400, 100, 30, 20]]), np.array([10_000])
     p = tail_bounds(largest, n, np.array([0.3]), TAU, 0.02)[0]
     expected = betaincinv(largest[0] + 1.0, n[0] - largest[0], 1.0 - 0.02 / 4)
     assert (p[:3] >= expected[:3]).all()
     np.testing.assert_allclose(p[:3], expected[:3], rtol=1e-9)
-    # A hundred times rarer than what two votes allow is what noise itself allows.
+    # Noise itself allows less than twenty votes do.
     assert p[3] == min(expected[3], ndtr(-3.0) * (1.0 + 1e-14))
 
 
