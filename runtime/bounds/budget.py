@@ -129,7 +129,7 @@ def _shares(quantity: Quantity, threat: Threat, estimator: str, unbet: bool) -> 
     return known[quantity.norm, quantity.side]
 
 
-def check_n(n: int, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
+def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
     """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
     level = split(alpha, threats, estimator).q
     if not isinstance(n, (int, np.integer)) or n < 2:
