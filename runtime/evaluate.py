@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtri
 
 from .bounds.binomial import lower_probability
 from .bounds.budget import Budget, split
 from .bounds.gradient import gradient_bounds
+from .kernels.arrays import Array
 from .lookup.table import Table, load
 from .statistics.summary import Statistics
 from .threats.declare import resolve
 from .threats.sets import Quantity, Ray, Threat, containment
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

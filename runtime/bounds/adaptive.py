@@ -13,13 +13,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..statistics.summary import TARGETS, Part, Statistics
 from ..threats.sets import Quantity
 from .chernoff import tau
-
-Array = npt.NDArray[np.float64]
 
 # The events that a bound rests on, and the share of its level that each gets.
 EVENTS: dict[tuple[str, str], dict[str, float]] = {
@@ -56,7 +54,7 @@ def adaptive_bound(quantity: Quantity, statistics: Statistics, q: Array, alpha: 
         case "dot", "lower":
             return _either(_lower(part.along, alpha), bets, lambda: part.dot_b - deviation(total, alpha))
         case "l1" | "lp" as norm, "upper":
-            value, dual = (part.l1_b, 1.0) if norm == "l1" else (part.lp_b, part.dual)
+            value, dual = (part.l1_b, 1.0) if norm == "l1" else (part.norm_b, part.dual)
             kappa = math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5))
             return np.asarray(value + kappa * deviation(total, alpha))
     raise ValueError(f"no bound known for the {quantity}")

@@ -4,15 +4,13 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..statistics.summary import Part, Statistics
 from ..threats.sets import ALL, Quantity
 from .adaptive import adaptive_bound
 from .budget import ESTIMATORS, Budget
 from .paper import paper_bound
-
-Array = npt.NDArray[np.float64]
 
 
 def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array, estimator: str) -> dict[Quantity, Array]:

@@ -6,13 +6,11 @@ Z = u (f - 1/2) is sub-gaussian with constant K in every direction, whatever f i
 import math
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 
-from ..statistics.summary import Counts, Part, Statistics
+from ..kernels.arrays import Array, Counts
+from ..statistics.summary import Part, Statistics
 from ..threats.sets import Quantity
-
-Array = npt.NDArray[np.float64]
 
 # log E exp(v.(Z - y)) <= K |v|^2 / 2 for b = 1/2 and every f.
 K = 0.25 + 3.0 / math.sqrt(8.0 * math.pi * math.e)

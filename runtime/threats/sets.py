@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from ..kernels.arrays import Array, Mask
 from .projections import Projection, norm
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 DUAL = {1.0: "linf", 2.0: "l2", math.inf: "l1"}
 ALL = "all"

@@ -95,7 +95,7 @@ def _naive(quantity: Quantity, statistics: Statistics, eps: float, alpha: float,
         value = getattr(part, kind)
         return np.asarray(value[:, 0, k] + (1.0 if kind in ("half_high", "top") else -1.0) * value[:, 1, k] * L)
 
-    kinds = {"linf": part.linf_b, "l1": part.l1_b, "lp": part.lp_b}
+    kinds = {"linf": part.linf_b, "l1": part.l1_b, "lp": part.norm_b}
     if quantity.norm == "dot":
         return bet("along", alpha) if bets else part.dot_b - stray(n1 + n2, alpha)
     if quantity.norm == "linf" and bets and not np.isnan(part.top).any():

@@ -15,9 +15,10 @@ from certlut.runs.results import read_tsv
 from certlut.runs.sample import sample_dataset
 from certlut.statistics.file import Sampled, read_statistics, write_statistics
 from certlut.statistics.records import join
-from certlut.statistics.summary import SCALARS, Moments, Part, summarise
+from certlut.statistics.summary import Moments, Part, summarise
 from certlut.threats.declare import Direction
 from certlut.threats.sets import L1, L2, Threat
+from reference.fields import flat
 from reference.naive_statistics import half_space
 
 SIGMA, SEED, N0, N, ALPHA = 0.5, 4, 20, 2001, 0.01
@@ -205,10 +206,8 @@ def _sample(table: Table, out: Path, model: Any = None, n: int = 301, **changes:
 
 
 def _flat(sampled: Sampled) -> list[Any]:
-    s = sampled.statistics
-    parts = {name: [getattr(part, field).tolist() for field in SCALARS] for name, part in s.parts.items()}
     columns = [getattr(sampled, name).tolist() for name in ("idx", "label", "predict")]
-    return [*columns, s.count.tolist(), s.n.tolist(), s.sigma, s.d, parts, sampled.settings]
+    return [*columns, flat(sampled.statistics), sampled.settings]
 
 
 # Rows of the batches by which a model is known and checked; no others have as many.
