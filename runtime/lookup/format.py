@@ -15,8 +15,6 @@ import numpy.typing as npt
 FILETYPE = "certlut-table"
 FORMAT_VERSION = (1, 0)
 
-Array = npt.NDArray[np.float64]
-
 # name -> (dtype, unit, description); node arrays have the shape (z, rho, theta).
 DATASETS = {
     "z": ("<f8", "1", "axis 0: Phi^-1(q)"),

@@ -1,8 +1,8 @@
-"""The sound look-up: planes and chords from four nodes around a query. Every step is a proven lower bound.
+"""The sound look-up: cuts and chords from four nodes around a query. Every step is a proven lower bound.
 
 Let p(r) be the least E f L_r over classifiers f with E f >= q, E u1 f >= m1, E u2 f >= m2; the radius is where p falls to 1/2.
 
-Planes. Node i stores a radius r_i, multipliers a >= 0 and c >= E(L_r - a.(1, u))_+ at r = r_i. By weak duality, at EVERY query,
+Cuts. Node i stores a radius r_i, multipliers a >= 0 and c >= E(L_r - a.(1, u))_+ at r = r_i. By weak duality, at EVERY query,
 
     p(r_i) >= a0 q + a1 m1 + a2 m2 - (c + a0 - 1)  =  1/2 + s_i,      s_i = 1/2 - c - a0 (1 - q) + a1 m1 + a2 m2,
 
@@ -30,11 +30,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from ..kernels.normal import density, upper_quantile
 from ..kernels.slab import slab_radius
 
-Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 # Steps of the map from a coordinate to its place among the knots; queries a block of `lookup_many`.
@@ -84,7 +84,7 @@ def probit(s: float, least: float) -> float:
 
 
 @jit
-def plane(nodes: Array, i: int, eps: float, m1: float, m2: float) -> float:
+def cut_surplus(nodes: Array, i: int, eps: float, m1: float, m2: float) -> float:
     """s of node i (radius, c, a0, a1, a2) at the query, rounded down."""
     c: float = nodes[i, 1]
     t0: float = nodes[i, 2] * eps
@@ -179,7 +179,7 @@ def _slabs(q: Array, work: Array, out: Array) -> None:
 
 
 @jit
-def _planes(q: Array, work: Array, nodes: Array, at: Indices) -> None:
+def _cuts(q: Array, work: Array, nodes: Array, at: Indices) -> None:
     """Stage 6: fetch the nodes."""
     m1, m2 = work[M1], work[M2]
     first, second, third, fourth = at[0], at[1], at[2], at[3]
@@ -187,10 +187,10 @@ def _planes(q: Array, work: Array, nodes: Array, at: Indices) -> None:
     s1, s2, s3, s4 = work[S], work[S + 1], work[S + 2], work[S + 3]
     for n in range(q.size):
         eps = 1.0 - q[n]
-        r1[n], s1[n] = nodes[first[n], 0], plane(nodes, first[n], eps, m1[n], m2[n])
-        r2[n], s2[n] = nodes[second[n], 0], plane(nodes, second[n], eps, m1[n], m2[n])
-        r3[n], s3[n] = nodes[third[n], 0], plane(nodes, third[n], eps, m1[n], m2[n])
-        r4[n], s4[n] = nodes[fourth[n], 0], plane(nodes, fourth[n], eps, m1[n], m2[n])
+        r1[n], s1[n] = nodes[first[n], 0], cut_surplus(nodes, first[n], eps, m1[n], m2[n])
+        r2[n], s2[n] = nodes[second[n], 0], cut_surplus(nodes, second[n], eps, m1[n], m2[n])
+        r3[n], s3[n] = nodes[third[n], 0], cut_surplus(nodes, third[n], eps, m1[n], m2[n])
+        r4[n], s4[n] = nodes[fourth[n], 0], cut_surplus(nodes, fourth[n], eps, m1[n], m2[n])
 
 
 @jit
@@ -231,7 +231,7 @@ def lookup_many(q: Array, m1: Array, m2: Array, scale: Array, position: Array, n
             _place(part.size, work[PLACE + axis], scale[axis], position[axis])
         _choose(part.size, work, nodes.shape[1], nodes.shape[2], at)
         _slabs(part, work, out[start:stop])
-        _planes(part, work, flat, at)
+        _cuts(part, work, flat, at)
         _chords(work, out[start:stop])
 
 
