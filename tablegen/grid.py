@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from certlut.kernels.arrays import Array
 
 # Each spacing is uniform in a transform of the coordinate: (forward, inverse).
 _SPACINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
