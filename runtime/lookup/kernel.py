@@ -40,6 +40,8 @@ Indices = npt.NDArray[np.int64]
 # Steps of the map from a coordinate to its place among the knots; queries a block of `lookup_many`.
 STEPS = 4096
 BLOCK = 256
+# A position stays so far below the last knot, in a cell that has a knot above it.
+ABOVE = 1e-9
 SQRT_2PI = 2.5066282746310002
 # Relative allowance for a sum of a few rounded products (each costs 1.1e-16), and for a root or radius computed from it.
 ROUNDING = 2e-15
@@ -55,7 +57,7 @@ def positions(knots: Array) -> Array:
     Clamped to the grid. It is close, not exact, where knots are closer than a step: that only chooses nodes.
     """
     at = np.linspace(0.0, knots[-1], STEPS + 1)
-    position = np.clip(np.interp(at, knots, np.arange(knots.size, dtype=np.float64)), 0.0, knots.size - 1 - 1e-9)
+    position = np.clip(np.interp(at, knots, np.arange(knots.size, dtype=np.float64)), 0.0, knots.size - 1 - ABOVE)
     return np.append(position, position[-1])
 
 
@@ -142,12 +144,13 @@ def _reduce(size: int, work: Array) -> None:
 
 
 @jit
-def _place(size: int, place: Array, scale: float, position: Array) -> None:
-    """Stage 3: coordinates along one axis become positions among its knots."""
+def _place(size: int, place: Array, scale: float, position: Array, knots: int) -> None:
+    """Stage 3: coordinates along one axis become positions among its knots; in the grid, whatever the maps hold, NaN too."""
+    last = knots - 1 - ABOVE
     for n in range(size):
-        x = min(place[n] * scale, STEPS)
+        x = min(max(0.0, place[n] * scale), STEPS)
         k = int(x)
-        place[n] = position[k] + (x - k) * (position[k + 1] - position[k])
+        place[n] = min(max(0.0, position[k] + (x - k) * (position[k + 1] - position[k])), last)
 
 
 @jit
@@ -228,7 +231,7 @@ def lookup_many(q: Array, m1: Array, m2: Array, scale: Array, position: Array, n
         _quantiles(part, m1[start:stop], m2[start:stop], work, out[start:stop])
         _reduce(part.size, work)
         for axis in range(3):
-            _place(part.size, work[PLACE + axis], scale[axis], position[axis])
+            _place(part.size, work[PLACE + axis], scale[axis], position[axis], nodes.shape[axis])
         _choose(part.size, work, nodes.shape[1], nodes.shape[2], at)
         _slabs(part, work, out[start:stop])
         _cuts(part, work, flat, at)

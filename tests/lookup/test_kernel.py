@@ -176,12 +176,23 @@ def test_a_place_among_the_knots_is_close_and_never_outside() -> None:
         knots = np.sort(rng.uniform(0.0, 5.0, rng.integers(2, 40)))
         x = np.concatenate([knots, np.nextafter(knots, -np.inf), rng.uniform(0.0, 1.2 * knots[-1], 50), [0.0, 1e308, np.inf]])
         place = x.copy()
-        _place(len(place), place, STEPS / knots[-1], positions(knots))
+        _place(len(place), place, STEPS / knots[-1], positions(knots), len(knots))
         assert ((place >= 0.0) & (place < len(knots) - 1)).all()
         # Exact up to one step of the map.
         step = knots[-1] / STEPS * (1 + 1e-9)
         low, high = (np.interp(x + shift, knots, np.arange(len(knots))) for shift in (-step, step))
         assert ((place >= low - 1e-8) & (place <= high + 1e-8)).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300, -1e300, -1.0])
+@pytest.mark.parametrize("size", [1, 17, 256])
+def test_a_place_is_in_the_grid_whatever_the_maps_hold(bad: float, size: int) -> None:
+    knots = np.linspace(0.0, 5.0, 12)
+    for scale, position in ((STEPS / 5.0, np.full(STEPS + 2, bad)), (bad, positions(knots)), (STEPS / 5.0, positions(knots))):
+        place = np.linspace(0.0, 6.0, size)
+        place[size // 2] = bad
+        _place(size, place, scale, position, 12)
+        assert ((place >= 0.0) & (place < 11.0)).all()
 
 
 def test_turn_goes_up_with_the_angle() -> None:
