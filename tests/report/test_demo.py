@@ -11,7 +11,8 @@ from certlut.runs.results import read_tsv
 
 def test_quick_demo_writes_both_results_and_the_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demo.run(tmp_path, quick=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "results.tsv", "results_0.25.tsv"]
+    results = [f"{name}{end}" for name in ("results.tsv", "results_0.25.tsv") for end in ("", ".json")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", *results]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "average certified radius" in printed
