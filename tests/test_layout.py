@@ -20,14 +20,16 @@ LEVELS = (
     {"kernels"},
     {"jobs", "threats"},
     {"lookup", "statistics"},
-    {"bounds", "inputs"},
+    {"bounds"},
     {"evaluate"},
-    {"sampling", "plan", "attacks"},
+    {"sampling"},
+    {"inputs", "plan", "attacks"},
     {"runs"},
     {"certify"},
     {"smooth"},
     {"report"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 )
 
 

@@ -13,6 +13,8 @@ from certlut import Certifier, Table
 from certlut.bounds.budget import ADAPTIVE, ESTIMATORS, PAPER, SHARE_OF_Q, split
 from certlut.runs.certify import certify_statistics
 from certlut.runs.sample import sample_dataset
+from certlut.sampling.card import Sampling
+from certlut.sampling.sampler import Sampler
 from certlut.threats.declare import Direction, Lp, Subspace
 from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement
 
@@ -131,7 +133,7 @@ def test_stored_statistics_are_refused_in_one_line_and_nothing_is_written(
 ) -> None:
     monkeypatch.setattr("certlut.runs.certify.load", lambda path: shipped)
     stats, out = tmp_path / "stats.h5", tmp_path / "results.tsv"
-    sample_dataset(Certifier(_first, 0.5, 2, shipped, (CUBE,), seed=0), [(np.ones(3), 1)], stats, 10, 200, 0.01, 100, {})
+    sample_dataset(Sampler(_first, 0.5, 2, (CUBE,)), [(np.ones(3), 1)], stats, Sampling(10, 200, 0.01, 100, 0))
     with pytest.raises(ValueError, match="threat 'l3'") as error:
         certify_statistics(stats, out, 0.01, "paper", None, progress=False)
     assert "\n" not in str(error.value)
