@@ -22,7 +22,7 @@ from .runs.results import ABSTAIN, row, write_tsv
 from .sampling.card import Options
 from .statistics.summary import Statistics, summarise
 from .threats.declare import resolve
-from .threats.sets import Ball, Quantity, Threat, check_shape, projections
+from .threats.sets import Quantity, Threat, check_shape, projections
 
 if TYPE_CHECKING:
     from .sampling.engine import Sampler
@@ -255,7 +255,7 @@ class Certifier:
             check_shape(self.threats, tuple(inputs[0].shape))
             scores = probe(self._sampler.scores, inputs, self.sigma)
             self.check_company(inputs[::8], batch_size)
-        norms = {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)}
+        norms = {threat.name: said for threat in self.threats if (said := threat.settings()) is not None}
         return {
             "inputs": len(data),
             "shape": list(np.shape(data[0][0])) if len(data) else [],
@@ -265,7 +265,7 @@ class Certifier:
             "sigma": self.sigma,
             "num_classes": self.num_classes,
             "threats": {name: by.key for name, by in projections(self.threats).items()},
-            "norms": {name: p if np.isfinite(p) else "inf" for name, p in norms.items()},
+            "norms": norms,
             "seed": self.seed,
             "n0": int(n0),
             "n": int(n),
