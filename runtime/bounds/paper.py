@@ -69,4 +69,6 @@ def paper_bound(quantity: Quantity, statistics: Statistics, alpha: float) -> Arr
             return part.l1 + math.sqrt(part.coordinates) * deviation(total, union)
         case "dot", "lower":
             return part.dot - deviation(total, math.log(1.0 / alpha))
+        case "abs", "upper":
+            return np.asarray(np.abs(part.dot) + deviation(total, math.log(2.0 / alpha)))
     raise ValueError(f"estimator 'paper' has no bound of the {quantity}: its norms are l1, l2 and linf")

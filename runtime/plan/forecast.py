@@ -158,7 +158,7 @@ def forecast(
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)
     wanted = projections(threats)
-    if any(by.basis is not None or by.vector is not None or by.dual != 2.0 for by in wanted.values()):
+    if any(by.basis is not None or by.vector is not None or by.largest or by.dual != 2.0 for by in wanted.values()):
         raise ValueError("a plan knows l1, l2, linf and masks of coordinates only")
     ranks = {name: by.rank(d) for name, by in wanted.items()}
     whole = rho * vote.rim

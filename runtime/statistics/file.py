@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..jobs.atomic import replacing
-from ..threats.sets import Ball, Ray, Threat
+from ..threats.declare import KINDS
+from ..threats.sets import Threat
 from .summary import SCALARS, Part, Statistics
 from .votes import Tail, none_counted
 
@@ -136,18 +137,20 @@ def count_inputs(path: str | os.PathLike[str]) -> int:
 
 
 def _write_threat(group: h5py.Group, threat: Threat, place: int) -> None:
-    """Name, place, p (absent for a ray) and its mask, basis or direction."""
-    group.attrs["place"] = place
-    if isinstance(threat, Ball):
-        group.attrs["p"] = threat.p
-    for name in ("mask", "basis", "v"):
-        if (array := getattr(threat, name, None)) is not None:
-            group.create_dataset(name, data=array, compression="gzip", track_times=False)
+    """Its place and kind, its numbers as attributes and its arrays as datasets."""
+    group.attrs.update({"place": place, "kind": threat.kind})
+    for name, value in threat.describe().items():
+        if isinstance(value, np.ndarray):
+            group.create_dataset(name, data=value, compression="gzip", track_times=False)
+        else:
+            group.attrs[name] = value
 
 
 def _read_threat(name: str, group: h5py.Group) -> Threat:
-    arrays = {kind: group[kind][()] for kind in ("mask", "basis", "v") if kind in group}
-    return Ray(name, arrays["v"]) if "p" not in group.attrs else Ball(name, float(group.attrs["p"]), **arrays)
+    values = {key: value.item() for key, value in group.attrs.items() if key not in ("place", "kind")}
+    # Version 2 knew two kinds, the balls with a p.
+    kind = str(group.attrs.get("kind", "ball" if "p" in values else "ray"))
+    return KINDS[kind](name=name, **values, **{key: dataset[()] for key, dataset in group.items()})
 
 
 def _place(item: tuple[str, h5py.Group]) -> int:

@@ -88,6 +88,11 @@ class Projection:
         return self.rank(d)
 
     @property
+    def keeps_coordinates(self) -> bool:
+        """Whether the image's numbers are coordinates of the vector itself."""
+        return self.basis is None and self.vector is None
+
+    @property
     def size(self) -> int | None:
         """d, where this projection fixes it."""
         array = next((a for a in (self.mask, self.basis, self.vector) if a is not None), None)

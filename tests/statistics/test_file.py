@@ -11,8 +11,8 @@ from certlut.runs.certify import certify_statistics
 from certlut.statistics.file import Sampled, read_statistics, write_statistics
 from certlut.statistics.summary import summarise
 from certlut.statistics.votes import Tail, kept_classes
-from certlut.threats.declare import Direction, Subspace
-from certlut.threats.sets import L2
+from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace
+from certlut.threats.sets import L1, L2, LINF, Threat
 from reference.fields import flat
 from reference.naive_statistics import half_space
 
@@ -161,3 +161,38 @@ def test_what_format_2_did_not_keep_is_said_to_be_missing() -> None:
     assert s.looks.tolist() == [0, 0, 0]
     assert (s.tails, s.noise, s.proposal) == ({}, {"kind": "gaussian"}, {"by": "votes"})
     assert all(np.isnan(part.along_high).all() for part in s.parts.values())
+
+
+def test_every_kind_of_threat_is_read_as_it_was_declared(tmp_path: Path) -> None:
+    mask, v = np.array([True, False, False, True]), np.array([1.0, -2.0, 0.5, 0.1])
+    threats: list[Threat] = [
+        L2,
+        L1,
+        LINF,
+        Lp(1.5),
+        Lp(40.0),
+        Subspace(mask, np.inf, "red"),
+        Subspace(basis=np.eye(4)[:2], name="span"),
+    ]
+    threats += [Direction(v, "along"), Line(v, "line"), Sparse(1), Sparse(3)]
+    sampled = dataclasses.replace(_sampled(), threats=tuple(threats))
+    write_statistics(tmp_path / "stats.h5", sampled)
+    again = read_statistics(tmp_path / "stats.h5").threats
+    assert len(again) == len(threats)
+    for ours, theirs in zip(again, threats, strict=True):
+        assert type(ours) is type(theirs)
+        assert (ours.name, ours.settings(), ours.needs()) == (theirs.name, theirs.settings(), theirs.needs())
+        found, wanted = ours.describe(), theirs.describe()
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert np.array_equal(found[name], value)
+            assert type(found[name]) is type(value)
+        assert {name: by.key for name, by in ours.parts().items()} == {name: by.key for name, by in theirs.parts().items()}
+
+
+def test_a_kind_of_threat_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    write_statistics(tmp_path / "stats.h5", dataclasses.replace(_sampled(), threats=(L2,)))
+    with h5py.File(tmp_path / "stats.h5", "r+") as file:
+        file["threats/l2"].attrs["kind"] = "cube"
+    with pytest.raises(ValueError, match=r"stats\.h5: not a readable statistics file.*cube"):
+        read_statistics(tmp_path / "stats.h5")
