@@ -5,10 +5,11 @@ the upper part of word p of plane 1, made only where an edge of the law lies amo
 plane is Philox4x64-10 with key (seed, 0), counting from (1, plane, stage, index). Any row can be drawn without those before it: a
 draw depends on nothing else, be it batch size, shard, thread or device, and its law is that of the integer weights, exactly.
 
-The model receives (level + k) step: level + k is an exact integer, times the step's numerator still one below 2^24, and the division
-by its denominator rounds once. So it is the float32 that a loader makes of a stored level (level / 255), a function of level + k.
+The model receives (level + k) step: level + k is an integer, times the step's numerator still an exact one below 2^24, and dividing
+it by the denominator rounds once. That is the float32 that a loader makes of a stored level, level / 255: a function of level + k.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -34,7 +35,8 @@ STRIP, DEVICE_STRIP = 2**15, 2**24
 _MASK = 2**32 - 1
 
 
-class Stream(NamedTuple):
+@dataclass(frozen=True)
+class Stream:
     """What the draws of one input and stage depend on: each at least 0 and below 2^63."""
 
     seed: int
@@ -79,8 +81,8 @@ def perturb(
 
 def _seeds(stream: Stream) -> tuple[Words, Words]:
     """The key, and the counters that the two planes start from, shape (2, 4)."""
-    seed, index, stage = stream
-    return np.array([seed, 0], np.uint64), np.array([[1, plane, stage, index] for plane in (0, 1)], np.uint64)
+    counters = [[1, plane, stream.stage, stream.index] for plane in (0, 1)]
+    return np.array([stream.seed, 0], np.uint64), np.array(counters, np.uint64)
 
 
 def _flat(codes: Codes) -> Codes:

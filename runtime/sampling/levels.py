@@ -1,6 +1,6 @@
 """Inputs as levels of a grid: x = level * step, with integer levels and a rational step, such as 1/255 for 8-bit images.
 
-The certified input is the vector of levels. A float32 beside it is a name of it: off by its own rounding, or by a few where a loader
+The certified input is the vector of levels. The floats of a loader stand for it: off by their own rounding, or by a few where it
 multiplied or shifted (2 x - 1). What is further from every level than that is refused: it would be certified around another point.
 """
 
@@ -46,7 +46,8 @@ def levels(x: npt.ArrayLike, step: Fraction, name: str = "input") -> npt.NDArray
     """
     values = np.asarray(x)
     units, near = _units(values, step)
-    off = ~(np.abs(units - near) <= _allowance(near))
+    with np.errstate(invalid="ignore"):
+        off = ~(np.abs(units - near) <= _allowance(near))
     if off.any():
         place = np.unravel_index(int(off.argmax()), values.shape)
         value, level = float(values[place]), near[place]
@@ -76,7 +77,7 @@ def infer_step(arrays: Iterable[npt.ArrayLike], name: str = "data") -> Fraction:
         if all(_on(part, step) for part in (some, values)):
             return step
     raise ValueError(
-        f"{name}: {len(values)} values from {values[0]:g} to {values[-1]:g} lie on no grid of step 1, 1/2, ..., 1/4096 or 1/{MOST_Q}: "
+        f"{name}: {len(values)} values from {values[0]:g} to {values[-1]:g} are on no grid of step 1, 1/2, ..., 1/4096, 1/{MOST_Q}; "
         "give images as they are stored and let the model resize and normalise them, or take noise 'gaussian'"
     )
 

@@ -1,6 +1,6 @@
 """What a half-space seen through noise predicts of a vote under grid noise, and the mean that this takes away, with its error.
 
-A bet on x = (w.m)(f - h) needs E[(w.m) h], m(k) = E[u | k] (bets.py; docs/noise.md has the proofs). Let R = sigma / step, |v|_2 = 1 and
+A bet on x = (w.m)(f - h) needs E[(w.m) h], m(k) = E[u | k] (bets.py; docs/noise.md has proofs). Let R = sigma / step, |v|_2 = 1 and
 
     h = Phi((z + rho s) / sqrt(1 - rho^2)),   s = v.k / R:
 
@@ -26,7 +26,7 @@ RHO_MAX = 0.95
 
 
 def most_rho(ratio: float) -> float:
-    """The largest rho for which `mean_error` holds, ratio = sigma / step >= 1; 0, a constant h, where a cell is too wide for any."""
+    """The largest rho for which `mean_error` holds, ratio = sigma / step >= 1; 0, a constant h, where cells are too wide."""
     return min(RHO_MAX, math.sqrt(max(0.0, 1.0 - EXPONENT / (2.0 * (math.pi * ratio) ** 2))))
 
 
