@@ -77,7 +77,7 @@ def infer_step(arrays: Iterable[npt.ArrayLike], name: str = "data") -> Fraction:
         if all(_on(part, step) for part in (some, values)):
             return step
     raise ValueError(
-        f"{name}: {len(values)} values from {values[0]:g} to {values[-1]:g} are on no grid of step 1, 1/2, ..., 1/4096, 1/{MOST_Q}; "
+        f"{name}: {len(values)} values, {values[0]:g} to {values[-1]:g}, are on no grid of step 1, 1/2, ..., 1/4096, 1/{MOST_Q}; "
         "give images as they are stored and let the model resize and normalise them, or take noise 'gaussian'"
     )
 
