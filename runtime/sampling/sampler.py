@@ -11,6 +11,7 @@ import torch
 from ..bounds.budget import check_n
 from ..statistics.summary import Statistics, summarise
 from ..threats.declare import resolve
+from ..threats.families import families
 from ..threats.sets import Threat, check_shape, projections
 from .card import Sampling, whole
 from .engine import Choice, Engine, Input
@@ -92,7 +93,8 @@ class Sampler:
         for group in [checked] if alike else [[item] for item in checked]:
             votes = self.engine.votes(group, card)
             choices = [Choice.of(row) for row in votes]
-            moments = self.engine.moments(group, choices, card, projections(self.threats))
+            counted = families(self.threats, group[0].x.numel()) if card.thresholds else {}
+            moments = self.engine.moments(group, choices, card, projections(self.threats), counted)
             for row, choice, sums in zip(votes, choices, moments, strict=True):
                 yield Drawn(row, choice.label, summarise([sums], self.threats, self.sigma, card.keep_means))
 

@@ -1,13 +1,17 @@
-"""Families of directions, fixed before sampling, along which the votes against are counted (docs/theory.md, tails)."""
+"""Families of directions, fixed before sampling, along which the votes against are counted (docs/tails.md)."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from ..kernels.arrays import Array, Mask
+from ..kernels.covering import Covering
+
+if TYPE_CHECKING:
+    from .sets import Threat
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,3 +31,16 @@ class Family:
             return ""
         head = f"{array.dtype.str} {array.shape} ".encode()
         return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:32]
+
+
+class Tails(NamedTuple):
+    """How tails certify a threat: a family of directions, by its name in the statistics, and what the rest of a shift may be."""
+
+    name: str
+    family: Family
+    covering: Covering
+
+
+def families(threats: "Iterable[Threat]", d: int) -> dict[str, Family]:
+    """The families that the threats use, by name."""
+    return {by.name: by.family for threat in threats if (by := threat.tails(d)) is not None}
