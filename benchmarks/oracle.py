@@ -17,7 +17,7 @@ from rich.table import Table
 import certlut
 import certlut.sampling.engine
 from certlut.bounds.binomial import lower_probability
-from certlut.bounds.budget import ESTIMATORS
+from certlut.bounds.estimators import ESTIMATORS
 from certlut.bounds.gradient import tighten
 from certlut.certify import Certifier
 from certlut.evaluate import evaluate
