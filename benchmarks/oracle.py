@@ -16,7 +16,7 @@ from rich.table import Table
 
 import certlut
 from certlut.bounds.binomial import lower_probability
-from certlut.bounds.budget import ESTIMATORS
+from certlut.bounds.estimators import ESTIMATORS
 from certlut.bounds.gradient import tighten
 from certlut.evaluate import evaluate
 from certlut.kernels.normal import density, upper_quantile

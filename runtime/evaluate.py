@@ -48,7 +48,7 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     z = -ndtri(1.0 - np.where(sure, q, 0.5))
     # The largest |y|_2 that q allows, rounded up.
     rim = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) * (1.0 + 1e-12)
-    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim, estimator)
+    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim)
     scale = statistics.sigma / table.sigma
     own: dict[str, Array] = {}
     for threat in threats:

@@ -1,4 +1,4 @@
-"""Every norm bound of the gradient that a budget pays for, by either estimator, then tightened by what is free."""
+"""Every norm bound of the gradient that a budget pays for, then tightened by what is free."""
 
 import math
 from collections.abc import Mapping
@@ -8,33 +8,22 @@ import numpy as np
 from ..kernels.arrays import Array
 from ..statistics.summary import Part, Statistics
 from ..threats.sets import ALL, Quantity
-from .adaptive import adaptive_bound
-from .budget import ESTIMATORS, Budget
-from .paper import paper_bound
+from .budget import Budget
 
 
-def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array, estimator: str) -> dict[Quantity, Array]:
-    """All bounds at the budget's levels.
+def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array) -> dict[Quantity, Array]:
+    """All bounds at the budget's levels, by its estimator.
 
     Args:
         statistics: N inputs.
-        budget: the levels.
+        budget: the estimator and the levels.
         q: lower bound of the class's probability at the budget's level, shape (N,); above 1/2 where the result counts.
         rim: phi(Phi^-1(q)), the largest |y|_2 that q allows, shape (N,).
-        estimator: "adaptive" or "paper".
 
     Returns:
         Quantity -> bound, shape (N,).
-
-    Raises:
-        ValueError: another estimator, or a norm that it has no bound of.
     """
-    if estimator == "paper":
-        bounds = {quantity: paper_bound(quantity, statistics, level) for quantity, level in budget.norms.items()}
-    elif estimator == "adaptive":
-        bounds = {quantity: adaptive_bound(quantity, statistics, q, level) for quantity, level in budget.norms.items()}
-    else:
-        raise ValueError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
+    bounds = {quantity: budget.estimator.bound(quantity, statistics, q, level) for quantity, level in budget.norms.items()}
     return tighten(bounds, statistics.parts, rim)
 
 

@@ -14,7 +14,8 @@ from rich.table import Table as RichTable
 from scipy.special import ndtri
 
 from ..bounds.binomial import least_n, lower_probability
-from ..bounds.budget import ESTIMATORS, check_n, split
+from ..bounds.budget import check_n, split
+from ..bounds.estimators import ESTIMATORS
 from ..evaluate import evaluate
 from ..kernels.arrays import Array
 from ..lookup.table import Table

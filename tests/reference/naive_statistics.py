@@ -159,7 +159,7 @@ def paper_length(inner: float, d: int, n1: int, n2: int, k: float, alpha: float,
 
 
 def paper_bound(quantity: Quantity, z1: Array, z2: Array, n1: int, n2: int, k: float, alpha: float) -> float:
-    """Table 1's bound from the half means of Z on the quantity's part (for "dot": along its direction)."""
+    """Table 1's bound from the half means of Z on the quantity's part (for "dot" and "abs": along its direction)."""
     d = len(z1)
     pooled = (n1 * z1 + n2 * z2) / (n1 + n2)
     tau = [math.sqrt(2.0 * k * (log_union - math.log(alpha)) / (n1 + n2)) for log_union in (0.0, math.log(2 * d), d * math.log(2))]
@@ -173,6 +173,8 @@ def paper_bound(quantity: Quantity, z1: Array, z2: Array, n1: int, n2: int, k: f
             return sum(abs(a) for a in pooled) + math.sqrt(d) * tau[2]
         case "dot":
             return float(pooled[0]) - tau[0]
+        case "abs":
+            return abs(float(pooled[0])) + tau[1]
     raise AssertionError(quantity)
 
 
