@@ -183,6 +183,15 @@ def test_an_input_of_any_shape_and_type_is_certified(x: Any, shipped: Table) -> 
     assert 0.0 < c.radius["l2"] < float(torch.as_tensor(x).detach().reshape(-1)[0])
 
 
+def test_a_table_is_given_by_its_path_too(shipped: Table) -> None:
+    x, path = np.full(2, 0.5), shipped.path
+    assert path is not None
+    certificates = [Certifier(_plain(), 0.5, 2, table, seed=1).certify(x, n=2000) for table in (shipped, path, str(path))]
+    assert all(_same(certificates[0], other) for other in certificates)
+    with pytest.raises(FileNotFoundError, match=r"absent\.h5: no such table file"):
+        Certifier(_plain(), 0.5, 2, "absent.h5")
+
+
 def test_an_input_is_not_changed(shipped: Table) -> None:
     x = np.array([0.5, 1.0], dtype=np.float32)
     Certifier(_plain(), 0.5, 2, shipped, seed=1).certify(x, n=1000)
