@@ -15,7 +15,7 @@ from ..threats.sets import Ball, Threat, check_shape, projections
 from .card import Sampling, whole
 from .engine import Choice, Engine, Input
 from .identity import data_digest, probe, state_digest
-from .scores import Model, check_rows, placement
+from .scores import FEW, Model, check_rows, placement
 
 Data = Sequence[tuple[Any, int]]
 
@@ -135,7 +135,9 @@ class Sampler:
         if rows > self._seen.get(inputs[0].shape, 1):
             device, dtype = placement(self.model, inputs[0])
             for x in inputs:
-                check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device)
+                # A dependence may begin above a number of rows: one batch of the run's own size, too.
+                for size in sorted({FEW, max(FEW, rows)}):
+                    check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
 
     def _check(self, index: int, x: Any) -> Input:

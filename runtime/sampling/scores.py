@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +82,8 @@ def in_parts(score: Model, rows: torch.Tensor) -> Array:
 def check_rows(score: Model, x: torch.Tensor, sigma: float, eps: float, device: torch.device, rows: int = FEW) -> None:
     """ValueError where a row's scores depend on the other rows: the votes of a batch would not be independent.
 
-    Noisy copies of x, spread over a batch, are scored twice: among strangers, and among copies of x as it is.
+    A few noisy copies of x, spread over a batch, are scored twice: among strangers, and among copies of x as it is. Where some
+    scores are infinite or NaN, which could hide it, the same is tried closer to x, too.
 
     Args:
         score: a batch (B, *shape) to scores (B, num_classes).
@@ -89,35 +91,60 @@ def check_rows(score: Model, x: torch.Tensor, sigma: float, eps: float, device: 
         sigma: noise level.
         eps: relative rounding of the model's numbers.
         device: where it runs.
-        rows: of the batch, FEW or more; a dependence may begin above a number of rows.
+        rows: of the batch; fewer than FEW are tried in one of FEW.
     """
-    rng, like = np.random.default_rng(2), x if x.is_floating_point() else x.to(torch.float32)
-    center = x.detach().cpu().to(torch.float64)
-    noise = torch.from_numpy(rng.standard_normal((rows, *x.shape)))
-    seen, strangers = slice(1, -1, rows // (FEW // 2)), torch.ones(rows, dtype=torch.bool)
-    strangers[seen] = False
-    # Several levels, for scores that saturate; strangers far away, and all on one side for what depends on a mean.
-    noise[seen] *= sigma * 2.0 ** (torch.arange(len(noise[seen])) % 4).reshape(-1, *[1] * x.ndim)
-    noise[strangers] = 4.0 * (sigma + float(center.square().mean().sqrt())) * noise[strangers].abs()
+    rows = max(rows, FEW)
+    seen, like = slice(1, -1, rows // (FEW // 2)), x if x.is_floating_point() else x.to(torch.float32)
+    center = x.detach().cpu().to(torch.promote_types(like.dtype, torch.float32))
+    kind = np.float64 if center.dtype == torch.float64 else np.float32
+    noise = torch.from_numpy(np.random.default_rng(3).standard_normal((len(range(rows)[seen]), *x.shape), dtype=kind))
+    # Several levels, for scores that saturate.
+    noise *= sigma * 2.0 ** (torch.arange(len(noise)) % 4).reshape(-1, *[1] * x.ndim)
 
-    def among(far: float) -> Array:
-        batch = center + noise
-        batch[strangers] = center + far * noise[strangers]
+    def among(strangers: bool, near: float) -> Array:
+        batch = center.expand(rows, *x.shape).clone()
+        if strangers:
+            # Far away, and all on one side for what depends on a mean.
+            far = torch.from_numpy(np.random.default_rng(2).standard_normal(batch.shape, dtype=kind)).abs_()
+            batch.add_(far, alpha=4.0 * (sigma + float(center.square().mean().sqrt())))
+        batch[seen] = center + near * noise
         # The same dice each time: a model that is random by itself is none of this check's business.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(0)
             return in_parts(score, batch.to(like))[seen]
 
-    first, again, other = among(1.0), among(1.0), among(0.0)
-    if np.isnan(first).any() or np.isnan(other).any():
-        return
-    finite = np.isfinite(first) & np.isfinite(again) & np.isfinite(other)
+    any_finite = False
+    for near in (1.0, 2.0**-3, 2.0**-6, 0.0):
+        first, other = among(True, near), among(False, near)
+        if _depends(first, other, partial(among, True, near), eps):
+            raise ValueError(
+                f"the model's scores of a row depend on the other rows of its batch (of {rows}): its votes would not be "
+                f"independent; was it exported or traced in training mode? (batch size 1 makes it a classifier)"
+            )
+        any_finite |= bool(np.isfinite(first).any())
+        if np.isfinite(first).all() and np.isfinite(other).all():
+            return
+    if not any_finite:
+        raise ValueError("the model returned NaN scores of an input, and of every row near it")
+
+
+def _depends(first: Array, other: Array, again: Callable[[], Array], eps: float) -> bool:
+    """Whether scores of the same rows moved by more than rounding, and by more than where the same batch is scored again."""
+    finite = np.isfinite(first) & np.isfinite(other)
     size = float(np.abs(first[finite]).max(initial=0.0))
     spread = float(np.ptp(np.where(finite, first, first[finite].mean() if finite.any() else 0.0), axis=1).max())
-    moved, restless = (float(np.abs(scores[finite] - first[finite]).max(initial=0.0)) for scores in (other, again))
-    changed = bool((first != other)[~finite].any()) and not (first != again)[~finite].any()
-    if changed or moved > max(max(ROUNDING, 16.0 * eps) * spread + 4.0 * eps * size, 4.0 * restless):
-        raise ValueError(
-            f"the model's scores of a row depend on the other rows of its batch (move by {moved:.2g} of {spread:.2g}): "
-            f"its votes would not be independent; was it exported or traced in training mode? (batch size 1 makes it a classifier)"
-        )
+    odd, moved, limit = _odd(first, other), _distance(first, other), max(ROUNDING, 16.0 * eps) * spread + 4.0 * eps * size
+    if not odd and moved <= limit:
+        return False
+    repeated = again()
+    return (odd and not _odd(first, repeated)) or moved > max(limit, 4.0 * _distance(first, repeated))
+
+
+def _odd(a: Array, b: Array) -> bool:
+    """Whether a score that is infinite or NaN in one is another thing in the other."""
+    return not np.array_equal(np.where(np.isfinite(a), 0.0, a), np.where(np.isfinite(b), 0.0, b), equal_nan=True)
+
+
+def _distance(a: Array, b: Array) -> float:
+    both = np.isfinite(a) & np.isfinite(b)
+    return float(np.abs(a[both] - b[both]).max(initial=0.0))
