@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,6 +13,11 @@ import torch
 
 from .memory import out_of_memory
 
+# Types that noise can be added to, or that scores can be compared in, without a cast that changes numbers.
+NUMBERS = frozenset(
+    {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
 Model = Callable[[torch.Tensor], torch.Tensor]
 Array = npt.NDArray[np.float64]
 
@@ -56,17 +62,47 @@ def scores_of(model: Model, x: torch.Tensor, num_classes: int) -> torch.Tensor:
     except Exception as error:
         if out_of_memory(error):
             raise
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"the model failed on a {x.dtype} batch of shape {tuple(x.shape)}: {line}") from error
+        hint = _other_shape(model, x, num_classes)
+        raise ValueError(f"the model failed on a {x.dtype} batch of shape {tuple(x.shape)}: {line_of(error)}{hint}") from error
     expected = f"expected {(len(x), num_classes)} ({num_classes} classes)"
     if not isinstance(scores, torch.Tensor):
         raise ValueError(f"the model returned a {type(scores).__name__}, {expected} as a tensor of scores")
     if scores.shape != (len(x), num_classes):
         raise ValueError(f"the model returned scores of shape {tuple(scores.shape)}, {expected}")
-    if scores.layout != torch.strided or scores.is_complex() or scores.dtype == torch.bool:
-        raise ValueError(f"the model returned {scores.dtype} scores ({scores.layout}), {expected} real numbers in a dense tensor")
     # torch has no argmax of 8-bit floating point.
-    return scores.float() if scores.is_floating_point() and scores.itemsize == 1 else scores
+    scores = scores.float() if scores.is_floating_point() and scores.itemsize == 1 else scores
+    if scores.layout != torch.strided or scores.dtype not in NUMBERS - {torch.bool}:
+        raise ValueError(f"the model returned {scores.dtype} scores ({scores.layout}), {expected} real numbers in a dense tensor")
+    return scores
+
+
+def line_of(error: BaseException) -> str:
+    """The line of a library's error that says what happened: the first, with what follows a ":" at its end; TorchScript's last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if "TorchScript interpreter" in lines[0]:
+        return lines[-1]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def _other_shape(model: Model, x: torch.Tensor, num_classes: int) -> str:
+    """What to do where the model would take these inputs in another shape; else empty."""
+    shape, flat = x.shape[1:], x[:2].flatten(1)
+    side = math.isqrt(flat.shape[1] // 3) if flat.shape[1] % 3 == 0 else 0
+    square = (3, side, side) if side and 3 * side**2 == flat.shape[1] else (1, *[math.isqrt(flat.shape[1])] * 2)
+    ways: list[tuple[str, Callable[[], torch.Tensor]]] = [
+        ("give them with a channel axis, x[None]", lambda: x[:2, None]),
+        ("give them without the first axis, x[0]", lambda: x[:2, 0]),
+        ("give their channels first, x.transpose(2, 0, 1)", lambda: x[:2].permute(0, 3, 1, 2).contiguous()),
+        ("give them flat, x.reshape(-1)", lambda: flat),
+        (f"give them as x.reshape{square}", lambda: flat.reshape(-1, *square)),
+    ]
+    for what, changed in ways:
+        # Whatever an unknown model raises on another shape only says that it is not this one.
+        with contextlib.suppress(Exception):
+            batch = changed()
+            if batch.shape[1:] != shape and model(batch).shape == (len(batch), num_classes):
+                return f"; the model takes inputs of shape {tuple(batch.shape[1:])}: {what}"
+    return ""
 
 
 def in_parts(score: Model, rows: torch.Tensor) -> Array:

@@ -218,6 +218,8 @@ def test_a_little_of_the_others_is_too_much(share: float) -> None:
         (lambda s: s.numpy(), "returned a ndarray, expected"),
         (lambda s: s > 0, r"returned torch\.bool scores"),
         (lambda s: s.to(torch.complex64), r"returned torch\.complex64 scores"),
+        (lambda s: s.abs().to(torch.uint16), r"returned torch\.uint16 scores"),
+        (lambda s: s.abs().to(torch.int64).to(torch.uint64), r"returned torch\.uint64 scores"),
         (lambda s: s.to_sparse(), r"torch\.sparse_coo"),
         (lambda s: s[:, :2], r"scores of shape \(5, 2\), expected \(5, 3\)"),
     ],
