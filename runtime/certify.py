@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .bounds.budget import split
 from .evaluate import evaluate
-from .inputs.data import as_pairs
+from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out
 from .jobs.groups import Record, resuming
 from .jobs.shards import groups

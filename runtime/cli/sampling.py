@@ -6,15 +6,7 @@ from typing import Annotated
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", help="File to write.")]
-Threats = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--threat",
-        help="Repeated: l1, l2, linf, lp:P, NAME=mask:FILE.npy or NAME=basis:FILE.npy (then ,p=P if not 2), "
-        "NAME=direction:FILE.npy; certify also takes names that the file was sampled for.",
-    ),
-]
+from .options import Alpha, Out, Surface, Threats
 
 
 def sample(
@@ -70,7 +62,7 @@ def sample(
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.budget import check_n
-    from ..inputs.data import as_pairs, load_data
+    from ..inputs.data import load_data
     from ..inputs.models import load_model
     from ..jobs.shards import Shard, groups, local_device
     from ..runs.sample import sample_dataset
@@ -109,7 +101,7 @@ def sample(
             print(f"certlut: warning: {warning}", file=sys.stderr)
     sampled = sample_dataset(
         sampler,
-        as_pairs(inputs, num_classes),
+        inputs,
         out,
         card,
         {"model": model, "data": data, "split": split, "max": limit, "device": device},
@@ -137,9 +129,9 @@ def merge(
 def certify(
     out: Out,
     statistics: Annotated[Path | None, typer.Argument(help="Statistics file from `certlut sample`.")] = None,
-    alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
+    alpha: Alpha = 0.001,
     estimator: Annotated[str, typer.Option(help="Of the gradient: adaptive or paper.")] = "adaptive",
-    table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
+    table: Surface = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every event that the radii rest on, its level and its users.")
     ] = False,

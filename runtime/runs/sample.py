@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from ..bounds.binomial import lower_probability
+from ..inputs.pairs import as_pairs
 from ..jobs.atomic import check_out
 from ..jobs.groups import Record, resuming
 from ..jobs.journal import check_same
 from ..jobs.shards import Shard, groups
 from ..sampling.card import Sampling
-from ..sampling.sampler import Data, Labelled, Sampler
+from ..sampling.sampler import Labelled, Sampler
 from ..statistics.file import Sampled, read_statistics, write_statistics
 from ..statistics.records import join, pack, unpack
 from ..statistics.summary import Statistics
@@ -24,7 +25,7 @@ CHUNK = 1000
 
 def sample_dataset(
     sampler: Sampler,
-    data: Data,
+    data: Any,
     out: str | os.PathLike[str],
     card: Sampling,
     information: Mapping[str, Any] | None = None,
@@ -41,7 +42,7 @@ def sample_dataset(
 
     Args:
         sampler: model, noise and threats.
-        data: (input, label) pairs.
+        data: (input, label) pairs, in any form that `inputs.pairs.as_pairs` takes.
         out: the statistics file.
         card: what is drawn of each input.
         information: written with the settings, but not compared with those of a stopped run or of another shard.
@@ -52,10 +53,11 @@ def sample_dataset(
 
     Raises:
         ValueError: as `Sampler.sample`; a journal or a complete file of other settings, with the difference named; another
-            process at work on the file; an empty data set or shard.
+            process at work on the file; an empty data set or shard; a label that is no class.
     """
     shard = shard or Shard()
     out = shard.path(check_out(out))
+    data = as_pairs(data, sampler.num_classes)
     settings = sampler.settings(data, card) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")

@@ -24,7 +24,7 @@ from .bets import Tally
 from .card import Sampling
 from .memory import BatchSize, out_of_memory
 from .noise import FIRST, SECOND, SELECTION, Piece, Segment, batches, block_rows
-from .scores import Model, placement, scores_of, set_to_eval
+from .scores import Model, line_of, placement, scores_of, set_to_eval
 from .tails import TailTally
 
 WHOLE = {ALL: Projection()}
@@ -200,7 +200,11 @@ class Engine:
             return self.model
         backend = "inductor" if compile is True else compile
         if backend not in self._compiled:
-            self._compiled[backend] = cast(Model, torch.compile(self.model, backend=backend))
+            try:
+                self._compiled[backend] = cast(Model, torch.compile(self.model, backend=backend))
+            except RuntimeError as error:
+                # TorchScript, for one, or a backend that is not there.
+                raise ValueError(f"compile = {compile}: {line_of(error)}") from error
         return self._compiled[backend]
 
 

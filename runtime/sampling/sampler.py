@@ -16,7 +16,7 @@ from ..threats.sets import Threat, check_shape, projections
 from .card import Sampling, whole
 from .engine import Choice, Engine, Input
 from .identity import data_digest, probe, state_digest
-from .scores import Model, check_rows, placement
+from .scores import FEW, NUMBERS, Model, check_rows, line_of, placement
 
 Data = Sequence[tuple[Any, int]]
 
@@ -43,8 +43,18 @@ class Labelled(NamedTuple):
 
 def check_input(x: Any, name: str = "input") -> torch.Tensor:
     """`x` as a tensor; ValueError, with its name, unless it is finite real numbers."""
-    tensor: torch.Tensor = torch.as_tensor(x)
-    if tensor.numel() == 0 or tensor.is_complex() or not torch.isfinite(tensor).all():
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name} is a masked array: expected its gaps filled, x.filled(value)")
+    try:
+        tensor: torch.Tensor = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is a {type(x).__name__}: expected a tensor or an array of numbers ({line_of(error)})") from None
+    if tensor.layout != torch.strided or tensor.dtype not in NUMBERS:
+        raise ValueError(
+            f"{name} holds {tensor.dtype} ({tensor.layout}): expected real numbers in a dense array of a type that torch computes "
+            f"with (bool, uint8, int8 to int64, float16 to float64)"
+        )
+    if tensor.numel() == 0 or not torch.isfinite(tensor).all():
         raise ValueError(f"{name} of shape {tuple(tensor.shape)}: expected finite real numbers, without a batch axis")
     return tensor
 
@@ -80,7 +90,7 @@ class Sampler:
             ValueError: an input with NaN, a shape that disagrees with a threat's, an n that cannot reach alpha (said before
                 sampling), a model that returns NaN or another number of classes, or scores a row of a batch by the others.
         """
-        return next(self.sample_group([(index, x)], card))
+        return next(self.sample_group([(whole("index", index, 0, 2**63 - 1), x)], card))
 
     def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
@@ -137,7 +147,9 @@ class Sampler:
         if rows > self._seen.get(inputs[0].shape, 1):
             device, dtype = placement(self.model, inputs[0])
             for x in inputs:
-                check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device)
+                # A dependence may begin above a number of rows: one batch of the run's own size, too.
+                for size in sorted({FEW, max(FEW, rows)}):
+                    check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
 
     def _check(self, index: int, x: Any) -> Input:
