@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import reprlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,19 @@ from ..kernels.arrays import Array
 FILETYPE = "certlut-table"
 FORMAT_VERSION = (1, 0)
 
+ATTRIBUTES = {
+    "filetype": str,
+    "format_version": str,
+    "data_version": int,
+    "sigma": float,
+    "normalised": bool,
+    "grid": str,
+    "grid_sha256": str,
+    "generator": str,
+    "tolerance": float,
+    "proof": str,
+    "digest": str,
+}
 # name -> (dtype, unit, description); node arrays have the shape (z, rho, theta).
 DATASETS = {
     "z": ("<f8", "1", "axis 0: Phi^-1(q)"),
@@ -136,25 +150,33 @@ def read_table(path: str | os.PathLike[str]) -> TableData:
 
 
 def _read(path: Path, file: h5py.File) -> TableData:
-    attributes = {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
-    if attributes.get("filetype") != FILETYPE:
-        raise TableError(f"{path}: filetype {attributes.get('filetype')!r}, expected {FILETYPE!r}; this is not a table")
-    version = str(attributes.get("format_version", "?"))
+    attributes = {
+        name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value for name, value in file.attrs.items()
+    }
+    filetype, version = attributes.get("filetype"), str(attributes.get("format_version", "?"))
+    if filetype != FILETYPE:
+        raise TableError(f"{path}: filetype {reprlib.repr(filetype)}, expected {FILETYPE!r}; this is not a table")
     if version.split(".")[0] != str(FORMAT_VERSION[0]):
         raise TableError(
             f"{path}: format_version {version}, this reader knows {FORMAT_VERSION[0]}.x; "
             "install the certlut release that wrote it, or build the table again"
         )
+    for name, kind in ATTRIBUTES.items():
+        if type(attributes.get(name)) is not kind:
+            raise TableError(
+                f"{path}: attribute {name} = {reprlib.repr(attributes.get(name))}, expected one {kind.__name__}; "
+                "fetch or build it again"
+            )
     try:
         data = TableData(
             datasets={name: np.asarray(file[name]) for name in DATASETS},
-            grid=str(attributes["grid"]),
-            generator=str(attributes["generator"]),
-            tolerance=float(attributes["tolerance"]),
-            sigma=None if attributes["normalised"] else float(attributes["sigma"]),
-            data_version=int(attributes["data_version"]),
+            grid=attributes["grid"],
+            generator=attributes["generator"],
+            tolerance=attributes["tolerance"],
+            sigma=None if attributes["normalised"] else attributes["sigma"],
+            data_version=attributes["data_version"],
             proof=dict(json.loads(attributes["proof"])),
-            digest=str(attributes["digest"]),
+            digest=attributes["digest"],
         )
         digest = compute_digest(attributes, data.datasets)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -172,7 +194,7 @@ def _read(path: Path, file: h5py.File) -> TableData:
 
 def _validate(path: Path, data: TableData) -> None:
     """Shapes, dtypes, finite values, increasing axes, converged nodes, a usable sigma."""
-    shape = tuple(len(data.datasets[name]) for name in AXES)
+    shape = tuple(data.datasets[name].size for name in AXES)
     for name, (dtype, _, _) in DATASETS.items():
         values = data.datasets[name]
         expected = (shape[AXES.index(name)],) if name in AXES else shape
@@ -188,6 +210,10 @@ def _validate(path: Path, data: TableData) -> None:
         raise TableError(f"{path}: dataset radius has values that are not positive")
     if not (data.datasets["status"] > 0).all():
         raise TableError(f"{path}: {int((data.datasets['status'] == 0).sum())} nodes did not converge")
+    if data.data_version < 0 or (data.data_version > 0 and not data.proof):
+        raise TableError(f"{path}: data_version {data.data_version}, proof {data.proof}; expected 1 or more with a proof, else 0")
+    if not (math.isfinite(data.tolerance) and data.tolerance > 0):
+        raise TableError(f"{path}: tolerance = {data.tolerance}, expected a positive number")
     if data.sigma is not None and not (math.isfinite(data.sigma) and data.sigma > 0):
         raise TableError(f"{path}: sigma = {data.sigma}, expected a positive number")
 
