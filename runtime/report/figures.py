@@ -1,10 +1,8 @@
-"""The report's pictures as SVG text that can stand inline in one page: small panels, text as text, no fixed ids of groups."""
+"""The report's pictures as SVG that can stand inline in one page: small panels, text as text, no fixed ids of groups."""
 
-import html
 import io
 import os
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,6 @@ from .gains import COMPARED, Array, Radii, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from .growth import Curve
     from .slices import Slice
@@ -46,61 +43,35 @@ RC: Any = {
 }
 
 
-TEXT = 'style="font: 7px sans-serif; fill: #333"'
-
-
 @dataclass(frozen=True)
 class Panel:
     """One picture, and what a reader who does not see it is told."""
 
     name: str
-    svg: str
     alt: str
-
-
-def svg(figure: "Figure", alt: str) -> str:
-    """The figure as an <svg> element without prolog, labelled; width and height follow the page."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    # Several pictures share a page: matplotlib numbers the ids of groups from 1 in each; those of clips and markers are hashes.
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    box = re.search(r'viewBox="[^"]*"', text)
-    label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    head = f'<svg {spaces} {box[0] if box else ""} role="img" aria-label="{label}">'
-    return head + text[text.index(">") + 1 :].strip()
-
-
-def standalone(panel: Panel, key: Sequence[tuple[str, str, str]], caption: str) -> str:
-    """The picture as a file of its own: below it the (name, colour, dashes) of its lines, and where its numbers come from."""
-    head, body = panel.svg.split(">", 1)
-    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
-    assert box is not None
-    width, y = float(box[1]), float(box[2])
-    below = []
-    for name, colour, dash in key:
-        y += 11.0
-        line = f'<path d="M6 {y - 2.5:g}h22" fill="none" stroke="{colour}" stroke-width="1.7" stroke-dasharray="{dash}"/>'
-        below.append(f'{line}<text x="34" y="{y:g}" {TEXT}>{html.escape(name)}</text>')
-    for words in textwrap.wrap(caption, int(width / 3.7)):
-        y += 10.0
-        below.append(f'<text x="6" y="{y:g}" {TEXT}>{html.escape(words)}</text>')
-    opening = head.replace(box[0], f'viewBox="0 0 {box[1]} {y + 5.0:g}"')
-    title = f"<title>{html.escape(panel.alt, quote=False)}</title>"
-    return f"{opening}>{title}{body.removesuffix('</svg>')}{''.join(below)}</svg>\n"
+    width: float
+    height: float
+    drawing: str
+    """What stands inside its <svg> element."""
 
 
 def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[float, float] = (3.6, 2.9)) -> Panel:
+    """Drawn in a rectangle of `size` inches, which are 72 units each."""
     import matplotlib
     from matplotlib.figure import Figure
 
+    file = io.StringIO()
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
-        return Panel(name, svg(figure, alt), alt)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    _, _, text = file.getvalue().partition("<svg")
+    _, _, text = text.partition(">")
+    # Several pictures share a page: matplotlib numbers the ids of groups from 1 in each; those of clips and markers are hashes.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    width, height = (round(72.0 * inches, 2) for inches in size)
+    return Panel(name, alt, width, height, text.rstrip().removesuffix("</svg>").strip())
 
 
 def accuracy(radii: Sequence[Array]) -> tuple[Array, Array]:

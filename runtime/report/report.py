@@ -93,22 +93,22 @@ def contents_of(study: Study, curves: list[Curve], network: list[Attempt], close
     """Draw the figures and gather what the page shows."""
     last = COMPARED[-1]
     return Contents(
-        study.config,
-        study.shape,
-        len(study.test),
-        len(np.unique(study.regions)),
-        [threat.name for threat in study.threats],
-        study.table.digest,
-        _version(),
-        COMPARED,
-        accuracy_panels(study),
-        averages(study),
-        growth_panels(curves),
-        slice_panels(exact_slices(lambda q, m1, m2: solve(q, m1, m2)[0])),
-        closed,
-        network,
-        explorer(study.table),
-        {sigma: float(np.mean(study.results[sigma, last]["l2"] > 0.0)) for sigma in study.config.sigma},
+        config=study.config,
+        shape=study.shape,
+        inputs=len(study.test),
+        regions=len(np.unique(study.regions)),
+        threats=[threat.name for threat in study.threats],
+        digest=study.table.digest,
+        version=_version(),
+        estimators=COMPARED,
+        accuracy=accuracy_panels(study),
+        rows=averages(study),
+        growth=growth_panels(curves),
+        slices=slice_panels(exact_slices(lambda q, m1, m2: solve(q, m1, m2)[0])),
+        closed=closed,
+        network=network,
+        explorer=explorer(study.table),
+        right={sigma: float(np.mean(study.results[sigma, last]["l2"] > 0.0)) for sigma in study.config.sigma},
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from certlut.report.figures import accuracy, growth_panels, plot_curves, slice_panels, threat_title
 from certlut.report.growth import Curve
+from certlut.report.page import Line, standalone, templates
 from certlut.report.slices import Slice
 from certlut.threats.declare import Subspace
 from certlut.threats.sets import L1, L2, LINF
@@ -67,7 +68,8 @@ def test_one_threat_and_nothing_certified_can_be_drawn_too(tmp_path: Path) -> No
 @pytest.mark.parametrize("panels", [growth_panels([CURVE]), slice_panels([PIECE])], ids=["growth", "slice"])
 def test_panels_are_labelled_svg_that_can_stand_together_on_a_page(panels: list) -> None:
     (panel,) = panels
-    root = ET.fromstring(panel.svg)
+    picture = templates().get_template("parts.html").module.picture
+    root = ET.fromstring(picture(panel))
     assert root.tag == f"{SVG}svg"
     assert root.get("role") == "img"
     assert root.get("aria-label") == panel.alt
@@ -76,7 +78,23 @@ def test_panels_are_labelled_svg_that_can_stand_together_on_a_page(panels: list)
     assert all(group.get("id") is None for group in root.iter(f"{SVG}g"))
     # Text stays text.
     assert len(list(root.iter(f"{SVG}text"))) > 4
-    assert panel.svg == (growth_panels([CURVE]) if "growth" in panel.name else slice_panels([PIECE]))[0].svg
+    assert panel == (growth_panels([CURVE]) if "growth" in panel.name else slice_panels([PIECE]))[0]
+
+
+def test_a_picture_alone_says_what_its_lines_mean_and_where_it_comes_from() -> None:
+    (panel,) = growth_panels([CURVE])
+    lines = [Line("l1 & l2", "#123456", "none"), Line("a < b", "red", "4 2")]
+    root = ET.fromstring(standalone(panel, lines, "caption " * 40))
+    words = [text.text for text in root.iter(f"{SVG}text")]
+    assert {"l1 & l2", "a < b"} <= set(words)
+    assert " ".join(word for word in words if "caption" in str(word)) == " ".join(["caption"] * 40)
+    _, _, width, height = map(float, root.get("viewBox", "").split())
+    below = [text for text in root.iter(f"{SVG}text") if text.get("style") == "font: 7px sans-serif; fill: #333"]
+    assert all(panel.height < float(text.get("y", "nan")) < height for text in below)
+    assert width == panel.width
+    title = root.find(f"{SVG}title")
+    assert title is not None
+    assert title.text == root.get("aria-label") == panel.alt
 
 
 def test_a_panel_says_what_it_shows() -> None:
@@ -88,7 +106,7 @@ def test_a_panel_says_what_it_shows() -> None:
 
 
 def test_ticks_are_the_sampled_sizes() -> None:
-    texts = [text.text for text in ET.fromstring(growth_panels([CURVE])[0].svg).iter(f"{SVG}text")]
+    texts = [text.text for text in ET.fromstring(standalone(growth_panels([CURVE])[0], [], "")).iter(f"{SVG}text")]
     assert {"1k", "30k"} <= set(texts)
 
 
