@@ -1,7 +1,7 @@
 """How well the model's own gradient proposes the direction of the smoothed vote's, and what that costs.
 
-Cosine: between w and y, which is known from the votes of two halves of --known samples, X and Y: w.(X + Y) / (2 sqrt(X.Y)), X.Y being
-an unbiased estimate of |y|^2. Beside it the mean of --votes hard votes, half of what a run of twice as many could propose from.
+Cosine: between w and y, which is known from the votes of two halves of --known samples, X and Y: w.(X + Y) / (2 sqrt(X.Y)), as
+X.Y estimates |y|^2 without bias. Beside it the mean of --votes hard votes, which a run of twice as many could propose from.
 Cost: seconds of one proposal over those of sampling n = 100,000, which is timed on fewer samples of an already warm sampler.
 
 Run: python benchmarks/proposal.py [--mnist FOLDER] [--inputs N] [--known N] [--votes N] [--rounds R] [--no-cosine] [--no-cost]
@@ -19,17 +19,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from networks import resnet, small
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import nn
 
 from certlut.inputs.data import Arrays
-from certlut.report import bundled, demo
-from certlut.sampling.engine import Sampler
+from certlut.report import bundled
+from certlut.sampling.card import Sampling
+from certlut.sampling.engine import Choice, Engine, Input
 from certlut.sampling.memory import BatchSize
 from certlut.sampling.proposal import Proposal, Source, batch_rows, propose
+from networks import resnet, small
 
 Array = npt.NDArray[np.float64]
 
@@ -57,7 +58,7 @@ def mnist(folder: Path, sigma: float) -> tuple[nn.Module, Arrays]:
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten()]
     model = nn.Sequential(*layers, nn.Linear(32 * 49, 128), nn.ReLU(), nn.Linear(128, 10))
-    return demo.fit(model, sets[0], sigma, 6), sets[1]
+    return bundled.fit(model, sets[0], sigma, 6), sets[1]
 
 
 def cases(folder: Path | None) -> Iterator[tuple[str, float, nn.Module, Arrays]]:
@@ -97,8 +98,7 @@ def cosine_table(folder: Path | None, inputs: int, known: int, votes: int) -> Ta
     for name, sigma, model, data in cases(folder):
         done, index = 0, 0
         with torch.inference_mode():
-            share = [float(torch.softmax(model(torch.from_numpy(data.x)), dim=1).shape[1])]
-        classes = int(share[0])
+            classes = model(torch.from_numpy(data.x[:1])).shape[1]
         for index in track(range(len(data)), f"{name} {sigma}", transient=True):
             x = torch.from_numpy(data.x[index])
             with torch.inference_mode():
@@ -126,23 +126,23 @@ def cosine_table(folder: Path | None, inputs: int, known: int, votes: int) -> Ta
 def cost_table(rounds: int) -> Table:
     out = Table("network", "proposal, s", f"n = {N:,}, s", "share", title="cost of a proposal of 1,000 copies")
     networks = (
-        ("digits (d = 64)", demo.network(), (8, 8), 20_000),
+        ("digits (d = 64)", bundled.network("digits"), (8, 8), 20_000),
         ("patches (d = 3,072)", bundled.network("patches"), (3, 32, 32), 10_000),
         ("small (d = 3,072)", small(), (3, 32, 32), 10_000),
         ("ResNet-18 (d = 3,072)", resnet((2, 2, 2, 2), False, False, 10), (3, 32, 32), 1000),
     )
     for name, model, shape, n in networks:
-        x, sampler = torch.full(shape, 0.4), Sampler(model.eval(), 0.5, 10, 1)
-        classes = 6 if name.startswith("patches") else 10
-        sampler.num_classes = classes
+        x = torch.full(shape, 0.4)
+        classes = model.eval()(x[None]).shape[1]
+        engine, inputs, choices = Engine(model, 0.5, classes), [Input(0, x)], [Choice(0, 10, 100)]
         proposed(model, x, 0.5, 0, 100, classes)
-        sampler.moments(x, 0, min(WARM, n), 0, 1000)
+        engine.moments(inputs, choices, Sampling(n=min(WARM, n), seed=1))
         first, second = [], []
         for _ in range(rounds):
             start = time.perf_counter()
             proposed(model, x, 0.5, 0, 1000, classes)
             middle = time.perf_counter()
-            sampler.moments(x, 0, n, 0, 1000)
+            engine.moments(inputs, choices, Sampling(n=n, seed=1))
             first.append(middle - start)
             second.append((time.perf_counter() - middle) * N / n)
         a, b = statistics.median(first), statistics.median(second)

@@ -1,12 +1,12 @@
-"""A Tally fed with exact draws of what it looks at, two normals a sample: 3072 dimensions at the cost of two.
+"""A Tally fed with exact draws of what it looks at, two or three normals a sample: 3072 dimensions at their cost.
 
-For a classifier that sees v.u only, noise across v is independent of the votes. A stage's bets look at t = w.u, w the direction
-fixed before it: so a sample is (v.u, e.u, vote), e the unit vector across v in the plane of v and w, and the bets are made by
-Tally's own code on two-dimensional noise. Given the votes, the sums of u over the votes for and over those against are, across
-that plane, independent normal vectors whose variance is the number of votes: they are drawn once a stage, in all dimensions.
+For a classifier that sees v.u only, noise across v is independent of the votes. A stage's bets look at w.u, w the one or two
+directions fixed before it: so a sample is u in the space of v and these, and the vote, and the bets are made by Tally's own code on
+noise of two or three dimensions. Given the votes, the sums of u over the votes for and over those against are, across that space,
+independent normal vectors whose variance is the number of votes: they are drawn once a stage, in all dimensions.
 
 Two things are not as in the real Tally: there are no bets on coordinates ("top" is NaN), and of the mean square of x over the
-coordinates, which a later stage's stakes may rest on, only the expectation across the plane is used.
+coordinates, which a later stage's stakes may rest on, only the expectation across that space is used.
 """
 
 import dataclasses

@@ -290,9 +290,10 @@ class Tally:
         self._taken = 0
         sums, count = self.sums.cpu().numpy(), self.count.cpu().numpy()
         inverse = 1.0 / self.top_stake
-        along, half = 1.0 / self.along_stake, 1.0 / self.half_stake
+        along, half, staked = 1.0 / self.along_stake, 1.0 / self.half_stake, self.stake.norm(dim=1)
         rows = {
-            "length": (self.length / self.stake.norm(dim=1), 1.0 / self.stake.norm(dim=1)),
+            # Directions may cancel: nothing was bet then.
+            "length": (torch.where(staked > 0.0, self.length / staked, -math.inf), 1.0 / staked),
             "along": (self.length * along, along),
             "half_low": (self.half[0] * half, half),
             "half_high": (-self.half[1] * half, half),

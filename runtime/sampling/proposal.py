@@ -21,7 +21,7 @@ import torch
 
 from .memory import BatchSize, out_of_memory
 from .noise import Segment, batches
-from .scores import Model, scores_of
+from .scores import Model, line_of, scores_of
 
 MODES = ("auto", "gradient", "votes")
 # A stage of the noise (noise.py), disjoint from the selection's and both halves'.
@@ -189,7 +189,7 @@ def _fits(work: Callable[[torch.Tensor], None], rows: torch.Tensor) -> bool:
     except Exception as error:
         if out_of_memory(error):
             return False
-        raise _NoGradient((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        raise _NoGradient(line_of(error)) from error
     return True
 
 
