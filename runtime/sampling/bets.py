@@ -16,9 +16,12 @@ logarithm pays for the variance that x turns out to have. (1) is used four ways,
 e^-L of TARGETS; dividing by the total stake makes every bound of the form value -+ slope L:
 
 - top: w = +-e_j for every coordinate j of a part. The largest |y_j| is that of one fixed j and sign: no union over coordinates.
-- length: w = v, the direction of the part's mean in the stages before. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
-- half: the same in the last stage alone, whose direction is that of X, the mean of the first half (adaptive.py). From above too.
+- length: w = v, the direction of what the part of y is estimated to be. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
+- half: in the last stage alone, along the direction of X, the mean of the first half (adaptive.py). From below and from above.
 - along: w = v of a threat's direction, from below and from above.
+
+The estimate of y is a proposed direction (proposal.py) until samples say more: then as much of it as they say, and of their mean
+across it what is not noise. Where none was proposed it is their mean, and the first stage has no direction.
 
 h takes out what the direction of y predicts of the vote: f is compared with Phi((z + rho t)/sqrt(1 - rho^2)), t = v.u, the vote of
 a half-space seen through noise; E[u h] = rho phi(z) v.

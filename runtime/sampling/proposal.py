@@ -125,18 +125,17 @@ class _Draw:
         temperature = SHARPNESS * float(torch.cat(margins).std(correction=0)) if n > 1 else 1.0
         if not (math.isfinite(temperature) and temperature > 0.0):
             raise _NoGradient(f"its margins have deviation {temperature / SHARPNESS:g}")
-        # To a largest weight near 1: half precision would lose those of a vote that is almost unanimous.
-        scale = 1.0 / float(_weights(torch.cat(margins), temperature).max())
+        # The largest weight will be near 1: half precision would lose those of a vote that is almost unanimous.
+        largest = _log_weights(torch.cat(margins), temperature).max()
         margins.clear()
         total = torch.zeros(self.x.numel(), dtype=torch.float64, device=self.source.device)
 
         def differentiate(rows: torch.Tensor) -> None:
             leaf = rows.detach().requires_grad_()
-            # A copy: a model may change its input in place, which a leaf does not allow.
-            margin = self._margins(leaf.clone())
+            margin = self._margins(leaf)
             if not margin.requires_grad:
                 raise _NoGradient("its scores carry no gradient")
-            weights = scale * _weights(margin.detach(), temperature)
+            weights = (_log_weights(margin.detach(), temperature) - largest).exp()
             (gradient,) = torch.autograd.grad(margin, leaf, weights, allow_unused=True)
             if gradient is None:
                 raise _NoGradient("its scores do not depend on the input")
@@ -154,7 +153,8 @@ class _Draw:
 
     def _margins(self, rows: torch.Tensor) -> torch.Tensor:
         """Score of the class less the largest other, float64, shape (B,)."""
-        scores = scores_of(self.source.model, rows, self.source.num_classes).to(torch.float64)
+        # A copy: a model may change its input in place, which a leaf does not allow.
+        scores = scores_of(self.source.model, rows.clone(), self.source.num_classes).to(torch.float64)
         others = torch.cat((scores[:, : self.label], scores[:, self.label + 1 :]), dim=1)
         return scores[:, self.label] - others.amax(dim=1)
 
@@ -174,10 +174,10 @@ class _Draw:
                     raise _NoGradient("out of memory with a single copy")
 
 
-def _weights(margins: torch.Tensor, temperature: float) -> torch.Tensor:
-    """s'(m / T): how much a copy's gradient counts; at both ends to full relative accuracy."""
-    size = torch.exp(-margins.abs() / temperature)
-    return size / (1.0 + size).square()
+def _log_weights(margins: torch.Tensor, temperature: float) -> torch.Tensor:
+    """log s'(m / T): how much a copy's gradient counts."""
+    size = margins.abs() / temperature
+    return -size - 2.0 * torch.log1p(torch.exp(-size))
 
 
 def _fits(work: Callable[[torch.Tensor], None], rows: torch.Tensor) -> bool:

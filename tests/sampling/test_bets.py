@@ -372,7 +372,7 @@ def test_a_good_proposal_finds_the_length_where_votes_find_none_and_a_bad_one_le
     for name, w in cases.items():
         statistics = sampled(known, (L2, L1), runs, n, 5, partial(Tally, w=None if w is None else torch.from_numpy(w)))
         low[name] = ADAPTIVE.bound(LENGTH, statistics, np.full(runs, q), level).mean() / rim
-    # The cosine is .97; Chernoff's bound along w, at half the level, loses sqrt(2 L variance / n); of three runs' mean .04 is chance.
+    # The cosine is .97; Chernoff's bound along w, at half the level, loses sqrt(2 L variance / n); chance is .04.
     t, c = np.linspace(-9.0, 9.0, 1801), 0.97
     p = ndtr((float(ndtri(q)) + c * t) / math.sqrt(1.0 - c * c))
     spread = float(np.sum(norm.pdf(t) * t * t * p * (1.0 - p)) * (t[1] - t[0]))

@@ -248,6 +248,28 @@ def test_half_precision_proposes_where_hardly_a_copy_votes_against() -> None:
     assert float(one.w @ proposed(plain).w) > 0.99
 
 
+def test_a_vote_that_is_unanimous_by_far_has_a_gradient_too() -> None:
+    plain, far = Network(torch.float64), Network(torch.float64)
+    with torch.no_grad():
+        far.second.bias[0] = 1e4
+    one = proposed(far, dtype=torch.float64)
+    assert (one.how, one.against) == ("gradient", 0)
+    assert float(one.w @ proposed(plain, dtype=torch.float64).w) > 0.3
+
+
+def test_a_model_whose_gradient_lies_proposes_what_it_says() -> None:
+    net = Network()
+
+    def straight_through(x: torch.Tensor) -> torch.Tensor:
+        said = x.flatten(1)[:, :3]
+        return net(x).detach() + said - said.detach()
+
+    one = proposed(straight_through)
+    assert one.how == "gradient"
+    assert one.against == proposed(net).against
+    assert float(one.w[3:].norm()) == 0.0
+
+
 def test_votes_and_one_copy() -> None:
     def never(x: torch.Tensor) -> torch.Tensor:
         raise AssertionError("called")
