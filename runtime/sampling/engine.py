@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..bounds.early_stop import hopeless, next_look
+from ..bounds.early_stop import must_abstain, next_look
 from ..statistics.summary import Moments
 from ..threats.projections import Projection
 from ..threats.sets import ALL
@@ -212,5 +212,5 @@ def _goals(goals: dict[int, int], n: int, allowed: int, count: list[int], drawn:
     return {
         slot: next_look(n, allowed, count[slot], drawn[slot])
         for slot in goals
-        if drawn[slot] < n and not hopeless(count[slot], drawn[slot], allowed)
+        if drawn[slot] < n and not must_abstain(count[slot], drawn[slot], allowed)
     }
