@@ -50,15 +50,15 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     rim = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) * (1.0 + 1e-12)
     bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim)
     scale = statistics.sigma / table.sigma
-    alone: dict[str, Array] = {}
+    own: dict[str, Array] = {}
     for threat in threats:
         found = [np.asarray(table.radius(q, m1, m2), dtype=np.float64) for m1, m2 in threat.queries(bounds, statistics.d)]
-        alone[threat.name] = np.where(sure, scale * np.max(found, axis=0) / threat.kappa(statistics.d), 0.0)
-    radii = {threat.name: alone[threat.name] for threat in threats}
+        own[threat.name] = np.where(sure, scale * np.max(found, axis=0) / threat.kappa(statistics.d), 0.0)
+    radii = {threat.name: own[threat.name] for threat in threats}
     for inner in threats:
         for outer in threats:
             factor = containment(inner, outer, statistics.d)
-            radii[inner.name] = np.maximum(radii[inner.name], alone[outer.name] / factor)
+            radii[inner.name] = np.maximum(radii[inner.name], own[outer.name] / factor)
     baseline = lower_probability(votes, n, alpha)
     radii["cohen"] = np.where(baseline > 0.5, -ndtri(1.0 - np.maximum(baseline, 0.5)) * statistics.sigma, 0.0)
     return Evaluation(q_lower=q, radius=radii, bounds=bounds, budget=budget)
