@@ -9,7 +9,7 @@ import resource
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from certlut.runs.certify import SLICE, certify_statistics
 from certlut.sampling.bets import Tally
 from certlut.statistics.file import Sampled, count_inputs, read_statistics, write_statistics
 from certlut.statistics.records import take
-from certlut.statistics.summary import Part, Statistics, summarise
+from certlut.statistics.summary import SCALARS, Statistics, summarise
 from certlut.threats.declare import Subspace, resolve
 from certlut.threats.sets import projections
 
@@ -49,7 +49,7 @@ def prototypes(count: int, threats: tuple[certlut.threats.sets.Threat, ...], rng
 def jittered(s: Statistics, rng: np.random.Generator) -> Statistics:
     """No two inputs alike: votes and norms moved by a few per mille."""
     factor = 1.0 + 2e-3 * rng.random(len(s))
-    scaled = {f.name for f in fields(Part)} - {"d", "coordinates", "dual", "key", "inner", "inner_b"}
+    scaled = {*SCALARS} - {"inner", "inner_b"}
     parts = {
         name: replace(
             part, **{k: (getattr(part, k).T * factor).T for k in scaled}, inner=part.inner * factor, inner_b=part.inner_b * factor
