@@ -21,7 +21,7 @@ from ..bounds.estimators import ESTIMATORS
 from ..evaluate import evaluate
 from ..jobs.progress import progress_bar
 from ..lookup.table import Table
-from ..sampling.bets import chosen_b
+from ..sampling.stakes import chosen_b
 from ..statistics.summary import summarise
 from ..threats.declare import Subspace
 from ..threats.sets import ALL, L1, L2, LINF, Ball, Quantity, complement

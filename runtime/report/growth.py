@@ -15,7 +15,7 @@ from ..attacks.closed import corner, frame
 from ..attacks.closed_forms import exact_bounds
 from ..evaluate import evaluate
 from ..lookup.table import Table
-from ..sampling.bets import chosen_b
+from ..sampling.stakes import chosen_b
 from ..statistics.summary import Statistics, summarise
 from ..threats.sets import L1, L2, LINF, Threat
 from .gains import average, gain, pair
