@@ -13,7 +13,8 @@ from scipy.stats import beta
 from certlut import ABSTAIN, Certificate, Certifier, Direction, Subspace, Table
 from certlut.bounds.binomial import lower_probability
 from certlut.runs.results import read_tsv
-from certlut.threats.sets import Ray, Threat
+from certlut.threats.lines import Ray
+from certlut.threats.sets import Threat
 
 Array = npt.NDArray[np.float64]
 

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"certlut": ROOT / "runtime", "certlut.tablegen": ROOT / "tablegen"}
 # From the leaves up; folders of one level do not import each other.
 LEVELS = (
-    {"kernels", "jobs", "threats"},
+    {"kernels"},
+    {"jobs", "threats"},
     {"lookup", "statistics"},
     {"bounds"},
     {"evaluate"},

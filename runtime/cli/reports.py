@@ -52,9 +52,9 @@ def demo(
 
     Example: certlut demo --out demo --quick
     """
-    from ..report.demo import run
+    from ..report.demo import run_demo
 
-    run(out, quick)
+    run_demo(out, quick)
 
 
 def report(

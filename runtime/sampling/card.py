@@ -1,5 +1,7 @@
 """How inputs are sampled: one card of numbers, checked once, that travels from the caller to the engine and into every file."""
 
+import itertools
+import math
 import operator
 import secrets
 from dataclasses import dataclass, replace
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..bounds.early_stop import tolerance
+from ..bounds.tails import THRESHOLDS
 from ..jobs.shards import group_size
 
 PRECISIONS = ("bf16", "fp16")
@@ -47,6 +50,8 @@ class Sampling:
     """True, or a backend's name, for torch.compile: the same function up to kernel rounding."""
     early_stop: bool = False
     """Stop an input whose abstention is certain (`certlut.bounds.early_stop`)."""
+    thresholds: tuple[float, ...] = THRESHOLDS
+    """Beyond which votes against are counted along directions, increasing, sigma = 1 units; () counts none."""
     keep_means: bool = False
     """Keep mean vectors in statistics files, 32 d bytes an input, so that threats thought of later can be certified."""
 
@@ -58,6 +63,9 @@ class Sampling:
         if not 0.0 < self.alpha < 1.0:
             raise ValueError(f"alpha = {self.alpha}: expected 0 < alpha < 1")
         object.__setattr__(self, "alpha", float(self.alpha))
+        object.__setattr__(self, "thresholds", tuple(map(float, self.thresholds)))
+        if any(not 0.0 < low < high < math.inf for low, high in itertools.pairwise((*self.thresholds, 1e9))):
+            raise ValueError(f"thresholds = {self.thresholds}: expected increasing positive numbers, in units of sigma")
         if self.autocast is not None and self.autocast not in PRECISIONS:
             raise ValueError(f"autocast = {self.autocast!r}: expected None or one of {', '.join(PRECISIONS)}")
 
@@ -86,6 +94,7 @@ class Sampling:
             "n0": self.n0,
             "n": self.n,
             "inputs a batch": self.inputs_a_batch,
+            "thresholds": list(self.thresholds),
             "keep_means": self.keep_means,
             "autocast": self.autocast,
             "channels_last": self.channels_last,

@@ -6,6 +6,8 @@ for n = 1e6 and B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -14,6 +16,8 @@ import torch
 
 from ..bounds.early_stop import hopeless, next_look
 from ..statistics.summary import Moments
+from ..statistics.votes import Tail, kept_classes
+from ..threats.families import Family
 from ..threats.projections import Projection
 from ..threats.sets import ALL
 from .bets import Tally
@@ -21,8 +25,10 @@ from .card import Sampling
 from .memory import BatchSize, out_of_memory
 from .noise import FIRST, SECOND, SELECTION, Piece, Segment, batches, block_rows
 from .scores import Model, line_of, placement, scores_of, set_to_eval
+from .tails import TailTally
 
 WHOLE = {ALL: Projection()}
+NO_FAMILIES: Mapping[str, Family] = MappingProxyType({})
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -76,9 +82,14 @@ class Engine:
         return votes
 
     def moments(
-        self, inputs: Sequence[Input], choices: Sequence[Choice], card: Sampling, parts: Mapping[str, Projection] = WHOLE
+        self,
+        inputs: Sequence[Input],
+        choices: Sequence[Choice],
+        card: Sampling,
+        parts: Mapping[str, Projection] = WHOLE,
+        families: Mapping[str, Family] = NO_FAMILIES,
     ) -> list[Moments]:
-        """Sums and bets of card.n fresh samples of inputs of one shape, f being the vote for the class chosen of each.
+        """Sums, bets and counts of card.n fresh samples of inputs of one shape, f being the vote for the class chosen of each.
 
         An input may be stopped where its abstention is certain (`card.early_stop`). When to look depends on its votes alone, so
         what is drawn does not depend on the batch size.
@@ -88,10 +99,11 @@ class Engine:
             choices: the class of each, and its votes.
             card: n samples in two halves, the first before the second; a batch may span inputs.
             parts: of the gradient that is bet on.
+            families: of directions along which votes against are counted.
         """
         d, n, allowed = inputs[0].x.numel(), card.n, card.allowed
         device = placement(self.model, inputs[0].x).device
-        tallies = [Tally(parts, d, n, (choice.against, choice.n0), device) for choice in choices]
+        tallies = [_Counted(choice, parts, families, d, card, self.num_classes, device) for choice in choices]
         halves, rows = (n // 2, n - n // 2), block_rows(d)
         # Not before both halves have a sample.
         start = n if allowed is None else max(halves[0] + 1, next_look(n, allowed, 0, 0))
@@ -108,12 +120,12 @@ class Engine:
                         drawn[slot, half] = stop
             for u, predicted, pieces in self._predictions(inputs, segments, card):
                 for segment, where in pieces:
-                    tallies[segment.slot].add(u[where], predicted[where] == choices[segment.slot].label)
+                    tallies[segment.slot].add(u[where], predicted[where])
             if allowed is None:
                 break
-            counts = [int(tally.count.sum()) for tally in tallies]
+            counts = [int(one.tally.count.sum()) for one in tallies]
             goals = _goals(goals, n, allowed, counts, drawn.sum(axis=1).tolist())
-        return [tally.moments() for tally in tallies]
+        return [one.moments() for one in tallies]
 
     @torch.inference_mode()
     def scores(self, x: torch.Tensor) -> torch.Tensor:
@@ -194,6 +206,42 @@ class Engine:
                 # TorchScript, for one, or a backend that is not there.
                 raise ValueError(f"compile = {compile}: {line_of(error)}") from error
         return self._compiled[backend]
+
+
+class _Counted:
+    """All that is kept of one input's samples."""
+
+    def __init__(
+        self,
+        choice: Choice,
+        parts: Mapping[str, Projection],
+        families: Mapping[str, Family],
+        d: int,
+        card: Sampling,
+        num_classes: int,
+        device: torch.device,
+    ) -> None:
+        self.label = choice.label
+        self.tally = Tally(parts, d, card.n, (choice.against, choice.n0), device)
+        self.classes = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self.tails = TailTally(families, d, np.array(card.thresholds), device) if families else None
+
+    def add(self, u: torch.Tensor, predicted: torch.Tensor) -> None:
+        """Count rows of noise and the classes that the model gave them."""
+        votes = predicted == self.label
+        self.tally.add(u, votes)
+        self.classes.index_add_(0, predicted, torch.ones_like(predicted))
+        if self.tails is not None:
+            self.tails.add(u[~votes])
+
+    def moments(self) -> Moments:
+        """The first time that the device is waited for, where no tails are counted."""
+        ids, counts = kept_classes(self.classes.cpu().numpy(), self.label)
+        tails = {}
+        if self.tails is not None:
+            for name, largest in self.tails.largest().items():
+                tails[name] = Tail(self.tails.families[name].key, self.tails.thresholds, largest[None])
+        return replace(self.tally.moments(), classes=ids[None], class_count=counts[None], tails=tails)
 
 
 def _goals(goals: dict[int, int], n: int, allowed: int, count: list[int], drawn: list[int]) -> dict[int, int]:

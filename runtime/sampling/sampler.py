@@ -11,7 +11,8 @@ import torch
 from ..bounds.budget import check_n
 from ..statistics.summary import Statistics, summarise
 from ..threats.declare import resolve
-from ..threats.sets import Ball, Threat, check_shape, projections
+from ..threats.families import families
+from ..threats.sets import Threat, check_shape, projections
 from .card import Sampling, whole
 from .engine import Choice, Engine, Input
 from .identity import data_digest, probe, state_digest
@@ -102,7 +103,8 @@ class Sampler:
         for group in [checked] if alike else [[item] for item in checked]:
             votes = self.engine.votes(group, card)
             choices = [Choice.of(row) for row in votes]
-            moments = self.engine.moments(group, choices, card, projections(self.threats))
+            counted = families(self.threats, group[0].x.numel()) if card.thresholds else {}
+            moments = self.engine.moments(group, choices, card, projections(self.threats), counted)
             for row, choice, sums in zip(votes, choices, moments, strict=True):
                 yield Drawn(row, choice.label, summarise([sums], self.threats, self.sigma, card.keep_means))
 
@@ -126,7 +128,7 @@ class Sampler:
             check_shape(self.threats, tuple(inputs[0].shape))
             scores = probe(self.engine.scores, inputs, self.sigma)
             self.check_rows(inputs[::8], card.rows(len(data)))
-        norms = {threat.name: threat.p for threat in self.threats if isinstance(threat, Ball)}
+        norms = {threat.name: said for threat in self.threats if (said := threat.settings()) is not None}
         return {
             "inputs": len(data),
             "shape": list(np.shape(data[0][0])) if len(data) else [],
@@ -136,7 +138,7 @@ class Sampler:
             "sigma": self.sigma,
             "num_classes": self.num_classes,
             "threats": {name: part.key for name, part in projections(self.threats).items()},
-            "norms": {name: p if np.isfinite(p) else "inf" for name, p in norms.items()},
+            "norms": norms,
             **card.settings(),
         }
 

@@ -18,9 +18,10 @@ from certlut.sampling.card import Sampling
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import Sampled, read_statistics, write_statistics
 from certlut.statistics.records import join
-from certlut.statistics.summary import SCALARS, Moments, Part, summarise
+from certlut.statistics.summary import Moments, Part, summarise
 from certlut.threats.declare import Direction
 from certlut.threats.sets import L1, L2, Threat
+from reference.fields import flat
 from reference.naive_statistics import half_space
 
 SIGMA, SEED, N0, N, ALPHA = 0.5, 4, 20, 2001, 0.01
@@ -211,10 +212,8 @@ def _sample(out: Path, model: Any = None, n: int = 301, **changes: Any) -> Sampl
 
 
 def _flat(sampled: Sampled) -> list[Any]:
-    s = sampled.statistics
-    parts = {name: [getattr(part, field).tolist() for field in SCALARS] for name, part in s.parts.items()}
     columns = [getattr(sampled, name).tolist() for name in ("idx", "label", "predict")]
-    return [*columns, s.count.tolist(), s.n.tolist(), s.sigma, s.d, parts, sampled.settings]
+    return [*columns, flat(sampled.statistics), sampled.settings]
 
 
 class Counting(torch.nn.Module):

@@ -13,7 +13,9 @@ from certlut.runs.sample import sample_dataset
 from certlut.sampling.card import Sampling
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import read_statistics
-from certlut.threats.sets import Ball, Ray
+from certlut.threats.lines import Line, Ray
+from certlut.threats.sets import Ball
+from certlut.threats.sparse import Sparse
 from certlut.threats.specs import parse_threats
 
 N0, N, ALPHA = 50, 4000, 0.01
@@ -29,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_form_gives_its_threat(folder: Path) -> None:
     texts = ["l1", "linf", "lp:3", "lp:inf", "red=mask:{}/red.npy", "r1=mask:{}/red.npy,p=1", "span=basis:{}/q.npy,p=inf"]
-    texts += ["axis=direction:{}/v.npy", "any-word"]
-    l1, linf, lp, same, red, r1, span, axis, word = parse_threats([text.format(folder) for text in texts])
+    texts += ["axis=direction:{}/v.npy", "both=line:{}/v.npy", "sparse:3", "any-word"]
+    l1, linf, lp, same, red, r1, span, axis, both, few, word = parse_threats([text.format(folder) for text in texts])
     assert (l1, linf, word) == ("l1", "linf", "any-word")
     assert isinstance(lp, Ball)
     assert (lp.name, lp.p, lp.mask, lp.basis) == ("l3", 3.0, None, None)
@@ -43,12 +45,19 @@ def test_every_form_gives_its_threat(folder: Path) -> None:
     assert (span.name, span.p, span.basis.shape) == ("span", math.inf, (2, 2, 2))
     assert isinstance(axis, Ray)
     assert axis.v.tolist() == [[0.6, 0.0], [0.0, 0.8]]
+    assert isinstance(both, Line)
+    assert (both.name, both.v.tolist()) == ("both", axis.v.tolist())
+    assert isinstance(few, Sparse)
+    assert (few.name, few.k) == ("sparse3", 3)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("lp:x", "threat 'lp:x': p = 'x', expected a number or inf"),
+        ("sparse:1.5", r"threat 'sparse:1.5': k = '1.5', expected a whole number"),
+        ("sparse:0", r"Sparse\(0\): k = 0, expected a whole number of coordinates, 1 or more"),
+        ("v=line:{}/v.npy,p=2", "expected NAME=mask:FILE"),
         ("lp:0.5", "p = 0.5, expected 1 <= p <= inf"),
         ("red=mask", "threat 'red=mask': expected NAME=mask:FILE"),
         ("red=other:{}/red.npy", "expected NAME=mask:FILE"),
