@@ -13,7 +13,8 @@ def sample(
     out: Out,
     model: Annotated[str, typer.Option(help="TorchScript or .pt2 file, checkpoint {arch, state_dict}, or module:function.")],
     data: Annotated[
-        str, typer.Option(help=".npz or .pt with x and y, folder with CIFAR-10's batches, or folder [split/]class/image.")
+        str,
+        typer.Option(help=".npz or .pt with x and y, folder with CIFAR's batches or MNIST's IDX files, or [split/]class/image."),
     ],
     sigma: Annotated[float, typer.Option(help="Noise level in the model's input units.")],
     num_classes: Annotated[int, typer.Option(help="Number of classes.")],
