@@ -148,8 +148,8 @@ def growth_csv(curves: list[Curve]) -> str:
     """Every point of the growth figure; the last column is the gain with exact moments, where known."""
     lines = ["curve,threat,estimator,n,gain_percent,limit_percent"]
     for curve in curves:
-        for threat, by in curve.gain.items():
-            for estimator, values in by.items():
+        for threat, gains in curve.gain.items():
+            for estimator, values in gains.items():
                 limit = curve.limit.get(threat, "")
                 lines += [f'"{curve.label}",{threat},{estimator},{n},{v},{limit}' for n, v in zip(curve.n, values, strict=True)]
     return "\n".join(lines) + "\n"
