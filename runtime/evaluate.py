@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtri
 
 from .bounds.binomial import lower_probability
 from .bounds.budget import Budget, split
 from .bounds.gradient import gradient_bounds
+from .kernels.arrays import Array
 from .lookup.table import Table, load
 from .statistics.summary import Statistics
 from .threats.declare import resolve
-from .threats.sets import Quantity, Ray, Threat, containment
-
-Array = npt.NDArray[np.float64]
+from .threats.sets import Quantity, Threat, containment
 
 
 @dataclass(frozen=True)
@@ -50,17 +48,12 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     z = -ndtri(1.0 - np.where(sure, q, 0.5))
     # The largest |y|_2 that q allows, rounded up.
     rim = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) * (1.0 + 1e-12)
-    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim, estimator)
+    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim)
     scale = statistics.sigma / table.sigma
     own: dict[str, Array] = {}
     for threat in threats:
-        m1, m2 = threat.cut(bounds, statistics.d)
-        radius = np.asarray(table.radius(q, m1, m2), dtype=np.float64)
-        if isinstance(threat, Ray):
-            # Toward the gradient, near the rim, the table may say more with less, which is as valid: m1 and m2 are lower bounds.
-            for share1, share2 in ((1.0, 0.0), (0.0, 1.0), (0.99, 0.99), (0.97, 0.97), (0.9, 0.9)):
-                radius = np.maximum(radius, table.radius(q, np.minimum(m1, share1 * m1), share2 * m2))
-        own[threat.name] = np.where(sure, scale * radius / threat.kappa(statistics.d), 0.0)
+        found = [np.asarray(table.radius(q, m1, m2), dtype=np.float64) for m1, m2 in threat.queries(bounds, statistics.d)]
+        own[threat.name] = np.where(sure, scale * np.max(found, axis=0) / threat.kappa(statistics.d), 0.0)
     radii = {threat.name: own[threat.name] for threat in threats}
     for inner in threats:
         for outer in threats:

@@ -17,16 +17,19 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"certlut": ROOT / "runtime", "certlut.tablegen": ROOT / "tablegen"}
 # From the leaves up; folders of one level do not import each other.
 LEVELS = (
-    {"kernels", "jobs", "threats"},
+    {"kernels"},
+    {"jobs", "threats"},
     {"lookup", "statistics"},
-    {"bounds", "inputs"},
+    {"bounds"},
     {"evaluate"},
-    {"sampling", "plan", "attacks"},
+    {"sampling"},
+    {"inputs", "plan", "attacks"},
     {"runs"},
     {"certify"},
     {"smooth"},
     {"report"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 )
 
 

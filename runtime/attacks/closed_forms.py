@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import brentq, root
 from scipy.special import ndtr, ndtri
 
-from ..bounds.budget import ESTIMATORS
+from ..bounds.estimators import ESTIMATORS
 from ..evaluate import evaluate
 from ..jobs.progress import progress_bar
 from ..lookup.table import Table

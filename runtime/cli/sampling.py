@@ -6,15 +6,7 @@ from typing import Annotated
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", help="File to write.")]
-Threats = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--threat",
-        help="Repeated: l1, l2, linf, lp:P, NAME=mask:FILE.npy or NAME=basis:FILE.npy (then ,p=P if not 2), "
-        "NAME=direction:FILE.npy; certify also takes names that the file was sampled for.",
-    ),
-]
+from .options import Alpha, Out, Surface, Threats
 
 
 def sample(
@@ -70,21 +62,22 @@ def sample(
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.budget import check_n
-    from ..certify import Certifier
     from ..inputs.data import load_data
     from ..inputs.models import load_model
-    from ..jobs.shards import Shard, group_size, groups, local_device
+    from ..jobs.shards import Shard, groups, local_device
     from ..runs.sample import sample_dataset
+    from ..sampling.card import Sampling
     from ..sampling.identity import file_digest
+    from ..sampling.sampler import Sampler
     from ..threats.specs import parse_threats
 
     part = Shard.from_environment() if shard is None else Shard.parse(shard)
     device = local_device(device)
-    certifier = Certifier(
-        load_model(model, device, trust),
-        sigma,
-        num_classes,
-        threats=parse_threats(threat or ("l1", "l2", "linf")),
+    card = Sampling(
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        batch_size=batch_size,
         seed=seed,
         autocast=autocast,
         channels_last=channels_last,
@@ -92,10 +85,11 @@ def sample(
         early_stop=early_stop,
         keep_means=keep_means,
     )
-    information = {"model": model, "data": data, "split": split, "max": limit, "device": device}
+    net = load_model(model, device, trust)
+    sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
+    check_n(n, alpha, sampler.threats)
     inputs = load_data(data, skip, limit, split)
-    check_n(n, alpha, certifier.threats, certifier.estimator)
-    if part.index and not part.pick(groups(len(inputs), group_size(n, batch_size))):
+    if part.index and not part.pick(groups(len(inputs), card.inputs_a_batch)):
         # Not a failure: torchrun would stop the others.
         print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
         return
@@ -103,10 +97,19 @@ def sample(
     if first and not no_check:
         from ..inputs.preflight import preflight
 
-        for warning in preflight(certifier.model, inputs, sigma, num_classes, batch_size).warnings:
+        for warning in preflight(net, inputs, sigma, num_classes, batch_size).warnings:
             print(f"certlut: warning: {warning}", file=sys.stderr)
-    source = file_digest(model)
-    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first, skip, source)
+    sampled = sample_dataset(
+        sampler,
+        inputs,
+        out,
+        card,
+        {"model": model, "data": data, "split": split, "max": limit, "device": device},
+        shard=part,
+        progress=first,
+        skip=skip,
+        model_file=file_digest(model),
+    )
     print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
 
 
@@ -126,9 +129,9 @@ def merge(
 def certify(
     out: Out,
     statistics: Annotated[Path | None, typer.Argument(help="Statistics file from `certlut sample`.")] = None,
-    alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
+    alpha: Alpha = 0.001,
     estimator: Annotated[str, typer.Option(help="Of the gradient: adaptive or paper.")] = "adaptive",
-    table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
+    table: Surface = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every event that the radii rest on, its level and its users.")
     ] = False,

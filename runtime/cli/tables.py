@@ -50,8 +50,11 @@ def prove(
             f"{file}: {len(proof.failed)} of {proof.nodes} nodes cannot be proven, the first at z = {z:.6g}, rho = {rho:.6g}, "
             f"theta = {theta:.6g}; the file is unchanged: build it again"
         )
-    changes = f"{proof.lowered} nodes lowered, by at most {proof.largest:.1e} relative"
-    if proof.lowered and not proof.whole:
+    changes = f"{proof.lowered} radii lowered"
+    if proof.lowered:
+        changes += f", by at most {proof.largest:.1e} of themselves"
+    changes += f", {proof.raised} bounds c raised"
+    if proof.changed and not proof.whole:
         raise ValueError(f"{file}: of {proof.nodes} nodes tried, not all hold as stored ({changes}); prove the whole table")
     print(f"{file}: {proof.nodes} nodes, all proven; " + (changes if proof.whole else "a sample, the file is unchanged"))
 

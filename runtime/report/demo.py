@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from ..certify import Certifier
 from ..evaluate import evaluate
 from ..lookup.table import load
 from ..runs.certify import result_rows
 from ..runs.results import write_tsv
 from ..runs.sample import sample_dataset
+from ..sampling.card import Sampling
+from ..sampling.sampler import Sampler
 from ..threats.declare import Subspace, resolve
 from . import bundled
 from .averages import terminal
@@ -43,10 +44,10 @@ def run_demo(out: str | os.PathLike[str], quick: bool = False) -> None:
     results = {}
     for sigma in SIGMAS:
         model = bundled.train("digits", digits.train, sigma, epochs=20 if quick else 60)
-        certifier = Certifier(model, sigma, digits.num_classes, table, threats, seed=SEED)
+        sampler = Sampler(model, sigma, digits.num_classes, threats)
         kept = out / f"statistics_{sigma:g}{'_quick' if quick else ''}.h5"
-        sampled = sample_dataset(certifier, chosen, kept, N0, n, ALPHA, BATCH_SIZE, information={})
-        result = evaluate(sampled.statistics, threats, ALPHA, certifier.estimator, table)
+        sampled = sample_dataset(sampler, chosen, kept, Sampling(N0, n, ALPHA, BATCH_SIZE, SEED))
+        result = evaluate(sampled.statistics, threats, ALPHA, "adaptive", table)
         write_tsv(out / ("results.tsv" if sigma == MAIN_SIGMA else f"results_{sigma:g}.tsv"), result_rows(sampled, result))
         results[sigma] = counted(result, sampled.predict == sampled.label)
     d = int(np.prod(shape))

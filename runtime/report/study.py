@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..certify import Certifier
 from ..evaluate import evaluate
 from ..inputs.data import load_data
 from ..inputs.models import load_model
@@ -22,7 +21,9 @@ from ..jobs.progress import progress_bar
 from ..jobs.shards import group_size
 from ..lookup.table import Table
 from ..runs.sample import sample_dataset
+from ..sampling.card import Sampling
 from ..sampling.identity import data_digest, state_digest
+from ..sampling.sampler import Sampler
 from ..sampling.scores import Model
 from ..statistics.file import STATISTICS_VERSION, Sampled
 from ..statistics.summary import Statistics
@@ -54,10 +55,9 @@ class Study:
         """Coordinates of an input."""
         return int(np.prod(self.shape))
 
-    def certifier(self, sigma: float) -> Certifier:
-        """A certifier of the network for `sigma`."""
-        classes = self.config.num_classes or len(self.classes)
-        return Certifier(self.models[sigma](), sigma, classes, self.table, self.threats, seed=self.config.seed)
+    def sampler(self, sigma: float) -> Sampler:
+        """A sampler of the network for `sigma`."""
+        return Sampler(self.models[sigma](), sigma, self.config.num_classes or len(self.classes), self.threats)
 
 
 def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None]) -> Study:
@@ -158,7 +158,7 @@ def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tu
     config = study.config
     settings: dict[str, Any] = {
         "report": config.data,
-        "model": state_digest(study.certifier(sigma).model),
+        "model": state_digest(study.sampler(sigma).model),
         "data digest": data_digest(study.test),
         "num_classes": study.config.num_classes,
         "inputs": len(study.test),
@@ -175,5 +175,5 @@ def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tu
 def _sampled(study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics") -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
     c, (path, settings) = study.config, _kept(study, out, sigma, name)
-    certifier = study.certifier(sigma)
-    return sample_dataset(certifier, study.test, path, c.n0, c.n, c.alpha, c.batch_size, settings, None, progress, c.skip)
+    card = Sampling(n0=c.n0, n=c.n, alpha=c.alpha, batch_size=c.batch_size, seed=c.seed)
+    return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=c.skip)

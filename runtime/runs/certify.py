@@ -86,4 +86,5 @@ def result_rows(sampled: Sampled, result: Evaluation) -> Iterator[dict[str, str]
     columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes)
     for *values, radius in zip(*(column.tolist() for column in columns), radii.tolist(), strict=True):
         idx, label, predicted, seconds, count, n, q = values
-        yield row(idx, label, predicted, seconds, count, n, q, dict(zip(names, radius, strict=True)))
+        found = dict(zip(names, radius, strict=True))
+        yield row(idx=idx, label=label, predict=predicted, seconds=seconds, count=count, n=n, q_lower=q, radius=found)

@@ -12,10 +12,8 @@ from scipy.special import ndtri
 from typer.testing import CliRunner
 
 from certlut import Subspace, Table
-from certlut.bounds.adaptive import adaptive_bound
 from certlut.bounds.binomial import lower_probability
 from certlut.bounds.budget import split
-from certlut.bounds.paper import paper_bound
 from certlut.cli.main import app
 from certlut.evaluate import evaluate
 from certlut.plan.forecast import SHAPES, forecast, gradient
@@ -63,10 +61,8 @@ def _spread(y: object) -> Array:
 
 def _bound(quantity: Quantity, statistics: Statistics, estimator: str, threats: Sequence[Threat] = THREATS) -> Array:
     budget = split(ALPHA, threats, estimator)
-    if estimator == "paper":
-        return paper_bound(quantity, statistics, budget.norms[quantity])
     q = lower_probability(statistics.count.sum(axis=1), statistics.n.sum(axis=1), budget.q)
-    return adaptive_bound(quantity, statistics, q, budget.norms[quantity])
+    return budget.estimator.bound(quantity, statistics, q, budget.norms[quantity])
 
 
 def _agrees(truth: float, simulated: Array, forecast_: Array) -> None:

@@ -16,7 +16,9 @@ from scipy.stats import chi2, ncx2
 
 from certlut.bounds.chernoff import plane
 from certlut.statistics.summary import Moments
-from certlut.threats.sets import ALL, Ball, Quantity, Ray, Threat, complement
+from certlut.threats.lines import Line, Ray
+from certlut.threats.sets import ALL, Ball, Quantity, Threat, complement
+from certlut.threats.sparse import Sparse
 
 Array = npt.NDArray[np.float64]
 
@@ -157,7 +159,7 @@ def paper_length(inner: float, d: int, n1: int, n2: int, k: float, alpha: float,
 
 
 def paper_bound(quantity: Quantity, z1: Array, z2: Array, n1: int, n2: int, k: float, alpha: float) -> float:
-    """Table 1's bound from the half means of Z on the quantity's part (for "dot": along its direction)."""
+    """Table 1's bound from the half means of Z on the quantity's part (for "dot" and "abs": along its direction)."""
     d = len(z1)
     pooled = (n1 * z1 + n2 * z2) / (n1 + n2)
     tau = [math.sqrt(2.0 * k * (log_union - math.log(alpha)) / (n1 + n2)) for log_union in (0.0, math.log(2 * d), d * math.log(2))]
@@ -171,6 +173,8 @@ def paper_bound(quantity: Quantity, z1: Array, z2: Array, n1: int, n2: int, k: f
             return sum(abs(a) for a in pooled) + math.sqrt(d) * tau[2]
         case "dot":
             return float(pooled[0]) - tau[0]
+        case "abs":
+            return abs(float(pooled[0])) + tau[1]
     raise AssertionError(quantity)
 
 
@@ -196,8 +200,12 @@ class Known:
         """The number that `quantity` bounds."""
         parts = {ALL: self.y}
         for threat in threats:
-            if isinstance(threat, Ray):
-                parts[threat.name] = np.array([threat.v.ravel() @ self.y])
+            if isinstance(threat, (Ray, Line)):
+                v = threat.v.ravel()
+                parts[threat.name], parts[complement(threat.name)] = np.array([v @ self.y]), self.y - v * (v @ self.y)
+            elif isinstance(threat, Sparse):
+                best = max(itertools.combinations(self.y, min(threat.k, self.d)), key=lambda some: sum(a * a for a in some))
+                parts[threat.name] = np.array(best)
             elif threat.mask is not None:
                 mask = threat.mask.ravel()
                 parts[threat.name], parts[complement(threat.name)] = self.y[mask], self.y[~mask]
@@ -210,6 +218,7 @@ class Known:
         part = parts[quantity.part]
         size = np.abs(part)
         norms = {"l1": size.sum(), "l2": np.sqrt(np.sum(size**2)), "linf": size.max(initial=0.0), "dot": part.sum()}
+        norms |= {"sparse": norms["l2"], "abs": abs(part.sum())}
         if quantity.norm == "lp":
             p = next(threat.p for threat in threats if isinstance(threat, Ball) and threat.name == quantity.part)
             return float(np.sum(size ** (p / (p - 1.0))) ** ((p - 1.0) / p))

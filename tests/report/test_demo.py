@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from certlut.certify import Certifier
 from certlut.report import bundled, demo
 from certlut.report.demo import run_demo
 from certlut.runs.results import read_tsv
+from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import Sampled
 from certlut.statistics.summary import Moments, summarise
 
@@ -38,9 +38,9 @@ def test_cohens_average_counts_digits_where_ours_abstains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 13 votes of 14 prove a majority at level 0.001, and not at 0.0009. One digit of two is right.
-    def drawn(certifier: Certifier, *_: object, **__: object) -> Sampled:
+    def drawn(sampler: Sampler, *_: object, **__: object) -> Sampled:
         moments = Moments(np.array([7, 7]), np.array([6, 7]), np.zeros((2, 64)), np.zeros((2, 64)))
-        statistics = summarise([moments] * 2, certifier.threats, certifier.sigma)
+        statistics = summarise([moments] * 2, sampler.threats, sampler.sigma)
         return Sampled(statistics, np.arange(2), np.array([3, 4]), np.array([3, 3]), np.zeros(2), {})
 
     monkeypatch.setattr(demo, "sample_dataset", drawn)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from certlut import Certifier, Table
+from certlut import Table
 from certlut.report import study
 from certlut.report.gains import COMPARED
 from certlut.report.page import Cell, templates
 from certlut.report.report import run_report
+from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import read_statistics
 from certlut.tablegen import solve
 
@@ -239,7 +240,7 @@ def test_a_second_run_samples_nothing_and_gives_the_same_page(card: Path, made: 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("sampled again")
 
-    monkeypatch.setattr(Certifier, "draw", refuse)
+    monkeypatch.setattr(Sampler, "draw", refuse)
     run_report(card, made, exact)
     assert (made / "report.html").read_text() == before
 
