@@ -19,12 +19,14 @@ from scipy.special import ndtr, ndtri
 from ..bounds.estimators import ESTIMATORS
 from ..evaluate import evaluate
 from ..jobs.progress import progress_bar
+from ..kernels.arrays import Array
+from ..kernels.normal import densities
 from ..lookup.table import Table
 from ..sampling.bets import chosen_b
 from ..statistics.summary import summarise
 from ..threats.declare import Subspace
 from ..threats.sets import ALL, L1, L2, LINF, Ball, Quantity, complement
-from .closed import Array, Sheets, Smoothed, density, random_classifier
+from .closed import Sheets, Smoothed, random_classifier
 
 # (q, m1, m2) -> (radius, (a0, a1, a2)), sigma = 1: the exact solver, handed in by the command line.
 Solve = Callable[[float, float, float], tuple[float, tuple[float, float, float]]]
@@ -76,7 +78,7 @@ class Outcome:
 
 def exact_bounds(threat: Ball, q: float, y: Array) -> dict[Quantity, Array]:
     """The bounds a threat asks for, at their true values; |y|_2 a hair low, to stay inside the rim phi(Phi^-1(q))."""
-    rim = float(density(-ndtri(np.array(1.0 - q))))
+    rim = float(densities(-ndtri(1.0 - q)))
     out: dict[Quantity, Array] = {}
     for quantity in threat.needs():
         part = y
@@ -159,7 +161,7 @@ def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int,
                 m1, m2 = (float(x[0]) for x in threat.cut(exact_bounds(threat, q, y), classifier.d))
                 radii = [float(table.radius(q, m1, m2)) / table.sigma]
                 # Nearer to the rim the solver may give up: a little less is asked of it.
-                most = (1.0 - 1e-5) * float(density(-ndtri(np.array(1.0 - q))))
+                most = (1.0 - 1e-5) * float(densities(-ndtri(1.0 - q)))
                 if abs(m1) < most:
                     radii.append(solve(q, m1, min(m2, math.sqrt(most**2 - m1**2)))[0])
                 kappa = threat.kappa(classifier.d)
@@ -176,7 +178,7 @@ def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int,
 def _attack_dual(outcome: Outcome, table: Table, solve: Solve, rng: np.random.Generator) -> None:
     """One random (q, m1, m2): the dual's worst classifier, at the exact radius and all over the set K it was made for."""
     z, rho, theta = rng.uniform(0.05, 3.5), rng.uniform(0.02, 0.98), rng.uniform(0.02, 0.98) * math.pi / 2
-    q, size = float(ndtr(z)), rho * float(density(np.array(z)))
+    q, size = float(ndtr(z)), rho * float(densities(z))
     m1, m2 = -size * math.cos(theta), size * math.sin(theta)
     radius, multipliers = solve(q, m1, m2)
     worst = match_moments(DualSet(radius, multipliers), q, m1, m2)
@@ -234,7 +236,7 @@ class DualSet(Smoothed):
         left = np.concatenate([*pieces, edges[-1:]])
         width = np.diff(left)[:, None]
         t = (left[:-1, None] + width * NODES).ravel()
-        return t, (width * WEIGHTS).ravel() * density(t), self._c(t + d1) + d2
+        return t, (width * WEIGHTS).ravel() * densities(t), self._c(t + d1) + d2
 
     def value(self, delta: Array) -> Array:
         """P(u + delta in the set)."""
@@ -243,7 +245,7 @@ class DualSet(Smoothed):
     def gradient(self, delta: Array) -> Array:
         """E[u f(u + delta)]."""
         rules = [self._nodes(*map(float, shift)) for shift in delta]
-        return np.array([[float(w @ (t * ndtr(c))), float(w @ density(c))] for t, w, c in rules])
+        return np.array([[float(w @ (t * ndtr(c))), float(w @ densities(c))] for t, w, c in rules])
 
 
 def match_moments(start: DualSet, q: float, m1: float, m2: float) -> DualSet:

@@ -11,8 +11,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import COMPARED, Array, Radii, pair
+from .gains import COMPARED, Radii, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
