@@ -1,1 +1,1 @@
-"""What `certlut demo` and `certlut report` make: inputs sampled and certified, averages, figures, attacks, and the page of it all."""
+"""What `certlut demo` and `certlut report` make: inputs sampled and certified, averages, figures, attacks, and their page."""
