@@ -80,7 +80,7 @@ def evaluate(
             radii[inner.name] = np.maximum(radii[inner.name], own[outer.name] / factor)
     baseline = lower_probability(votes, n, alpha)
     radii["cohen"] = np.where(baseline > 0.5, -ndtri(1.0 - np.maximum(baseline, 0.5)) * statistics.sigma, 0.0)
-    return Evaluation(q, radii, bounds, budget)
+    return Evaluation(q_lower=q, radius=radii, bounds=bounds, budget=budget)
 
 
 def find_tails(certificate: str) -> TailTable | None:

@@ -52,19 +52,19 @@ def forecast(
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)
     wanted = projections(threats)
-    if any(by.basis is not None or by.vector is not None or by.largest or by.dual != 2.0 for by in wanted.values()):
+    if any(not part.keeps_coordinates or part.largest or part.dual != 2.0 for part in wanted.values()):
         raise ValueError("a plan knows l1, l2, linf and masks of coordinates only")
-    ranks = {name: by.rank(d) for name, by in wanted.items()}
+    ranks = {name: projection.rank(d) for name, projection in wanted.items()}
     whole = rho * vote.rim
     gradients = {name: gradient(k, whole * math.sqrt(k / d), shape) for name, k in ranks.items()}
     halves = np.array([(n // 2, n - n // 2) for n in ns])
     bets = [expected_bets(vote, n, gradients, ranks, eps0, b) for n in ns]
     parts = {}
-    for name, by in wanted.items():
+    for name, projection in wanted.items():
         sums = [_sums(gradients[name], ranks[name], vote, b, *half) for half in halves]
         rows = [one | settled[name] for one, settled in zip(sums, bets, strict=True)]
         columns: dict[str, Any] = {scalar: np.stack([row[scalar] for row in rows]) for scalar in SCALARS}
-        parts[name] = Part(**by.identity(d)._asdict(), **columns)
+        parts[name] = Part(**projection.identity(d)._asdict(), **columns)
     none = none_counted(len(ns))
     return Statistics(
         count=np.rint(q * halves).astype(np.int64),

@@ -43,13 +43,13 @@ def gradient(d: int, length: float, shape: str = "normal") -> Gradient:
     if shape == "flat":
         size, times = np.ones(1), np.array([float(d)])
     else:
-        own = d if shape == "normal" else max(1, d // 100)
+        touched = d if shape == "normal" else max(1, d // 100)
         # Groups of ranks, the largest sizes one by one.
-        first = np.unique(np.floor(np.geomspace(1.0, own + 1.0, 400)).astype(np.int64))
+        first = np.unique(np.floor(np.geomspace(1.0, touched + 1.0, 400)).astype(np.int64))
         times = np.diff(first).astype(np.float64)
-        size = -ndtri(0.5 * (first[:-1] + 0.5 * times - 0.5) / own) if own > 1 else np.ones(1)
-        if own < d:
-            size, times = np.append(size, 0.0), np.append(times, float(d - own))
+        size = -ndtri(0.5 * (first[:-1] + 0.5 * times - 0.5) / touched) if touched > 1 else np.ones(1)
+        if touched < d:
+            size, times = np.append(size, 0.0), np.append(times, float(d - touched))
     return Gradient(size * (length / math.sqrt(float(times @ size**2))), times)
 
 

@@ -119,7 +119,8 @@ def plan(
             with np.errstate(invalid="ignore"):
                 gain = 100.0 * (radius[threat.name] / cohen - 1.0)
             first = tuple(reached(np.array(grid), gain[: len(grid)], goal, ends[threat.name]) for goal in goals)
-            rows.append(Row(threat.name, estimator, first, ends[threat.name], None if n is None else float(gain[-1])))
+            at_n = None if n is None else float(gain[-1])
+            rows.append(Row(threat=threat.name, estimator=estimator, samples=first, limit=ends[threat.name], gain=at_n))
     order = [threat.name for threat in threats]
     rows.sort(key=lambda row: order.index(row.threat))
     return Plan(tuple(rows), tuple(goals), least(q, alpha, threats), n)
@@ -130,8 +131,8 @@ def limits(d: int, q: float, rho: float, threats: Sequence[Threat], table: Table
     z = float(-ndtri(1.0 - q))
     whole = rho * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
     parts = {}
-    for name, by in projections(threats).items():
-        rank = by.rank(d)
+    for name, projection in projections(threats).items():
+        rank = projection.rank(d)
         parts[name] = gradient(rank, whole * math.sqrt(rank / d), shape)
     out = {}
     for threat in threats:

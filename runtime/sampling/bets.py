@@ -100,23 +100,23 @@ class Tally:
         self.along_stake = zeros(BETS, count)
         self.half = zeros(2, BETS, count)
         self.half_stake = zeros(BETS, count)
-        lines = [column for column, by in enumerate(parts.values()) if by.vector is not None]
+        lines = [column for column, part in enumerate(parts.values()) if part.vector is not None]
         self._lines = torch.tensor(lines, dtype=torch.int64, device=device)
         self.along_high = zeros(BETS, len(lines))
         """From above, along the vectors of directions alone."""
         self._square, self._square_along = zeros(d), zeros(count)
         self._targets = torch.tensor(TARGETS, dtype=torch.float64, device=device)
-        self._fixed = torch.tensor([by.vector is not None for by in parts.values()], device=device)
+        self._fixed = torch.tensor([part.vector is not None for part in parts.values()], device=device)
         self._vectors = zeros(d, count)
-        for column, by in enumerate(parts.values()):
-            if by.vector is not None:
-                self._vectors[:, column] = torch.as_tensor(by.vector, device=device)
-        self._bases = {
-            column: torch.as_tensor(by.basis, device=device) for column, by in enumerate(parts.values()) if by.basis is not None
-        }
-        self._masks = {
-            column: torch.as_tensor(by.mask, device=device) for column, by in enumerate(parts.values()) if by.mask is not None
-        }
+        self._bases: dict[int, torch.Tensor] = {}
+        self._masks: dict[int, torch.Tensor] = {}
+        for column, part in enumerate(parts.values()):
+            if part.vector is not None:
+                self._vectors[:, column] = torch.as_tensor(part.vector, device=device)
+            if part.basis is not None:
+                self._bases[column] = torch.as_tensor(part.basis, device=device)
+            if part.mask is not None:
+                self._masks[column] = torch.as_tensor(part.mask, device=device)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
         # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
@@ -247,15 +247,16 @@ class Tally:
         high = along.index_select(1, self._lines)
         lines = iter(torch.stack((-self.along_high * high, high)).cpu().numpy().transpose(2, 0, 1))
         bets = {}
-        for column, (name, by) in enumerate(self.parts.items()):
-            own = {key: value[:, :, column] for key, value in columns.items()}
-            if by.basis is None and by.vector is None:
+        for column, (name, part) in enumerate(self.parts.items()):
+            bets[name] = {key: value[:, :, column] for key, value in columns.items()}
+            if part.keeps_coordinates:
                 top = self.top[:, :, self._masks[column]] if column in self._masks else self.top
-                own["top"] = torch.stack((-top.amin(dim=(0, 2)) * inverse, inverse)).cpu().numpy()
-            if by.vector is not None:
-                own["along_high"] = next(lines)
-            bets[name] = own
-        return Moments(np.array(self.drawn, dtype=np.int64), count, sums[:, 0], sums[:, 1], self.b, bets)
+                bets[name]["top"] = torch.stack((-top.amin(dim=(0, 2)) * inverse, inverse)).cpu().numpy()
+            if part.vector is not None:
+                bets[name]["along_high"] = next(lines)
+        return Moments(
+            n=np.array(self.drawn, dtype=np.int64), count=count, sum_uf=sums[:, 0], sum_u=sums[:, 1], b=self.b, bets=bets
+        )
 
     def _part(self, column: int, y: torch.Tensor) -> torch.Tensor:
         """P y of the part in this column."""
@@ -268,4 +269,4 @@ class Tally:
         return y
 
     def _ranks(self) -> torch.Tensor:
-        return torch.tensor([by.rank(self.d) for by in self.parts.values()], dtype=torch.float64, device=self.device)
+        return torch.tensor([part.rank(self.d) for part in self.parts.values()], dtype=torch.float64, device=self.device)
