@@ -20,7 +20,8 @@ from ..evaluate import evaluate
 from ..kernels.arrays import Array
 from ..lookup.table import Table
 from ..threats.sets import L2, Ball, Threat, containment, projections
-from .forecast import forecast, gradient
+from .forecast import forecast
+from .model import gradient
 
 GOALS = (1.0, 5.0, 10.0)
 PER_DECADE = 8
@@ -97,7 +98,7 @@ def plan(
         alpha: declared for all threats together.
         n: also say the gain at this many samples.
         n0: selection samples.
-        shape: of the gradient (forecast.SHAPES).
+        shape: of the gradient (model.SHAPES).
         goals: gains in per cent.
 
     Raises:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from rich.table import Table as RichTable
 from scipy.stats import bootstrap
 
+from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import COMPARED, Array, Radii, average, gain, pair
+from .gains import COMPARED, Radii, average, gain, pair
 
 if TYPE_CHECKING:
     from .study import Study

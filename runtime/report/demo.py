@@ -46,10 +46,11 @@ def run_demo(out: str | os.PathLike[str], quick: bool = False) -> None:
         model = bundled.train("digits", digits.train, sigma, epochs=20 if quick else 60)
         sampler = Sampler(model, sigma, digits.num_classes, threats)
         kept = out / f"statistics_{sigma:g}{'_quick' if quick else ''}.h5"
-        sampled = sample_dataset(sampler, chosen, kept, Sampling(N0, n, ALPHA, BATCH_SIZE, SEED))
+        card = Sampling(n0=N0, n=n, alpha=ALPHA, batch_size=BATCH_SIZE, seed=SEED)
+        sampled = sample_dataset(sampler, chosen, kept, card)
         result = evaluate(sampled.statistics, threats, ALPHA, "adaptive", table)
         write_tsv(out / ("results.tsv" if sigma == MAIN_SIGMA else f"results_{sigma:g}.tsv"), result_rows(sampled, result))
-        results[sigma] = counted(result, sampled.predict == sampled.label)
+        results[sigma] = counted(result.radius, sampled.predict == sampled.label)
     d = int(np.prod(shape))
     plot_curves(out / "curves.png", results, threats, d)
     console = Console()

@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
+from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import COMPARED, Array, Radii, pair
+from .gains import COMPARED, Radii, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,9 +60,6 @@ class Panel:
 
 def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[float, float] = (3.6, 2.9)) -> Panel:
     """Drawn in a rectangle of `size` inches, which are 72 units each."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     file = io.StringIO()
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
@@ -86,8 +86,6 @@ def accuracy(radii: Sequence[Array]) -> tuple[Array, Array]:
 
 def plot_curves(path: str | os.PathLike[str], results: Mapping[float, Radii], threats: Sequence[Threat], d: int) -> None:
     """Certified accuracy against radius: a panel per threat, a line per sigma and method, to a PNG or SVG file."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(3.6 * len(threats), 3.4), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, len(threats), sharey=True, squeeze=False)[0]
     for axis, threat in zip(axes, threats, strict=True):
@@ -140,9 +138,9 @@ def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
     for number, curve in enumerate(curves):
 
         def draw(axis: "Axes", curve: "Curve" = curve) -> None:
-            for colour, (threat, by) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
-                for estimator, values in by.items():
-                    last = estimator == list(by)[-1]
+            for colour, (threat, gains) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
+                for estimator, values in gains.items():
+                    last = estimator == list(gains)[-1]
                     axis.plot(curve.n, values, color=colour, ls="-" if last else ":", marker="o" if last else ".", ms=3.5)
                 if threat in curve.limit:
                     axis.axhline(curve.limit[threat], color=colour, lw=0.8, ls=(0, (6, 3)))
@@ -151,7 +149,7 @@ def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
             axis.set_xticks(curve.n, [_short(n) for n in curve.n])
             axis.set_xticks([], minor=True)
 
-        last = {threat: list(by.values())[-1] for threat, by in curve.gain.items()}
+        last = {threat: list(gains.values())[-1] for threat, gains in curve.gain.items()}
         said = "; ".join(f"{threat_title(threat)} {values[0]:+.1f} % to {values[-1]:+.1f} %" for threat, values in last.items())
         alt = f"Gain against n for {curve.label}, n = {curve.n[0]:,} to {curve.n[-1]:,}: {said}."
         panels.append(_panel(f"growth_{number}", alt, draw))

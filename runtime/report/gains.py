@@ -5,17 +5,13 @@ stand where ours abstains. Of another threat he certifies the largest ball insid
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array, Mask
 from ..threats.sets import L2, Threat, containment
 
-if TYPE_CHECKING:
-    from ..evaluate import Evaluation
-
-Array = npt.NDArray[np.float64]
 # Threat -> radii of N inputs in input units, "cohen" among them: his in l2.
 Radii = Mapping[str, Array]
 
@@ -23,12 +19,12 @@ Radii = Mapping[str, Array]
 COMPARED = ("paper", "adaptive")
 
 
-def counted(result: "Evaluation", right: npt.NDArray[np.bool_]) -> Radii:
-    """The radii of `result`, 0 where the input is not `right`: the class chosen from the selection samples is not the label's.
+def counted(radii: Radii, right: Mask) -> Radii:
+    """The radii of `evaluate`, 0 also where the input is not `right`: the class chosen from the selection samples is not its label.
 
-    That class is known where a method abstains too, which has no radius there anyway: ours and Cohen's each keep their own inputs.
+    A method has no radius where it abstains, and the class is known there too: ours and Cohen's each keep their own inputs.
     """
-    return {name: np.where(right, radius, 0.0) for name, radius in result.radius.items()}
+    return {name: np.where(right, radius, 0.0) for name, radius in radii.items()}
 
 
 def pair(radii: Radii, threat: Threat, d: int) -> tuple[Array, Array]:

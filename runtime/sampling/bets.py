@@ -31,25 +31,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..bounds.chernoff import tail_square
 from ..statistics.summary import BETS, TARGETS, Moments
 from ..threats.projections import Projection
+from .stakes import REACH, RHO_MAX, TAIL, best_stake, centre, chosen_b, first_constant, first_spread, stages, vote_square
 
-REACH = 4.4
-# E[(|t| - REACH)+], rounded up: 2 (phi(REACH) - REACH Q(REACH)) = 2.2546e-6.
-TAIL = 2.26e-6
-# Keeps xi below 1.
-BETA_MAX = 0.2
-MU_MAX = 0.3
-RHO_MAX = 0.95
 # Factors to a logarithm: each lies between 1 - xi and some 3.
 CHUNK = 16
 TINY = 1e-300
-
-
-def stages(n: int) -> tuple[int, int, int, int]:
-    """Sizes of the four stages; the first three are the first half."""
-    return n // 8, n // 8, n // 2 - 2 * (n // 8), n - n // 2
 
 
 def log_product(factors: torch.Tensor) -> torch.Tensor:
@@ -162,35 +150,33 @@ class Tally:
         norm = directions.norm(dim=0)
         directions = directions / torch.clamp(norm, min=TINY)
         if self._index == 0:
-            guess = torch.clamp(1.0 - 1.3 * eps, min=0.5)
-            spread = (1.0 - guess) ** 2 + (2.0 * guess - 1.0) * 1.3 * eps
+            b, spread = first_constant(torch, eps)
             h: torch.Tensor | None = None
-            b, mean_h = guess, torch.zeros_like(mean)
-            mu, along = torch.zeros_like(norm), spread.expand(count)
+            mean_h, mu, along = torch.zeros_like(mean), torch.zeros_like(norm), spread.expand(count)
         else:
             # |mean|^2 holds its own noise, which is as large as that of any vote of this frequency across all directions.
-            noise = ((1.0 - self.b) ** 2 + (2.0 * self.b - 1.0) * eps) / max(drawn, 1)
+            noise = vote_square(self.b, eps) / max(drawn, 1)
             length = torch.clamp(norm - noise * self._ranks() / torch.clamp(norm, min=TINY), min=0.0)
             length = torch.minimum(torch.where(self._fixed, mean @ directions, length), rim)
             rho = torch.clamp(length[0] / rim, 0.0, RHO_MAX)
             h, b, mean_h = torch.stack((z, rho)), torch.zeros_like(z), rho * rim * directions[:, 0]
-            mu = torch.clamp(length - mean_h @ directions, -MU_MAX, MU_MAX)
+            mu = centre(torch, length - mean_h @ directions)
             before = max(self._taken, 1)
             spread = torch.clamp(self._square.mean() / before, min=TINY)
-            seen = self._square_along / before
+            along = self._square_along / before
             if self._index == 1:
-                # Nothing was seen along these directions yet: somewhat less than for a half-space, and f - h is smaller than f.
-                seen = torch.where(self._fixed, seen, 0.8 * (eps + z * rim) * (1.0 - 0.8 * rho**4))
-            along = torch.maximum(seen, spread)
+                # Nothing was seen along these directions yet.
+                along = torch.where(self._fixed, along, first_spread(eps, z, rim, rho))
+            along = torch.maximum(along, spread)
         n = sum(self.sizes)
         self._stage = _Stage(
-            directions,
-            h,
-            b,
-            mean_h,
-            torch.clamp((2.0 * self._targets / (n * spread)).sqrt(), max=BETA_MAX),
-            mu,
-            torch.clamp((2.0 * self._targets[:, None] / (n * torch.clamp(along, min=TINY))).sqrt(), max=BETA_MAX),
+            directions=directions,
+            h=h,
+            b=b,
+            mean_h=mean_h,
+            beta=best_stake(torch, self._targets, n, spread),
+            mu=mu,
+            beta_along=best_stake(torch, self._targets[:, None], n, torch.clamp(along, min=TINY)),
         )
         self._left, self._taken = self.sizes[self._index], 0
         self._square.zero_()
@@ -283,11 +269,3 @@ class Tally:
 
     def _ranks(self) -> torch.Tensor:
         return torch.tensor([by.rank(self.d) for by in self.parts.values()], dtype=torch.float64, device=self.device)
-
-
-def chosen_b(eps: float) -> float:
-    """The constant b of Z = u (f - b) where votes against have frequency eps: in between a worst direction's and a typical one's.
-
-    A multiple of 1/64: few distinct values are cheaper to evaluate many inputs with.
-    """
-    return max(0.5, round(64.0 * (1.0 - 0.7 * float(tail_square(np.asarray(eps))))) / 64.0)
