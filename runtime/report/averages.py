@@ -71,7 +71,7 @@ def averages(study: "Study") -> list[Row]:
 
 
 def intervals(ours: Array, cohen: Array, regions: npt.NDArray[np.int64], seed: int) -> dict[str, Interval]:
-    """ "cohen", "ours" and "gain" in percent, with intervals from a paired bootstrap over whole regions; of one region none."""
+    """Averages "cohen" and "ours", and "gain" in percent; intervals by a paired bootstrap of whole regions, of one region none."""
     _, place = np.unique(regions, return_inverse=True)
     sizes = np.bincount(place).astype(np.float64)
     sums = np.stack([np.bincount(place, weights=radii) for radii in (cohen, ours)])
