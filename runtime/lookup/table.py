@@ -122,13 +122,11 @@ def find(path: str | os.PathLike[str] | None = None, variable: str = "CERTLUT_TA
     beside = Path(__file__).resolve().parents[2] / "tables" / name
     if beside.is_file():
         return beside
-    try:
-        files = importlib.metadata.files("certlut") or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.parts[-3:] == ("certlut", "tables", name):
-            return Path(str(file.locate())).resolve()
+    # All that go by this name: a source folder that was built from has metadata too, without the installed files.
+    for installed in importlib.metadata.distributions(name="certlut"):
+        for file in installed.files or ():
+            if file.parts[-3:] == ("certlut", "tables", name):
+                return Path(str(file.locate())).resolve()
     raise FileNotFoundError(
         f"no table found: no {name} beside the packages, none installed with certlut; "
         f"give a path, set {variable}, or write tables/{name} by `certlut build`"
