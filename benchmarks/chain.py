@@ -20,12 +20,13 @@ from scipy.special import ndtr
 
 import certlut
 from certlut.evaluate import evaluate
-from certlut.runs.results import Sampled, count_inputs, read_statistics, write_statistics
-from certlut.runs.sample import SLICE, certify_statistics
+from certlut.runs.certify import SLICE, certify_statistics
 from certlut.sampling.bets import Tally
+from certlut.statistics.file import Sampled, count_inputs, read_statistics, write_statistics
 from certlut.statistics.records import take
 from certlut.statistics.summary import Part, Statistics, summarise
-from certlut.threats.sets import Subspace, projections, resolve
+from certlut.threats.declare import Subspace, resolve
+from certlut.threats.sets import projections
 
 D, N = 12, 100_000
 

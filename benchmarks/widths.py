@@ -70,12 +70,10 @@ def interval(statistics: Statistics, budget: Budget, bets: bool = True) -> tuple
     return lower, upper
 
 
-def worst_case(statistics: Statistics, budget: Budget) -> tuple[Array, Array]:
+def worst_case(moments: Sequence[Moments], budget: Budget) -> tuple[Array, Array]:
     """b = 1/2, any f."""
-    part = statistics.parts[ALL]
-    half = dataclasses.replace(part, inner_b=part.inner, x_l2_b=part.x_l2, y_l2_b=part.y_l2)
-    plain = dataclasses.replace(statistics, b=np.full(len(statistics), 0.5), parts={ALL: half})
-    nothing = np.zeros(len(statistics))
+    plain = summarise([dataclasses.replace(m, b=0.5) for m in moments], THREATS, 1.0)
+    nothing = np.zeros(len(plain))
     lower, upper = (adaptive_bound(x, plain, nothing, budget.norms[x], False) for x in (LENGTH, UPPER))
     return lower, upper
 
@@ -96,7 +94,7 @@ def measure(d: int, q: float, n: int, runs: int) -> dict[str, tuple[Array, Array
     lower, upper = (paper_bound(x, ours, budget.norms[x]) for x in (LENGTH, UPPER))
     rows = {
         "paper": (lower, upper),
-        "Chernoff, b = 1/2, worst f": worst_case(ours, budget),
+        "Chernoff, b = 1/2, worst f": worst_case(drawn[Reduced], budget),
         "Chernoff, rare votes, chosen b": interval(ours, budget, bets=False),
         "**adaptive**: bets": interval(ours, budget),
         "bets without the prediction h": interval(constant, budget),

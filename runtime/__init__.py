@@ -4,26 +4,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .certify import ABSTAIN, Certificate, Certifier
+    from .certify import Certificate, Certifier
     from .evaluate import radii
     from .lookup.table import Table, UnprovenTable, load
-    from .runs.results import read_statistics, read_tsv
+    from .runs.results import ABSTAIN, read_tsv
     from .smooth import Smooth
-    from .threats.sets import Direction, Lp, Subspace
+    from .statistics.file import read_statistics
+    from .threats.declare import Direction, Line, Lp, Sparse, Subspace
 
 _MODULES = {
-    "ABSTAIN": "certify",
+    "ABSTAIN": "runs.results",
     "Certificate": "certify",
     "Certifier": "certify",
-    "Direction": "threats.sets",
-    "Lp": "threats.sets",
+    "Direction": "threats.declare",
+    "Line": "threats.declare",
+    "Lp": "threats.declare",
     "Smooth": "smooth",
-    "Subspace": "threats.sets",
+    "Sparse": "threats.declare",
+    "Subspace": "threats.declare",
     "Table": "lookup.table",
     "UnprovenTable": "lookup.table",
     "load": "lookup.table",
     "radii": "evaluate",
-    "read_statistics": "runs.results",
+    "read_statistics": "statistics.file",
     "read_tsv": "runs.results",
 }
 
@@ -35,6 +38,8 @@ __all__ = [  # noqa: RUF022  (one name a line, in the order of use)
     "Lp",
     "Subspace",
     "Direction",
+    "Line",
+    "Sparse",
     "Table",
     "UnprovenTable",
     "load",

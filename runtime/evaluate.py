@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtri
 
-from .bounds.binomial import least_n, lower_probability
+from .bounds.binomial import lower_probability
 from .bounds.budget import Budget, split
 from .bounds.gradient import gradient_bounds
+from .kernels.arrays import Array
 from .lookup.table import Table, load
 from .statistics.summary import Statistics
-from .threats.sets import Quantity, Ray, Threat, containment, resolve
-
-Array = npt.NDArray[np.float64]
+from .threats.declare import resolve
+from .threats.sets import Quantity, Threat, containment
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,6 @@ class Evaluation:
     """Threat -> radius in input units, shape (N,), 0 where it abstains; "cohen", at the full alpha, is outside the guarantee."""
     bounds: dict[Quantity, Array]
     budget: Budget
-
-
-def check_n(n: int, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
-    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
-    level = split(alpha, threats, estimator).q
-    if not isinstance(n, (int, np.integer)) or n < 2:
-        raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
-    if n < least_n(level):
-        raise ValueError(
-            f"n = {n}: even a unanimous vote cannot reach alpha = {alpha} (level {level:.3g} for q); n >= {least_n(level)} can"
-        )
 
 
 def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: float, estimator: str, table: Table) -> Evaluation:
@@ -64,13 +52,8 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     scale = statistics.sigma / table.sigma
     own: dict[str, Array] = {}
     for threat in threats:
-        m1, m2 = threat.cut(bounds, statistics.d)
-        radius = np.asarray(table.radius(q, m1, m2), dtype=np.float64)
-        if isinstance(threat, Ray):
-            # Toward the gradient, near the rim, the table may say more with less, which is as valid: m1 and m2 are lower bounds.
-            for share1, share2 in ((1.0, 0.0), (0.0, 1.0), (0.99, 0.99), (0.97, 0.97), (0.9, 0.9)):
-                radius = np.maximum(radius, table.radius(q, np.minimum(m1, share1 * m1), share2 * m2))
-        own[threat.name] = np.where(sure, scale * radius / threat.kappa(statistics.d), 0.0)
+        found = [np.asarray(table.radius(q, m1, m2), dtype=np.float64) for m1, m2 in threat.queries(bounds, statistics.d)]
+        own[threat.name] = np.where(sure, scale * np.max(found, axis=0) / threat.kappa(statistics.d), 0.0)
     radii = {threat.name: own[threat.name] for threat in threats}
     for inner in threats:
         for outer in threats:

@@ -10,12 +10,12 @@ import numpy as np
 
 from certlut.jobs.journal import Journal
 from certlut.jobs.progress import progress_bar
+from certlut.kernels.arrays import Array
 from certlut.lookup.format import DATASETS, TableData, read_table, write_table
 
-from .dual import Array
 from .grid import GridSpec, grid_spec
 from .parallel import run
-from .solve import TOLERANCE
+from .solve import TOLERANCE, Status
 from .sweep import solve_slab
 
 _RECORD = struct.Struct("<II")  # index of the slab, nodes that needed the robust search
@@ -111,7 +111,7 @@ def _check_sigma(sigma: float | None) -> None:
 
 
 def _require_converged(nodes: Array, axes: dict[str, Array]) -> None:
-    failed = np.argwhere(nodes[..., 5] == 0)
+    failed = np.argwhere(nodes[..., FIELDS.index("status")] == Status.FAILED)
     if len(failed):
         point = ", ".join(f"{name} = {axes[name][i]:.6g}" for name, i in zip(axes, failed[0], strict=True))
         raise ArithmeticError(

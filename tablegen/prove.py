@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from certlut.jobs.journal import Journal
 from certlut.jobs.progress import progress_bar
+from certlut.kernels.arrays import Array
 from certlut.lookup.format import AXES, TableData, read_table, write_table
 
-from .enclose import METHOD, hinge_upper
+from .enclose import METHOD, hinge_upper, working_precision
 from .parallel import run
-
-Array = npt.NDArray[np.float64]
 
 SAMPLE_BATCH = 50
 _INDEX = struct.Struct("<I")
@@ -60,7 +58,7 @@ class Node:
     c: float
 
 
-def _own_excess(node: Node, c: Any) -> Any:
+def _own_surplus(node: Node, c: Any) -> Any:
     """s of a node's cut at the node itself, as a ball: its radius is certified there where this is >= 0."""
     from flint import arb
 
@@ -76,21 +74,26 @@ def prove_node(node: Node) -> tuple[float, float]:
 
     ArithmeticError where no radius within LOWERING of the stored one can be proven.
     """
+    with working_precision(node.a2):
+        return _prove_node(node)
+
+
+def _prove_node(node: Node) -> tuple[float, float]:
     from flint import arb
 
     stored = hinge_upper(node.r, node.a0, node.a1, node.a2)
-    if stored <= arb(node.c) and _own_excess(node, arb(node.c)) >= 0:
+    if stored <= arb(node.c) and _own_surplus(node, arb(node.c)) >= 0:
         return node.r, node.c
-    # The excess falls about linearly with r; its slope from a second radius, then secant steps downwards.
+    # The surplus falls about linearly with r; its slope from a second radius, then secant steps downwards.
     c = _round_up(stored)
-    missing = -float(_own_excess(node, arb(c)).lower())
+    missing = -float(_own_surplus(node, arb(c)).lower())
     if missing <= 0.0:
         return node.r, c
     r = node.r * (1.0 - 1e-9)
     slope = 0.0
     for _ in range(8):
         lower = _round_up(hinge_upper(r, node.a0, node.a1, node.a2))
-        still = -float(_own_excess(node, arb(lower)).lower())
+        still = -float(_own_surplus(node, arb(lower)).lower())
         if still <= 0.0:
             return r, lower
         slope = max(slope, (missing - still) / (node.r - r))

@@ -88,7 +88,7 @@ def test_a_stop_in_any_group_ends_the_same(stop: int, tmp_path: Path, shipped: T
     again = _run(shipped, tmp_path / "out.tsv", model)
     assert {name: values.tolist() for name, values in again.items()} == {name: values.tolist() for name, values in whole.items()}
     assert len(model.sizes) == 6 - 2 * ((stop - 1) // 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tsv", "whole.tsv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tsv", "out.tsv.json", "whole.tsv", "whole.tsv.json"]
 
 
 def test_batches_that_memory_refuses_are_halved_for_good(tmp_path: Path, shipped: Table) -> None:
@@ -108,7 +108,7 @@ def test_inputs_of_different_shapes_are_taken_one_at_a_time(tmp_path: Path, ship
 
 
 def test_stopping_early_certifies_the_same_radii(tmp_path: Path, shipped: Table) -> None:
-    whole, early = (_run(shipped, tmp_path / "out.tsv", early_stop=on) for on in (False, True))
+    whole, early = (_run(shipped, tmp_path / f"{on}.tsv", early_stop=on) for on in (False, True))
     for name in whole:
         if name == "predict" or "radius" in name:
             assert np.array_equal(whole[name], early[name]), name

@@ -9,12 +9,15 @@ from scipy.special import ndtri
 from certlut import Table, radii
 from certlut.bounds import paper
 from certlut.bounds.binomial import lower_probability
+from certlut.bounds.budget import check_n
 from certlut.bounds.paper import deviation
-from certlut.evaluate import check_n, evaluate
+from certlut.evaluate import evaluate
 from certlut.lookup.format import read_table
 from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.tablegen import radius as exact_radius
-from certlut.threats.sets import ALL, L1, L2, LINF, Ball, Direction, Quantity, Ray, Subspace, Threat, containment
+from certlut.threats.declare import Direction, Subspace
+from certlut.threats.lines import Ray
+from certlut.threats.sets import ALL, L1, L2, LINF, Ball, Quantity, Threat, containment
 from reference.naive_statistics import Array, Known, half_space, slab
 from reference.simulate import sampled, unit
 

@@ -28,7 +28,7 @@ class Plane(torch.nn.Module):
 def smooth(shipped: Table, monkeypatch: pytest.MonkeyPatch) -> Smooth:
     """sigma = 0.5, with the shipped table and fixed seeds in place of fresh ones."""
     seeds = itertools.count(100)
-    monkeypatch.setattr("certlut.certify.load", lambda: shipped)
+    monkeypatch.setattr("certlut.certify.load", lambda table: shipped)
     monkeypatch.setattr("secrets.randbits", lambda bits: next(seeds))
     return Smooth(Plane(), 3, 0.5)
 

@@ -23,7 +23,8 @@ from ..jobs.progress import progress_bar
 from ..lookup.table import Table
 from ..sampling.bets import chosen_b
 from ..statistics.summary import summarise
-from ..threats.sets import ALL, L1, L2, LINF, Ball, Quantity, Subspace, complement
+from ..threats.declare import Subspace
+from ..threats.sets import ALL, L1, L2, LINF, Ball, Quantity, complement
 from .closed import Sheets, Smoothed, density, random_classifier
 
 Array = npt.NDArray[np.float64]

@@ -5,21 +5,19 @@ X and Y are the half means of Z = u (f - b), v = P X / |P X|, tau as in chernoff
     |P y|^2 + tau1 |P y| >= P X.y = |P X| v.y    and    |P y|^2 - tau1 |P y| <= P X.y,    tau1 = tau(n1),
 
 each with the probability of its tau1; v.y is bounded by the bets of the second half, or by (P X.Y -+ |P X| tau(n2)) / |P X|. For
-the dual norm of any other exponent, |P y|_p' = w.y for one unknown w with |w|_2 <= kappa, and |P Zbar|_p' >= w.Zbar: so it is at
-most |P Zbar|_p' + kappa tau(n). No union over directions anywhere.
+any other dual norm N (an exponent's, or the l2 norm of the k largest coordinates), N(P y) = w.y for one unknown w with
+|w|_2 <= kappa, and N(P Zbar) >= w.Zbar: so it is at most N(P Zbar) + kappa tau(n). No union over directions anywhere.
 """
 
 import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..statistics.summary import TARGETS, Part, Statistics
 from ..threats.sets import Quantity
 from .chernoff import tau
-
-Array = npt.NDArray[np.float64]
 
 # The events that a bound rests on, and the share of its level that each gets.
 EVENTS: dict[tuple[str, str], dict[str, float]] = {
@@ -27,6 +25,7 @@ EVENTS: dict[tuple[str, str], dict[str, float]] = {
     ("l2", "upper"): {"the gradient along X": 0.5, "X along the gradient": 0.5},
     ("linf", "upper"): {"bets on the coordinates": 1.0},
     ("dot", "lower"): {"bets along the direction": 1.0},
+    ("abs", "upper"): {"bets along the direction, with the gradient's sign": 1.0},
 }
 # Covers the rounding of a bet's sums many times over.
 MARGIN = 1e-6
@@ -55,8 +54,13 @@ def adaptive_bound(quantity: Quantity, statistics: Statistics, q: Array, alpha: 
             return _either(_upper(part.top, alpha), bets, lambda: part.linf_b + deviation(total, alpha))
         case "dot", "lower":
             return _either(_lower(part.along, alpha), bets, lambda: part.dot_b - deviation(total, alpha))
-        case "l1" | "lp" as norm, "upper":
-            value, dual = (part.l1_b, 1.0) if norm == "l1" else (part.lp_b, part.dual)
+        case "abs", "upper":
+            # |v.y| is s v.y for one fixed unknown sign s: only that sign's bound must hold.
+            either = np.maximum(_upper(part.along_high, alpha), -_lower(part.along, alpha))
+            return _either(either, bets, lambda: np.abs(part.dot_b) + deviation(total, alpha))
+        case "l1" | "lp" | "sparse" as norm, "upper":
+            # The l2 norm of the largest coordinates is w.y for a unit w: kappa = 1, as for the dual exponent 2.
+            value, dual = (part.l1_b, 1.0) if norm == "l1" else (part.norm_b, part.dual)
             kappa = math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5))
             return np.asarray(value + kappa * deviation(total, alpha))
     raise ValueError(f"no bound known for the {quantity}")

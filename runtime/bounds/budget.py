@@ -3,12 +3,14 @@
 By the union bound all radii of a certificate hold together with probability at least 1 - alpha, alpha the sum of the levels.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..threats.sets import Ball, Quantity, Threat
+import numpy as np
+
+from ..threats.sets import Quantity, Threat, projections
 from .adaptive import EVENTS
+from .binomial import least_n
 
 ESTIMATORS = ("adaptive", "paper")
 # q carries every radius, also the zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only.
@@ -16,13 +18,14 @@ SHARE_OF_Q = 0.9
 
 # The events behind each bound, and their shares of its level, for (norm, side).
 MEANS = {"the means along the vector that the norm is attained at": 1.0}
-ADAPTIVE: Mapping[tuple[str, str], Mapping[str, float]] = EVENTS | {("l1", "upper"): MEANS, ("lp", "upper"): MEANS}
+ADAPTIVE: Mapping[tuple[str, str], Mapping[str, float]] = EVENTS | {(norm, "upper"): MEANS for norm in ("l1", "lp", "sparse")}
 # The same where no bets were made.
 UNBET: Mapping[tuple[str, str], Mapping[str, float]] = {
     **ADAPTIVE,
     ("l2", "lower"): EVENTS["l2", "upper"],
     ("linf", "upper"): MEANS,
     ("dot", "lower"): {"the mean along the direction": 1.0},
+    ("abs", "upper"): {"the mean along the direction, with the gradient's sign": 1.0},
 }
 PAPER: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("l2", "lower"): {"the noise of one half along the other's": 0.5, "noise along the gradient": 0.5},
@@ -30,6 +33,7 @@ PAPER: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("linf", "upper"): {"all signed coordinate axes": 1.0},
     ("l1", "upper"): {"all sign vectors": 1.0},
     ("dot", "lower"): {"the mean along the direction": 1.0},
+    ("abs", "upper"): {"the mean along the direction, both signs": 1.0},
 }
 
 
@@ -114,13 +118,24 @@ def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", 
 
 def _shares(quantity: Quantity, threat: Threat, estimator: str, unbet: bool) -> Mapping[str, float]:
     """The events behind one bound."""
-    # No bets are made on the coordinates of a part that has a basis.
-    unbet |= quantity.norm == "linf" and isinstance(threat, Ball) and threat.basis is not None
+    # Bets are made on coordinates themselves only.
+    unbet |= quantity.norm == "linf" and not projections([threat])[quantity.part].keeps_coordinates
     known = PAPER if estimator == "paper" else UNBET if unbet else ADAPTIVE
     if (quantity.norm, quantity.side) not in known:
-        p = f" (p = {threat.p:g})" if isinstance(threat, Ball) and math.isfinite(threat.p) else ""
+        p = f" (p = {threat.exponent:g})" if quantity.norm == "lp" else ""
         raise ValueError(
             f"threat {threat.name!r}{p}: estimator {estimator!r} has no bound of the {quantity}, only of l1, l2 and linf norms; "
             "take estimator 'adaptive'"
         )
     return known[quantity.norm, quantity.side]
+
+
+def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
+    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
+    level = split(alpha, threats, estimator).q
+    if not isinstance(n, (int, np.integer)) or n < 2:
+        raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
+    if n < least_n(level):
+        raise ValueError(
+            f"n = {n}: even a unanimous vote cannot reach alpha = {alpha} (level {level:.3g} for q); n >= {least_n(level)} can"
+        )

@@ -29,10 +29,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
+from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from ..kernels.normal import density, upper, upper_quantile
-
-Array = npt.NDArray[np.float64]
 
 # Grid points per unit of log(eps) and of log(x): the plane of the nearest one is within 1e-6 of the best, relatively.
 GRID = 512

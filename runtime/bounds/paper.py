@@ -6,13 +6,11 @@ Z = u (f - 1/2) is sub-gaussian with constant K in every direction, whatever f i
 import math
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 
-from ..statistics.summary import Counts, Part, Statistics
+from ..kernels.arrays import Array, Counts
+from ..statistics.summary import Part, Statistics
 from ..threats.sets import Quantity
-
-Array = npt.NDArray[np.float64]
 
 # log E exp(v.(Z - y)) <= K |v|^2 / 2 for b = 1/2 and every f.
 K = 0.25 + 3.0 / math.sqrt(8.0 * math.pi * math.e)
@@ -71,4 +69,6 @@ def paper_bound(quantity: Quantity, statistics: Statistics, alpha: float) -> Arr
             return part.l1 + math.sqrt(part.coordinates) * deviation(total, union)
         case "dot", "lower":
             return part.dot - deviation(total, math.log(1.0 / alpha))
+        case "abs", "upper":
+            return np.asarray(np.abs(part.dot) + deviation(total, math.log(2.0 / alpha)))
     raise ValueError(f"estimator 'paper' has no bound of the {quantity}: its norms are l1, l2 and linf")

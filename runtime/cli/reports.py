@@ -1,4 +1,4 @@
-"""The commands `certlut plan` and `certlut demo`, registered by cli.py."""
+"""The commands that forecast and show: plan, demo, report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +34,7 @@ def plan(
     from ..lookup.table import load
     from ..plan.plan import masked
     from ..plan.plan import plan as make_plan
-    from ..threats.sets import resolve
+    from ..threats.declare import resolve
 
     known = resolve([name.strip() for name in threats.split(",") if name.strip()])
     everything = known if coordinates is None else (*known, masked(d, coordinates))
@@ -52,6 +52,33 @@ def demo(
 
     Example: certlut demo --out demo --quick
     """
-    from ..report.demo import run
+    from ..report.demo import run_demo
 
-    run(out, quick)
+    run_demo(out, quick)
+
+
+def report(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    config: Annotated[str, typer.Option(help="digits, patches, or a TOML file of your own.")],
+    quick: Annotated[bool, typer.Option("--quick", help="A few inputs, few samples, two noise levels.")] = False,
+    inputs: Annotated[int | None, typer.Option(help="Certify this many inputs instead of the configuration's.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
+) -> None:
+    """Run every experiment on one data set and write a page of figures, tables and attacks; --out is used again.
+
+    Examples: certlut report --config digits --out report-digits
+
+    certlut report --config mine.toml --out report-mine --inputs 500
+    """
+    from certlut.tablegen.solve import solve
+
+    from ..report.report import run_report
+
+    def exact(q: float, m1: float, m2: float) -> tuple[float, tuple[float, float, float]]:
+        solution = solve(q, m1, m2)
+        if not solution.converged:
+            raise ArithmeticError(f"no convergence at q = {q!r}, m1 = {m1!r}, m2 = {m2!r}")
+        return solution.radius, solution.multipliers
+
+    page = run_report(config, out, exact, quick, inputs, table)
+    print(f"{page}: open it in a browser; tables and figures are beside it")

@@ -1,4 +1,4 @@
-"""The commands `certlut sample`, `merge` and `certify`, registered by cli.py."""
+"""The commands that draw and certify: sample, merge, certify."""
 
 import sys
 from pathlib import Path
@@ -69,22 +69,23 @@ def sample(
 
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
-    from ..certify import Certifier
-    from ..evaluate import check_n
-    from ..inputs.data import load_data
+    from ..bounds.budget import check_n
+    from ..inputs.data import as_pairs, load_data
     from ..inputs.models import load_model
-    from ..jobs.shards import Shard, group_size, groups, local_device
+    from ..jobs.shards import Shard, groups, local_device
     from ..runs.sample import sample_dataset
+    from ..sampling.card import Sampling
     from ..sampling.identity import file_digest
+    from ..sampling.sampler import Sampler
     from ..threats.specs import parse_threats
 
     part = Shard.from_environment() if shard is None else Shard.parse(shard)
     device = local_device(device)
-    certifier = Certifier(
-        load_model(model, device, trust),
-        sigma,
-        num_classes,
-        threats=parse_threats(threat or ("l1", "l2", "linf")),
+    card = Sampling(
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        batch_size=batch_size,
         seed=seed,
         autocast=autocast,
         channels_last=channels_last,
@@ -92,10 +93,11 @@ def sample(
         early_stop=early_stop,
         keep_means=keep_means,
     )
-    information = {"model": model, "data": data, "split": split, "max": limit, "device": device}
+    net = load_model(model, device, trust)
+    sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
+    check_n(n, alpha, sampler.threats)
     inputs = load_data(data, skip, limit, split)
-    check_n(n, alpha, certifier.threats, certifier.estimator)
-    if part.index and not part.pick(groups(len(inputs), group_size(n, batch_size))):
+    if part.index and not part.pick(groups(len(inputs), card.inputs_a_batch)):
         # Not a failure: torchrun would stop the others.
         print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
         return
@@ -103,10 +105,19 @@ def sample(
     if first and not no_check:
         from ..inputs.preflight import preflight
 
-        for warning in preflight(certifier.model, inputs, sigma, num_classes, batch_size).warnings:
+        for warning in preflight(net, inputs, sigma, num_classes, batch_size).warnings:
             print(f"certlut: warning: {warning}", file=sys.stderr)
-    source = file_digest(model)
-    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first, skip, source)
+    sampled = sample_dataset(
+        sampler,
+        as_pairs(inputs, num_classes),
+        out,
+        card,
+        {"model": model, "data": data, "split": split, "max": limit, "device": device},
+        shard=part,
+        progress=first,
+        skip=skip,
+        model_file=file_digest(model),
+    )
     print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
 
 
@@ -157,7 +168,7 @@ def certify(
         return
     if statistics is None or sigma is not None or d is not None:
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
-    from ..runs.sample import certify_statistics
+    from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats
 
     budget, rows = certify_statistics(statistics, out, alpha, estimator, table, parse_threats(threat or ()))

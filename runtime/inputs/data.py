@@ -1,4 +1,4 @@
-"""Data sets that people have on disk: .npz and .pt files, CIFAR-10's folder, a tree of class folders."""
+"""Data sets that people have: in memory whatever has pairs; on disk .npz and .pt files, CIFAR-10's folder, class folders."""
 
 import zipfile
 import zlib
@@ -26,6 +26,91 @@ class Arrays(Sequence[tuple[Any, int]]):
             return Arrays(self.x[index], self.y[index], float(self.unit))
         x = np.asarray(self.x[index], dtype=np.float32)
         return x if self.unit == 1.0 else x / self.unit, int(self.y[index])
+
+
+class Pairs(Sequence[tuple[Any, int]]):
+    """(input, label) pairs of any source, in its order; an item is checked when it is asked for."""
+
+    def __init__(self, source: Any, num_classes: int) -> None:
+        self.source, self.num_classes = source, num_classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        """ValueError unless it is a pair whose label is a class."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        item = self.source[index]
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise ValueError(f"data[{index}] is {_described(item)}: expected a pair (input, label)")
+        try:
+            label = float(item[1])
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"data[{index}] has {_described(item[1])} for a label: expected a whole number") from None
+        if not (label.is_integer() and 0 <= label < self.num_classes):
+            raise ValueError(
+                f"data[{index}] has label {label:g}: expected a whole number from 0 to {self.num_classes - 1} "
+                f"({self.num_classes} classes)"
+            )
+        return item[0], int(label)
+
+
+def as_pairs(data: Any, num_classes: int) -> Pairs:
+    """What users have in memory, as pairs: read when asked for where that is possible.
+
+    Args:
+        data: a sequence or torch Dataset of (input, label); an iterator of them, as zip(inputs, labels); a pair of arrays (x, y) of
+            equal length; a DataLoader of batches (x, y), in a fixed order.
+        num_classes: labels are 0 to num_classes - 1.
+
+    Raises:
+        ValueError: anything else, in one line; items are checked when they are asked for.
+    """
+    if isinstance(data, Pairs):
+        return Pairs(data.source, num_classes)
+    if type(data).__name__ == "DataLoader":
+        data = _of_loader(data)
+    elif isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape") and hasattr(data[1], "__len__"):
+        x, y = data
+        if len(x) != len(y):
+            raise ValueError(f"data = {_described(x)} and {_described(y)}: expected as many labels as inputs")
+        data = list(zip(x, y, strict=True))
+    elif not hasattr(data, "__getitem__") and hasattr(data, "__iter__"):
+        data = list(data)
+    if (
+        hasattr(data, "shape")
+        or isinstance(data, (str, bytes, dict))
+        or not (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+    ):
+        raise ValueError(
+            f"data = {_described(data)}: expected (input, label) pairs (a sequence, a torch Dataset, zip(inputs, labels)), a pair "
+            f"of arrays (x, y), or a DataLoader"
+        )
+    return Pairs(data, num_classes)
+
+
+def _of_loader(loader: Any) -> Any:
+    """The data set behind a DataLoader that changes nothing of it; else all its batches, taken apart."""
+    from torch.utils.data import SequentialSampler, default_collate
+
+    if "Random" in type(loader.sampler).__name__:
+        raise ValueError("data = a DataLoader that shuffles: expected the same order each time; give its dataset, or shuffle=False")
+    if isinstance(loader.sampler, SequentialSampler) and loader.collate_fn is default_collate and not loader.drop_last:
+        return loader.dataset
+    pairs: list[Any] = []
+    for batch in loader:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise ValueError(f"data = a DataLoader whose batch is {_described(batch)}: expected a pair (x, y)")
+        pairs.extend(zip(*batch, strict=True))
+    return pairs
+
+
+def _described(thing: Any) -> str:
+    """Its type, and its shape or length."""
+    if (shape := getattr(thing, "shape", None)) is not None:
+        return f"{type(thing).__name__} of shape {tuple(shape)}"
+    return f"{type(thing).__name__} of length {len(thing)}" if hasattr(thing, "__len__") else type(thing).__name__
 
 
 def load_data(path: str, skip: int = 1, limit: int | None = None, split: str | None = None) -> Arrays | ImageFolder:

@@ -36,6 +36,13 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple
     return changed
 
 
+def check_same(path: Path, what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """ValueError naming what differs between a finished file's settings and those wanted; "information" is not compared."""
+    changed = [f"{name} was {a!r}, is {b!r}" for name, a, b in differing(found, wanted) if name != "information"]
+    if changed:
+        raise ValueError(f"{path}: holds the {what} of other settings: {'; '.join(changed)}; delete it or write another file")
+
+
 class Journal:
     """The journal `<out>.journal`; use as a context manager, and call `finish` once the output is complete."""
 

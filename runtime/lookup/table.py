@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from .format import AXES, TableData, read_table
 from .kernel import axis_maps, lookup, lookup_many
-
-Array = npt.NDArray[np.float64]
 
 
 class UnprovenTable(UserWarning):
@@ -39,7 +38,7 @@ class Table:
 
     @property
     def arrays(self) -> tuple[Array, Array, Array]:
-        """scale, position and nodes (radius, c, a0, a1, a2), read-only: what the kernels of lookup.py take."""
+        """scale, position and nodes (radius, c, a0, a1, a2), read-only: what kernel.py takes."""
         return self._arrays
 
     def __repr__(self) -> str:

@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
+from ..kernels.arrays import Array
 from ..sampling.bets import BETA_MAX, MU_MAX, REACH, RHO_MAX, TAIL, chosen_b, stages
-from ..statistics.summary import BET_NAMES, BETS, SCALARS, SUMS, TARGETS, Part, Statistics
+from ..statistics.summary import BET_NAMES, BETS, SUMS, TARGETS, Part, Statistics
+from ..statistics.votes import none_counted
 from ..threats.sets import Threat, projections
-
-Array = npt.NDArray[np.float64]
 
 # normal: components of a random direction; flat: all of one size; sparse: normal in a hundredth of the coordinates, else 0.
 SHAPES = ("normal", "flat", "sparse")
@@ -159,27 +158,38 @@ def forecast(
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)
     wanted = projections(threats)
-    if any(by.basis is not None or by.vector is not None or by.dual != 2.0 for by in wanted.values()):
+    if any(by.basis is not None or by.vector is not None or by.largest or by.dual != 2.0 for by in wanted.values()):
         raise ValueError("a plan knows l1, l2, linf and masks of coordinates only")
     ranks = {name: by.rank(d) for name, by in wanted.items()}
     whole = rho * vote.rim
     gradients = {name: gradient(k, whole * math.sqrt(k / d), shape) for name, k in ranks.items()}
-    rows: dict[str, list[list[float]]] = {name: [] for name in wanted}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
     bets: dict[str, list[dict[str, Array]]] = {name: [] for name in wanted}
     halves = np.array([(n // 2, n - n // 2) for n in ns])
     for n in ns:
         first, second = (n // 2, n - n // 2)
         settled = _bets(vote, n, gradients, ranks, d, eps0, b)
         for name, y in gradients.items():
-            rows[name].append([x for value in (0.5, b) for x in _sums(y, ranks[name], vote.square(value), first, second)])
+            rows[name].append(_sums(y, ranks[name], vote, b, first, second))
             bets[name].append(settled[name])
     parts = {}
     for name, by in wanted.items():
-        columns: dict[str, Any] = dict(zip(SCALARS, np.array(rows[name]).T, strict=False))
+        columns: dict[str, Any] = {scalar: np.array([row[scalar] for row in rows[name]]) for scalar in SUMS}
         columns |= {kind: np.stack([row[kind] for row in bets[name]]) for kind in BET_NAMES}
-        parts[name] = Part(d=by.rank(d), coordinates=by.coordinates(d), dual=by.dual, key=by.key, **columns)
-    count = np.rint(q * halves).astype(np.int64)
-    return Statistics(count, halves.astype(np.int64), np.full(len(ns), b), sigma, d, parts, np.empty((len(ns), 0)))
+        parts[name] = Part(**by.identity(d)._asdict(), **columns)
+    none = none_counted(len(ns))
+    return Statistics(
+        count=np.rint(q * halves).astype(np.int64),
+        n=halves.astype(np.int64),
+        b=np.full(len(ns), b),
+        sigma=sigma,
+        d=d,
+        parts=parts,
+        sums=np.empty((len(ns), 0)),
+        classes=none,
+        class_count=none,
+        looks=np.zeros(len(ns), dtype=np.int64),
+    )
 
 
 def _check(ns: Sequence[int], d: int, q: float, rho: float, n0: int) -> None:
@@ -193,14 +203,17 @@ def _check(ns: Sequence[int], d: int, q: float, rho: float, n0: int) -> None:
         raise ValueError(f"n = {min(ns)}: expected 8 samples or more")
 
 
-def _sums(y: Gradient, rank: int, square: float, n1: int, n2: int) -> list[float]:
+def _sums(y: Gradient, rank: int, vote: _Vote, b: float, n1: int, n2: int) -> dict[str, float]:
     """The fields SUMS of a Part."""
-    length, deviation = y.l2, math.sqrt(square / (n1 + n2))
-    x_l2, y_l2, pooled = (math.sqrt(length**2 + rank * square / n) for n in (n1, n2, n1 + n2))
-    folded = y.size * (2.0 * ndtr(y.size / deviation) - 1.0)
-    folded += deviation * math.sqrt(2.0 / math.pi) * np.exp(-0.5 * (y.size / deviation) ** 2)
-    out = dict.fromkeys(SUMS, 0.0) | {"inner": length**2, "x_l2": x_l2, "y_l2": y_l2, "l2": pooled, "lp": pooled}
-    return list((out | {"l1": float(y.times @ folded), "linf": _largest(y, deviation, np.zeros_like(y.size))}).values())
+    out = dict.fromkeys(SUMS, 0.0) | {"inner": y.l2**2, "inner_b": y.l2**2}
+    for suffix, square in (("", vote.square(0.5)), ("_b", vote.square(b))):
+        deviation = math.sqrt(square / (n1 + n2))
+        folded = y.size * (2.0 * ndtr(y.size / deviation) - 1.0)
+        folded += deviation * math.sqrt(2.0 / math.pi) * np.exp(-0.5 * (y.size / deviation) ** 2)
+        out[f"l1{suffix}"] = float(y.times @ folded)
+        out[f"linf{suffix}"] = _largest(y, deviation, np.zeros_like(y.size))
+    x_l2, pooled = (math.sqrt(y.l2**2 + rank * vote.square(b) / n) for n in (n1, n1 + n2))
+    return out | {"x_l2_b": x_l2, "norm_b": pooled}
 
 
 def _largest(y: Gradient, deviation: float, excess: Array) -> float:
@@ -284,7 +297,7 @@ def _bets(
             "length": np.stack((value[name] / total, 1.0 / total)),
             **halves[name],
             "top": np.stack((np.array(largest), 1.0 / top_stake)),
-            "along": np.full((2, BETS), np.nan),
+            **dict.fromkeys(("along", "along_high"), np.full((2, BETS), np.nan)),
         }
     return out
 

@@ -14,13 +14,12 @@ from rich.table import Table as RichTable
 from scipy.special import ndtri
 
 from ..bounds.binomial import least_n, lower_probability
-from ..bounds.budget import ESTIMATORS, split
-from ..evaluate import check_n, evaluate
+from ..bounds.budget import ESTIMATORS, check_n, split
+from ..evaluate import evaluate
+from ..kernels.arrays import Array
 from ..lookup.table import Table
 from ..threats.sets import L2, Ball, Threat, containment, projections
 from .forecast import forecast, gradient
-
-Array = npt.NDArray[np.float64]
 
 GOALS = (1.0, 5.0, 10.0)
 PER_DECADE = 8

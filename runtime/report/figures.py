@@ -2,6 +2,7 @@
 
 import html
 import io
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -9,18 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from .gains import pair
-from .growth import Curve
-from .slices import Slice
-from .study import COMPARED, Study
+from ..threats.sets import Threat
+from .gains import COMPARED, Array, Radii, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = npt.NDArray[np.float64]
+    from .growth import Curve
+    from .slices import Slice
+    from .study import Study
 
 # Zeroth order green, first order blue; the line's style tells them apart without colour.
 COLOUR = {"cohen": "#2e7d32", "paper": "#c2571a", "adaptive": "#1a56b0"}
@@ -103,14 +103,35 @@ def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[floa
         return Panel(name, svg(figure, alt), alt)
 
 
-def envelope(radii: Sequence[Array]) -> tuple[Array, Array]:
-    """(radii, largest share over the sets of inputs certified at that radius or more): one array of radii for each sigma."""
+def accuracy(radii: Sequence[Array]) -> tuple[Array, Array]:
+    """(radii from 0 up, share of inputs certified at that radius or more): of several sets of radii the largest share.
+
+    An uncertified input has radius 0, and does not count there either.
+    """
     x = np.unique(np.concatenate([np.zeros(1), *radii]))
     shares = [np.array([np.mean((r > 0) & (r >= level)) for level in x]) for r in radii]
     return x, np.max(shares, axis=0)
 
 
-def accuracy_panels(study: Study) -> list[Panel]:
+def plot_curves(path: str | os.PathLike[str], results: Mapping[float, Radii], threats: Sequence[Threat], d: int) -> None:
+    """Certified accuracy against radius: a panel per threat, a line per sigma and method, to a PNG or SVG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(threats), 3.4), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, len(threats), sharey=True, squeeze=False)[0]
+    for axis, threat in zip(axes, threats, strict=True):
+        for number, (sigma, radii) in enumerate(results.items()):
+            for radius, style, label in zip(pair(radii, threat, d), ("-", "--"), ("first order", "Cohen"), strict=True):
+                x, y = accuracy([radius])
+                axis.plot(x, y, style, color=f"C{number}", label=rf"$\sigma$={sigma:g}, {label}", drawstyle="steps-pre")
+        axis.set(title=threat.name, xlabel="radius", xlim=(0, None), ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("certified accuracy")
+    axes[0].legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def accuracy_panels(study: "Study") -> list[Panel]:
     """Certified accuracy against radius, the upper envelope over sigma, a panel for each threat."""
     panels = []
     for threat in study.threats:
@@ -124,7 +145,7 @@ def accuracy_panels(study: Study) -> list[Panel]:
 
         def draw(axis: "Axes", radii: Mapping[str, list[Array]] = radii, title: str = title) -> None:
             for method, sets in radii.items():
-                x, y = envelope(sets)
+                x, y = accuracy(sets)
                 # Down to 0 behind the largest radius.
                 x, y = np.append(x, x[-1]), np.append(y, 0.0)
                 axis.plot(x, y, ls=STYLE[method], color=COLOUR[method], drawstyle="steps-pre")
@@ -142,12 +163,12 @@ def threat_title(name: str) -> str:
     return {"left": "l2, left half", "red": "l2, red channel"}.get(name, name)
 
 
-def growth_panels(curves: Sequence[Curve]) -> list[Panel]:
+def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
     """Gain against n, a panel for each curve: a colour for each threat, a line style for each estimator."""
     panels = []
     for number, curve in enumerate(curves):
 
-        def draw(axis: "Axes", curve: Curve = curve) -> None:
+        def draw(axis: "Axes", curve: "Curve" = curve) -> None:
             for colour, (threat, by) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
                 for estimator, values in by.items():
                     last = estimator == list(by)[-1]
@@ -174,12 +195,12 @@ def _short(n: int) -> str:
     return str(n)
 
 
-def slice_panels(slices: Sequence[Slice]) -> list[Panel]:
+def slice_panels(slices: Sequence["Slice"]) -> list[Panel]:
     """Certified regions in the plane of the gradient (which points right), sigma = 1."""
     panels = []
     for number, piece in enumerate(slices):
 
-        def draw(axis: "Axes", piece: Slice = piece) -> None:
+        def draw(axis: "Axes", piece: "Slice" = piece) -> None:
             z = piece.z
             view = 1.9 * z
             x, y = -piece.radius * np.cos(piece.theta), piece.radius * np.sin(piece.theta)

@@ -5,6 +5,7 @@ The words are in page.html, the code that runs in the reader's browser in page.j
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,9 +14,9 @@ from typing import Any
 
 from ..attacks import network as pgd
 from ..attacks.closed_forms import ALPHA, LEVEL_OF_ROUNDING, N, Outcome, summary
+from .averages import COVERAGE, HEADINGS, Row, cells, resampled
 from .card import Config
 from .figures import COLOUR, NAME, THREAT_COLOURS, Panel, standalone, threat_title
-from .gains import COVERAGE, HEADINGS, Row, cells, resampled
 
 DASH = {"cohen": "4 2", "paper": "1.5 1.5", "adaptive": "none", "limit": "6 3"}
 # (text, number to sort by; None for text)
@@ -89,17 +90,17 @@ def render(c: Contents) -> str:
 
 
 def _lead(c: Contents) -> str:
-    ours = [row for row in c.rows if row.estimator == c.estimators[-1] and row.gain[0] == row.gain[0]]
+    ours = [row for row in c.rows if row.estimator == c.estimators[-1] and not math.isnan(row.gain.value)]
     shape = "×".join(map(str, c.shape))
     threats = f"{len(c.threats)} threats at once"
     text = f"{c.inputs} inputs of shape {shape}, certified against {threats}, beside Cohen’s radii from the same votes."
     if not ours:
         return text
-    best = max(ours, key=lambda row: row.gain[0])
-    losses = sum(row.gain[0] < 0 for row in ours)
+    best = max(ours, key=lambda row: row.gain.value)
+    losses = sum(row.gain.value < 0 for row in ours)
     where = f"{threat_title(best.threat)}, sigma = {best.sigma:g}"
     return (
-        f"{text} Largest gain in average certified radius: {best.gain[0]:+.1f} % ({where}); "
+        f"{text} Largest gain in average certified radius: {best.gain.value:+.1f} % ({where}); "
         f"below Cohen’s in {losses} of {len(ours)} combinations of threat and sigma."
     )
 
@@ -187,7 +188,7 @@ def _averages(c: Contents) -> str:
     for row in c.rows:
         texts = list(cells(row))
         texts[1] = threat_title(row.threat)
-        numbers = (row.sigma, None, None, row.gain[0], row.cohen[0], row.ours[0])
+        numbers = (row.sigma, None, None, row.gain.value, row.cohen.value, row.ours.value)
         body.append(list(zip(texts, numbers, strict=True)))
     return table(HEADINGS, body, loss=3)
 

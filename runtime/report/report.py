@@ -13,18 +13,19 @@ from rich.console import Console
 
 from ..attacks.closed_forms import Outcome, Solve, attack_closed_forms
 from ..attacks.network import Attempt, attack_network
-from ..evaluate import check_n
+from ..bounds.budget import check_n
+from ..jobs.atomic import replacing
 from ..jobs.progress import progress_bar
 from ..lookup.table import load
-from ..runs.results import replacing
 from ..threats.sets import L1, L2, LINF
+from .averages import averages, comma_separated, latex, markdown, resampled
 from .card import Config, read_config
 from .figures import accuracy_panels, growth_panels, slice_panels
-from .gains import comma_separated, latex, markdown, resampled, rows
+from .gains import COMPARED
 from .growth import SIZES, Curve, constructed_curves, network_curve
 from .page import Contents, figure_files, provenance, render
 from .slices import exact_slices, explorer
-from .study import COMPARED, Study, growing_samples, run_study
+from .study import Study, growing_samples, run_study
 
 # Balls searched on the network, over the certified radius: the certificate's own, and larger ones where an attack may succeed.
 FACTORS = (1.0, 2.0, 4.0)
@@ -101,27 +102,27 @@ def contents_of(study: Study, curves: list[Curve], network: list[Attempt], close
         _version(),
         COMPARED,
         accuracy_panels(study),
-        rows(study),
+        averages(study),
         growth_panels(curves),
         slice_panels(exact_slices(lambda q, m1, m2: solve(q, m1, m2)[0])),
         closed,
         network,
         explorer(study.table),
-        {sigma: float(study.results[sigma, last]["correct"].mean()) for sigma in study.config.sigma},
+        {sigma: float(np.mean(study.results[sigma, last]["l2"] > 0.0)) for sigma in study.config.sigma},
     )
 
 
 def attack_study(study: Study) -> list[Attempt]:
     """Attack the first correctly certified inputs in the balls of every threat, by the last estimator's radii."""
     sigma = study.config.attack.sigma
-    columns = study.results[sigma, COMPARED[-1]]
-    chosen = np.flatnonzero(columns["correct"])[: study.config.attack.inputs]
+    radii = study.results[sigma, COMPARED[-1]]
+    chosen = np.flatnonzero(radii["l2"])[: study.config.attack.inputs]
     model = study.models[sigma]()
     jobs = [(int(i), threat, factor) for i in chosen for threat in study.threats for factor in FACTORS]
     out = []
     with progress_bar("attacking the network") as bar:
         for number, (i, threat, factor) in enumerate(bar.track(jobs, total=len(jobs))):
-            radius = float(columns[f"radius_{threat.name}"][i])
+            radius = float(radii[threat.name][i])
             x, label = study.test[i][0], int(study.predict[sigma][i])
             out.append(attack_network(model, x, label, sigma, threat, radius, factor, study.config.seed + number))
     return out

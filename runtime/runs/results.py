@@ -1,31 +1,30 @@
-"""Results: the field's TSV, and the statistics file (HDF5) that radii can be redone from."""
+"""Results: the field's TSV, and beside it, where one call sampled and certified, the settings that it was made with."""
 
-import contextlib
 import csv
 import datetime
+import hashlib
 import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..statistics.summary import SCALARS, Part, Statistics
-from ..threats.sets import Ball, Ray, Threat
+from ..jobs.atomic import replacing
+from ..jobs.journal import check_same
 
-STATISTICS = "certlut-statistics"
-STATISTICS_VERSION = 2
+ABSTAIN = -1
 FIRST = ("idx", "label", "predict", "radius", "correct", "time", "count", "n", "q_lower")
+WHOLE = ("idx", "label", "predict", "correct", "count", "n")
+Row = dict[str, int | float | str]
 
 
 def row(
-    idx: int, label: int, predict: int, seconds: float, count: int, n: int, q_lower: float, radius: Mapping[str, float]
+    *, idx: int, label: int, predict: int, seconds: float, count: int, n: int, q_lower: float, radius: Mapping[str, float]
 ) -> dict[str, str]:
     """One line of results.tsv; every radius and bound is rounded down to six decimals, q_lower to ten."""
     values = {
@@ -63,132 +62,47 @@ def write_tsv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]]) -
         text.detach()
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write under a temporary name, renamed at the end: what was there stays until all of it is on the disk."""
-    # Through a link; and each process under a name of its own.
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise ValueError(f"{os.fspath(path)}: exists and is not a regular file; expected a name for one")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0), os.fspath(path)) from None
-    finally:
-        partial.unlink(missing_ok=True)
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """The lines of a results file: whole numbers as int, others as float, `time` as text."""
+    kinds: dict[str, type[int] | type[str]] = dict.fromkeys(WHOLE, int) | {"time": str}
+    return [{name: kinds.get(name, float)(text) for name, text in line.items()} for line in _lines(path)]
 
 
 def read_tsv(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float64]]:
     """Numeric columns of a results file, by name (`time` is left out)."""
-    with Path(path).open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    rows = _lines(path)
     names = [name for name in (rows[0] if rows else FIRST) if name != "time"]
     return {name: np.array([float(r[name]) for r in rows]) for name in names}
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """A statistics file: what was drawn for N inputs, and with which settings."""
-
-    statistics: Statistics
-    idx: npt.NDArray[np.int64]
-    label: npt.NDArray[np.int64]
-    predict: npt.NDArray[np.int64]
-    """The class chosen from the selection samples; whether it holds depends on alpha."""
-    seconds: npt.NDArray[np.float64]
-    settings: dict[str, Any]
-    threats: tuple[Threat, ...] = ()
-    """What the parts of the gradient were kept for."""
+def _lines(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    # An editor may have put a byte order mark in front.
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
 
 
-_COLUMNS = ("idx", "label", "predict", "seconds")
-ALL_ROWS = slice(None)
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write beside the results `path` the settings that they were made with, and by what they are known."""
+    with replacing(_beside(path)) as file:
+        file.write(json.dumps({"settings": settings, "sha256": _digest(path)}, indent=1).encode() + b"\n")
 
 
-def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
-    """Write under a temporary name, then rename. Made in memory first: HDF5 does not survive a full disk."""
-    s = sampled.statistics
-    whole = io.BytesIO()
-    with h5py.File(whole, "w") as hdf:
-        attributes = {"filetype": STATISTICS, "format_version": STATISTICS_VERSION, "sigma": s.sigma, "d": s.d}
-        for name, value in (attributes | {"settings": json.dumps(sampled.settings, sort_keys=True)}).items():
-            hdf.attrs[name] = value
-        for name in _COLUMNS:
-            hdf.create_dataset(name, data=getattr(sampled, name), track_times=False)
-        for name in ("count", "n", "b", "sums"):
-            hdf.create_dataset(name, data=getattr(s, name), track_times=False)
-        described = hdf.create_group("threats")
-        for place, threat in enumerate(sampled.threats):
-            _write_threat(described.create_group(threat.name), threat, place)
-        for name, part in s.parts.items():
-            group = hdf.create_group(f"parts/{name}")
-            group.attrs["d"] = part.d
-            group.attrs["coordinates"] = part.coordinates
-            group.attrs["dual"] = part.dual
-            group.attrs["key"] = part.key
-            for field in SCALARS:
-                group.create_dataset(field, data=getattr(part, field), track_times=False)
-    with replacing(path) as file:
-        file.write(whole.getbuffer())
-
-
-def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sampled:
-    """Read a statistics file, or some inputs of it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a statistics file, or damaged; the message names it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such statistics file")
+def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """ValueError unless `write_settings` told these settings, and `path` has not been changed since."""
+    beside = _beside(path)
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("filetype") != STATISTICS or file.attrs.get("format_version") != STATISTICS_VERSION:
-                raise ValueError(
-                    f"{path}: filetype {file.attrs.get('filetype')!r} version {file.attrs.get('format_version')}, "
-                    f"expected {STATISTICS!r} version {STATISTICS_VERSION}"
-                )
-            parts = {}
-            for name, group in file["parts"].items():
-                columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS}
-                d, coordinates, dual = int(group.attrs["d"]), int(group.attrs["coordinates"]), float(group.attrs["dual"])
-                parts[name] = Part(d, coordinates, dual, str(group.attrs["key"]), **columns)
-            votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b", "sums")}
-            statistics = Statistics(**votes, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts)
-            inputs: dict[str, Any] = {name: file[name][rows] for name in _COLUMNS}
-            threats = tuple(_read_threat(name, group) for name, group in sorted(file["threats"].items(), key=_place))
-            return Sampled(statistics, settings=json.loads(file.attrs["settings"]), threats=threats, **inputs)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: not a readable statistics file, truncated or damaged ({error})") from None
+        known = json.loads(beside.read_text(encoding="utf-8"))
+        found, digest = dict(known["settings"]), known["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found, digest = {}, ""
+    if digest != _digest(path):
+        raise ValueError(f"{path}: exists, and {beside.name} does not tell how it was made; delete it or write another file")
+    check_same(path, "results", found, json.loads(json.dumps(settings)))
 
 
-def count_inputs(path: str | os.PathLike[str]) -> int:
-    """How many inputs a statistics file holds; raises as `read_statistics`."""
-    read_statistics(path, slice(0, 0))
-    with h5py.File(path, "r") as file:
-        return len(file["idx"])
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
 
 
-def _write_threat(group: h5py.Group, threat: Threat, place: int) -> None:
-    """Name, place, p (absent for a ray) and its mask, basis or direction."""
-    group.attrs["place"] = place
-    if isinstance(threat, Ball):
-        group.attrs["p"] = threat.p
-    for name in ("mask", "basis", "v"):
-        if (array := getattr(threat, name, None)) is not None:
-            group.create_dataset(name, data=array, compression="gzip", track_times=False)
-
-
-def _read_threat(name: str, group: h5py.Group) -> Threat:
-    arrays = {kind: group[kind][()] for kind in ("mask", "basis", "v") if kind in group}
-    return Ray(name, arrays["v"]) if "p" not in group.attrs else Ball(name, float(group.attrs["p"]), **arrays)
-
-
-def _place(item: tuple[str, h5py.Group]) -> int:
-    return int(item[1].attrs["place"])
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

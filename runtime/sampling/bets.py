@@ -18,7 +18,7 @@ e^-L of TARGETS; dividing by the total stake makes every bound of the form value
 - top: w = +-e_j for every coordinate j of a part. The largest |y_j| is that of one fixed j and sign: no union over coordinates.
 - length: w = v, the direction of the part's mean in the stages before. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
 - half: the same in the last stage alone, whose direction is that of X, the mean of the first half (adaptive.py). From above too.
-- along: w = v of a threat's direction.
+- along: w = v of a threat's direction, from below and from above.
 
 h takes out what the direction of y predicts of the vote: f is compared with Phi((z + rho t)/sqrt(1 - rho^2)), t = v.u, the vote of
 a half-space seen through noise; E[u h] = rho phi(z) v.
@@ -112,6 +112,10 @@ class Tally:
         self.along_stake = zeros(BETS, count)
         self.half = zeros(2, BETS, count)
         self.half_stake = zeros(BETS, count)
+        lines = [column for column, by in enumerate(parts.values()) if by.vector is not None]
+        self._lines = torch.tensor(lines, dtype=torch.int64, device=device)
+        self.along_high = zeros(BETS, len(lines))
+        """From above, along the vectors of directions alone."""
         self._square, self._square_along = zeros(d), zeros(count)
         self._targets = torch.tensor(TARGETS, dtype=torch.float64, device=device)
         self._fixed = torch.tensor([by.vector is not None for by in parts.values()], device=device)
@@ -204,6 +208,7 @@ class Tally:
         self.length += along * (known - TAIL)
         self.stake += along[:, None, :] * stage.directions
         self.along_stake += along
+        self.along_high += (along * (-known - TAIL)).index_select(1, self._lines)
         if self._index == 3:
             self.half_stake += along
             self.half += torch.stack((along * (known - TAIL), along * (-known - TAIL)))
@@ -232,6 +237,9 @@ class Tally:
         low = 1.0 - stage.beta_along * (REACH + stage.mu.abs())
         grown = log_product(torch.maximum(1.0 + scaled, low))
         self.length += grown
+        if len(self._lines):
+            against, least = (a.index_select(-1, self._lines) for a in (scaled, low))
+            self.along_high += log_product(torch.maximum(1.0 - against, least))
         if half:
             self.half[0] += grown
             self.half[1] += log_product(torch.maximum(1.0 - scaled, low))
@@ -250,12 +258,16 @@ class Tally:
             "half_high": (-self.half[1] * half, half),
         }
         columns = {name: torch.stack(pair).cpu().numpy() for name, pair in rows.items()}
+        high = along.index_select(1, self._lines)
+        lines = iter(torch.stack((-self.along_high * high, high)).cpu().numpy().transpose(2, 0, 1))
         bets = {}
         for column, (name, by) in enumerate(self.parts.items()):
             own = {key: value[:, :, column] for key, value in columns.items()}
             if by.basis is None and by.vector is None:
                 top = self.top[:, :, self._masks[column]] if column in self._masks else self.top
                 own["top"] = torch.stack((-top.amin(dim=(0, 2)) * inverse, inverse)).cpu().numpy()
+            if by.vector is not None:
+                own["along_high"] = next(lines)
             bets[name] = own
         return Moments(np.array(self.drawn, dtype=np.int64), count, sums[:, 0], sums[:, 1], self.b, bets)
 

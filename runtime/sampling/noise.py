@@ -6,8 +6,6 @@ is part of the classifier. Noise on float32's own grid would let a model read x 
 
 import hashlib
 import struct
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from .memory import BatchSize, most_rows, out_of_memory
 
 # Noise is made in blocks that depend on (seed, index, stage, block) alone: of at most this many rows and about this many numbers.
 BLOCK_ROWS = 1024
@@ -85,31 +85,6 @@ class _Task(NamedTuple):
     block: int | None
 
 
-class BatchSize:
-    """Rows of a batch: halved whenever memory runs out, and not raised again."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-
-    def halve(self, device: torch.device) -> bool:
-        """Halve it; False where it is 1 already."""
-        if self.rows == 1:
-            return False
-        self.rows //= 2
-        warnings.warn(f"out of memory: batches of {self.rows} from here on", RuntimeWarning, stacklevel=2)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        return True
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator gave up: torch's on a GPU, its CPU allocator (a plain RuntimeError), or NumPy's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "out of memory" in text)
-
-
 def batches(
     seed: int, centers: torch.Tensor, sigma: float, segments: Sequence[Segment], size: BatchSize, dtype: torch.dtype
 ) -> Iterator[Batch]:
@@ -166,14 +141,6 @@ def batches(
                     tasks, pieces, filled = [], [], 0
                     height_left = min(left, size.rows)
                     u, noisy = all_u[:height_left], all_noisy[:height_left]
-
-
-def most_rows(d: int, device: torch.device, dtype: torch.dtype) -> int:
-    """Rows whose noise takes a quarter of a GPU's free memory: the rest is the model's."""
-    if device.type != "cuda":
-        return sys.maxsize
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(1, free // (4 * d * (8 + dtype.itemsize)))
 
 
 def _buffers(rows: int, d: int, device: torch.device, dtype: torch.dtype, size: BatchSize) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,20 +1,47 @@
-"""A model's scores of a batch: checked for shape, taken in parts where memory is short, and the same in any company of rows."""
+"""A model's scores of a batch: where it runs, checked for shape, in parts where memory is short, each row's from that row alone."""
 
+import contextlib
+import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from .noise import out_of_memory
+from .memory import out_of_memory
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 Array = npt.NDArray[np.float64]
 
-# Rows of the batch that a model is checked with.
-COMPANY = 16
+# Rows of the smaller batch that a model is checked with.
+FEW = 16
 # Scores that move by less, over their spread, are moved by rounding.
 ROUNDING = 1e-3
+
+
+class Placement(NamedTuple):
+    """Where a model runs, and the type of its numbers."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def placement(model: Model, x: torch.Tensor) -> Placement:
+    """That of the model's parameters and buffers, or of the input x where it is no Module or has none."""
+    if isinstance(model, torch.nn.Module):
+        tensors = itertools.chain(model.parameters(), model.buffers())
+        if (found := next((tensor for tensor in tensors if tensor.is_floating_point()), None)) is not None:
+            return Placement(found.device, found.dtype)
+    return Placement(x.device, x.dtype if x.is_floating_point() else torch.float32)
+
+
+def set_to_eval(model: Model) -> None:
+    """Eval mode, for a Module that has modes."""
+    if isinstance(model, torch.nn.Module):
+        # A torch.export program has none and refuses to change them.
+        with contextlib.suppress(NotImplementedError):
+            model.eval()
 
 
 def scores_of(model: Model, x: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -51,10 +78,10 @@ def in_parts(score: Model, rows: torch.Tensor) -> Array:
     return np.concatenate([in_parts(score, part) for part in rows.tensor_split(2)])
 
 
-def check_company(score: Model, x: torch.Tensor, sigma: float, eps: float, device: torch.device) -> None:
+def check_rows(score: Model, x: torch.Tensor, sigma: float, eps: float, device: torch.device, rows: int = FEW) -> None:
     """ValueError where a row's scores depend on the other rows: the votes of a batch would not be independent.
 
-    Noisy copies of x are scored in two companies, the same but for the strangers before, between and behind them.
+    Noisy copies of x, spread over a batch, are scored twice: among strangers, and among copies of x as it is.
 
     Args:
         score: a batch (B, *shape) to scores (B, num_classes).
@@ -62,13 +89,15 @@ def check_company(score: Model, x: torch.Tensor, sigma: float, eps: float, devic
         sigma: noise level.
         eps: relative rounding of the model's numbers.
         device: where it runs.
+        rows: of the batch, FEW or more; a dependence may begin above a number of rows.
     """
     rng, like = np.random.default_rng(2), x if x.is_floating_point() else x.to(torch.float32)
     center = x.detach().cpu().to(torch.float64)
-    noise = torch.from_numpy(rng.standard_normal((COMPANY, *x.shape)))
-    own, strangers = slice(1, -1, 2), [0, *range(2, COMPANY, 2), -1]
+    noise = torch.from_numpy(rng.standard_normal((rows, *x.shape)))
+    seen, strangers = slice(1, -1, rows // (FEW // 2)), torch.ones(rows, dtype=torch.bool)
+    strangers[seen] = False
     # Several levels, for scores that saturate; strangers far away, and all on one side for what depends on a mean.
-    noise[own] *= sigma * 2.0 ** (torch.arange(len(noise[own])) % 4).reshape(-1, *[1] * x.ndim)
+    noise[seen] *= sigma * 2.0 ** (torch.arange(len(noise[seen])) % 4).reshape(-1, *[1] * x.ndim)
     noise[strangers] = 4.0 * (sigma + float(center.square().mean().sqrt())) * noise[strangers].abs()
 
     def among(far: float) -> Array:
@@ -77,7 +106,7 @@ def check_company(score: Model, x: torch.Tensor, sigma: float, eps: float, devic
         # The same dice each time: a model that is random by itself is none of this check's business.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(0)
-            return in_parts(score, batch.to(like))[own]
+            return in_parts(score, batch.to(like))[seen]
 
     first, again, other = among(1.0), among(1.0), among(0.0)
     if np.isnan(first).any() or np.isnan(other).any():

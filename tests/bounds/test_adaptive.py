@@ -9,8 +9,9 @@ from scipy.special import ndtri
 
 from certlut.bounds import adaptive
 from certlut.bounds.adaptive import EVENTS, adaptive_bound
-from certlut.statistics.summary import BET_NAMES, TARGETS, Statistics, summarise
-from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Direction, Lp, Quantity, Subspace, Threat, complement
+from certlut.statistics.summary import BET_NAMES, TARGETS, UPPER_BETS, Statistics, summarise
+from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement
 from reference.naive_statistics import Array, Known, half_space, phi, rare_tau
 from reference.simulate import allowed, classifiers, missed, missed_together, quantities, sampled, threats_of, unit
 
@@ -30,7 +31,7 @@ def _without_bets(statistics: Statistics) -> Statistics:
 
 
 def test_the_shares_of_a_bound_add_up_to_its_level() -> None:
-    assert set(EVENTS) == {("l2", "lower"), ("l2", "upper"), ("linf", "upper"), ("dot", "lower")}
+    assert set(EVENTS) == {("l2", "lower"), ("l2", "upper"), ("linf", "upper"), ("dot", "lower"), ("abs", "upper")}
     for shares in EVENTS.values():
         assert sum(shares.values()) == 1.0
         assert min(shares.values()) > 0.0
@@ -92,15 +93,17 @@ def _naive(quantity: Quantity, statistics: Statistics, eps: float, alpha: float,
         L = math.log(1.0 / level)
         k = int(np.argmin(np.abs(np.log(L / np.array(TARGETS)))))
         value = getattr(part, kind)
-        return np.asarray(value[:, 0, k] + (1.0 if kind in ("half_high", "top") else -1.0) * value[:, 1, k] * L)
+        return np.asarray(value[:, 0, k] + (1.0 if kind in UPPER_BETS else -1.0) * value[:, 1, k] * L)
 
-    kinds = {"linf": part.linf_b, "l1": part.l1_b, "lp": part.lp_b}
+    kinds = {"linf": part.linf_b, "l1": part.l1_b, "lp": part.norm_b, "sparse": part.norm_b}
     if quantity.norm == "dot":
         return bet("along", alpha) if bets else part.dot_b - stray(n1 + n2, alpha)
+    if quantity.norm == "abs":
+        return np.maximum(bet("along_high", alpha), -bet("along", alpha)) if bets else abs(part.dot_b) + stray(n1 + n2, alpha)
     if quantity.norm == "linf" and bets and not np.isnan(part.top).any():
         return bet("top", alpha)
     if quantity.norm in kinds:
-        p = {"linf": 1.0, "l1": math.inf, "lp": part.dual / (part.dual - 1.0)}[quantity.norm]
+        p = {"linf": 1.0, "l1": math.inf, "sparse": 2.0, "lp": part.dual / (part.dual - 1.0)}[quantity.norm]
         # The longest vector of p-norm 1: a corner of the cube, or an axis.
         longest = part.coordinates ** (0.5 - 1.0 / p) if p > 2.0 else 1.0
         return np.asarray(kinds[quantity.norm] + longest * stray(n1 + n2, alpha))
@@ -135,7 +138,7 @@ def test_bounds_are_those_of_the_definitions(bets: bool) -> None:
             assert bound == pytest.approx(_naive(quantity, statistics, 0.115, alpha, bets), rel=2e-5, abs=2e-6), (quantity, alpha)
             if not bets:
                 assert np.array_equal(bound, adaptive_bound(quantity, _without_bets(statistics), np.full(2, 0.885), alpha))
-    assert seen == {("l1", "upper"), ("l2", "upper"), ("l2", "lower"), ("linf", "upper"), ("lp", "upper"), ("dot", "lower")}
+    assert seen == {("l2", "lower"), ("dot", "lower"), *((norm, "upper") for norm in ("l1", "l2", "linf", "lp", "sparse", "abs"))}
 
 
 def test_a_bound_of_a_kind_that_is_not_known_is_refused() -> None:

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 
 from certlut import Certifier, Table
 from certlut.bounds.budget import ADAPTIVE, ESTIMATORS, PAPER, SHARE_OF_Q, split
-from certlut.runs.sample import certify_statistics, sample_dataset
-from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Direction, Lp, Quantity, Subspace, Threat, complement
+from certlut.runs.certify import certify_statistics
+from certlut.runs.sample import sample_dataset
+from certlut.sampling.card import Sampling
+from certlut.sampling.sampler import Sampler
+from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement
 
 MASK = np.array([True, False, True])
 RED = Subspace(MASK, 2, "red")
@@ -127,9 +131,9 @@ def test_a_certifier_refuses_a_threat_that_its_estimator_has_no_bound_for_before
 def test_stored_statistics_are_refused_in_one_line_and_nothing_is_written(
     tmp_path: Path, shipped: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("certlut.runs.sample.load", lambda path: shipped)
+    monkeypatch.setattr("certlut.runs.certify.load", lambda path: shipped)
     stats, out = tmp_path / "stats.h5", tmp_path / "results.tsv"
-    sample_dataset(Certifier(_first, 0.5, 2, shipped, (CUBE,), seed=0), [(np.ones(3), 1)], stats, 10, 200, 0.01, 100, {})
+    sample_dataset(Sampler(_first, 0.5, 2, (CUBE,)), [(np.ones(3), 1)], stats, Sampling(10, 200, 0.01, 100, 0))
     with pytest.raises(ValueError, match="threat 'l3'") as error:
         certify_statistics(stats, out, 0.01, "paper", None, progress=False)
     assert "\n" not in str(error.value)

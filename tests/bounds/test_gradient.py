@@ -11,7 +11,8 @@ from certlut.bounds.budget import Budget, split
 from certlut.bounds.gradient import gradient_bounds, tighten
 from certlut.bounds.paper import paper_bound
 from certlut.statistics.summary import Moments, summarise
-from certlut.threats.sets import ALL, L1, L2, LINF, Direction, Lp, Quantity, Subspace, complement
+from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.sets import ALL, L1, L2, LINF, Quantity, complement
 from reference.naive_statistics import Known, half_space
 from reference.simulate import quantities, sampled, unit
 

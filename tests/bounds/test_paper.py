@@ -8,7 +8,8 @@ import pytest
 from certlut.bounds import paper
 from certlut.bounds.paper import K, deviation, product_quantile
 from certlut.statistics.summary import Moments, Statistics, summarise
-from certlut.threats.sets import ALL, L1, L2, LINF, Direction, Lp, Quantity, Subspace, Threat, complement
+from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.sets import ALL, L1, L2, LINF, Quantity, Threat, complement
 from reference.naive_statistics import Array, Known, ball, best_product_exponent, half_space, log_mgf, paper_bound, slab
 
 ALPHA = 0.1

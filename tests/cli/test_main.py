@@ -22,8 +22,8 @@ COMMANDS = ("build", "prove", "info", "radius", "sample", "merge", "certify", "p
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "certlut.cli.main", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "certlut", *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "100"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
 
 

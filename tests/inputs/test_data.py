@@ -307,7 +307,7 @@ def test_cifar_10_is_certified(form: str, tmp_path: Path, shipped: Table) -> Non
         net[1].bias.copy_(torch.arange(10.0) == data[0][1])
     rows = Certifier(net, 0.5, 10, shipped, seed=0).certify_dataset(data, tmp_path / "r.tsv", 5, 50, progress=False)
     assert [int(row["predict"]) for row in rows] == [data[0][1]] * 2
-    assert rows[0]["correct"] == "1"
+    assert rows[0]["correct"] == 1
     assert float(rows[0]["radius_l2"]) > 0.4
 
 
@@ -474,7 +474,7 @@ def test_images_of_a_tree_are_certified(tmp_path: Path, shipped: Table) -> None:
         load_data(str(tmp_path), limit=1), tmp_path / "r.tsv", 5, 40, batch_size=20, progress=False
     )
     # Green is brightest by far.
-    assert rows[0]["predict"] == "1"
+    assert rows[0]["predict"] == 1
     assert float(rows[0]["radius_l2"]) > 0.1
 
 

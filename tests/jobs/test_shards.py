@@ -15,7 +15,7 @@ import pytest
 
 from certlut.jobs.journal import Journal
 from certlut.jobs.shards import Shard, group_size, groups, local_device
-from certlut.runs.results import read_statistics
+from certlut.statistics.file import read_statistics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,12 +103,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _command(out: str, model: str, *more: str) -> list[str]:
     files = ("--model", f"make:{model}", "--data", "data.npz", "--out", out)
-    return ["-m", "certlut.cli.main", "sample", *files, *SETTINGS, *more]
+    return ["-m", "certlut", "sample", *files, *SETTINGS, *more]
 
 
 def _environment(wait: float = 0.0) -> dict[str, str]:
     # One thread everywhere: torchrun sets it too, and kernels of several threads round differently.
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "WAIT": str(wait)}
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "WAIT": str(wait)}
 
 
 def _start(folder: Path, *command: str, wait: float = 0.0) -> "subprocess.Popen[str]":
@@ -174,6 +174,6 @@ def test_two_ranks_of_torchrun_merge_to_the_same(folder: Path, whole: Path) -> N
     out = _finish(_start(folder, *launcher, *_command("ranks.h5", "net")[1:]))
     assert sorted(out.split("\n"))[1:] == [f"ranks.{k}-of-2.h5: statistics of {INPUTS // 2} inputs" for k in (0, 1)]
     shards = [f"ranks.{k}-of-2.h5" for k in (1, 0)]
-    answer = _finish(_start(folder, "-m", "certlut.cli.main", "merge", *shards, "--out", "merged.h5"))
+    answer = _finish(_start(folder, "-m", "certlut", "merge", *shards, "--out", "merged.h5"))
     assert answer == f"merged.h5: statistics of {INPUTS} inputs\n"
     assert list(_contents(folder / "merged.h5")) == list(_contents(whole))

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,16 +15,15 @@ from joblib import Parallel, delayed
 from scipy.interpolate import RegularGridInterpolator
 from scipy.special import ndtri
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper, upper_quantile
 from certlut.lookup.format import TableData
 from certlut.lookup.kernel import lookup_many
 from certlut.lookup.table import Table
-from certlut.tablegen.dual import SIZE, maximise
-from certlut.tablegen.enclose import hinge_upper
-from certlut.tablegen.solve import _slab_edges, _slab_multipliers, solve_node
+from certlut.tablegen.solve import solve_node
+from reference.proofs import unproven
 
-Array = npt.NDArray[np.float64]
 # The exact solver's own accuracy.
 EXACT = 2e-9
 
@@ -117,32 +115,8 @@ def test_any_query_lies_between_cohens_radius_and_the_exact_one(shipped: Table, 
         assert not radius > truth * (1.0 + EXACT)  # NaN: no claim
 
 
-def proves(query: Array, radius: float) -> bool:
-    """Does one cut, bounded in ball arithmetic, prove p(radius) >= 1/2 at the query? Its multipliers are only proposed in floats.
-
-    Tried a hair below `radius`: at m2 = 0 the look-up loses so little that the best cut at the radius itself is 1/2 to rounding.
-    """
-    from flint import arb
-
-    q, m1, m2, z = (float(x) for x in query[:4])
-    r = radius * (1.0 - 2e-9)
-    a, moments = np.empty(3), np.empty(SIZE)
-    _, _, _, status, _ = solve_node(1.0 - q, m1, m2, z, a)
-    if status == 1:
-        _slab_multipliers(*_slab_edges(1.0 - q, m1, z), r, 0.0, a)
-    else:
-        maximise(1.0 - q, m1, m2, z, r, a, moments)
-    a0, a1, a2 = (float(x) for x in a)
-    p = 1 - hinge_upper(r, a0, a1, a2) - arb(a0) * (1 - arb(q)) + arb(a1) * arb(m1) + arb(a2) * arb(m2)
-    return bool(p >= arb(1) / 2)
-
-
-def unproven(queries: Array, radii: Array) -> list[tuple[float, ...]]:
-    return [tuple(query) for query, radius in zip(queries, radii, strict=True) if not proves(query, radius)]
-
-
 def test_10_000_radii_are_proven_in_ball_arithmetic(shipped: Table) -> None:
-    """By one direct cut at the radius, so that planes, chords and rounding are all put to the test at once."""
+    """By one direct cut at the radius, so that cuts, chords and rounding are all put to the test at once."""
     rng = np.random.default_rng(20261125)
     n = 10_000
     z, theta = rng.uniform(0.05, 5.2, n), rng.uniform(0.0, 180.0, n)
@@ -196,7 +170,7 @@ def test_linear_interpolation_of_the_radius_is_caught(shipped_data: TableData, c
 
 
 def test_moving_the_query_to_the_grid_instead_of_the_nodes_is_caught(shipped: Table) -> None:
-    """Beyond the grid the planes are taken at the true query; at the query clamped in (z, rho, theta) the radius is too large."""
+    """Beyond the grid the cuts are taken at the true query; at the query clamped in (z, rho, theta) the radius is too large."""
     z, rho, theta = np.array([1.25]), np.array([0.9]), np.array([30.0])
     truth = exact(place(z, rho, theta))[0]
     clamped = np.asarray(shipped.radius(*place(z, np.array([0.5]), theta)[:, :3].T))[0]

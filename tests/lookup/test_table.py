@@ -11,17 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from joblib import Parallel, delayed
 
 from certlut import Table, UnprovenTable, load
+from certlut.kernels.arrays import Array
 from certlut.lookup.format import TableData, TableError, read_table, write_table
 from certlut.lookup.table import find
 from certlut.tablegen import radius as exact_radius
 from reference import naive
 
-Array = npt.NDArray[np.float64]
 tables = importlib.import_module("certlut.lookup.table")
 
 Q, M1, M2 = 0.9, -0.1, 0.05

@@ -23,7 +23,8 @@ from certlut.plan.plan import MOST, least, limits, masked, plan, reached
 from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Statistics, summarise
 from certlut.tablegen import radius as exact_radius
-from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Lp, Quantity, Threat, complement, projections, resolve
+from certlut.threats.declare import Lp, resolve
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement, projections
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from reduced import Reduced

@@ -16,7 +16,9 @@ from scipy.stats import chi2, ncx2
 
 from certlut.bounds.chernoff import plane
 from certlut.statistics.summary import Moments
-from certlut.threats.sets import ALL, Ball, Quantity, Ray, Threat, complement
+from certlut.threats.lines import Line, Ray
+from certlut.threats.sets import ALL, Ball, Quantity, Threat, complement
+from certlut.threats.sparse import Sparse
 
 Array = npt.NDArray[np.float64]
 
@@ -196,8 +198,12 @@ class Known:
         """The number that `quantity` bounds."""
         parts = {ALL: self.y}
         for threat in threats:
-            if isinstance(threat, Ray):
-                parts[threat.name] = np.array([threat.v.ravel() @ self.y])
+            if isinstance(threat, (Ray, Line)):
+                v = threat.v.ravel()
+                parts[threat.name], parts[complement(threat.name)] = np.array([v @ self.y]), self.y - v * (v @ self.y)
+            elif isinstance(threat, Sparse):
+                best = max(itertools.combinations(self.y, min(threat.k, self.d)), key=lambda some: sum(a * a for a in some))
+                parts[threat.name] = np.array(best)
             elif threat.mask is not None:
                 mask = threat.mask.ravel()
                 parts[threat.name], parts[complement(threat.name)] = self.y[mask], self.y[~mask]
@@ -210,6 +216,7 @@ class Known:
         part = parts[quantity.part]
         size = np.abs(part)
         norms = {"l1": size.sum(), "l2": np.sqrt(np.sum(size**2)), "linf": size.max(initial=0.0), "dot": part.sum()}
+        norms |= {"sparse": norms["l2"], "abs": abs(part.sum())}
         if quantity.norm == "lp":
             p = next(threat.p for threat in threats if isinstance(threat, Ball) and threat.name == quantity.part)
             return float(np.sum(size ** (p / (p - 1.0))) ** ((p - 1.0) / p))

@@ -17,7 +17,8 @@ from certlut.bounds.gradient import gradient_bounds
 from certlut.bounds.paper import paper_bound
 from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Moments, Statistics, summarise
-from certlut.threats.sets import L1, L2, LINF, Direction, Lp, Quantity, Subspace, Threat, projections
+from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace
+from certlut.threats.sets import L1, L2, LINF, Quantity, Threat, projections
 from reference.naive_statistics import Array, Known, ball, best_b, half_space, phi, quadratic, slab, stripes, worst_votes
 
 N0 = 100
@@ -35,12 +36,13 @@ def unit(d: int, seed: int) -> Array:
 def threats_of(d: int) -> tuple[Threat, ...]:
     """Threats that between them need every kind of bound and part."""
     along = Direction(unit(d, 1) + np.random.default_rng(d).standard_normal(d) / math.sqrt(d), "along")
+    line = Line(along.v, "line")
     if d == 1:
-        return L1, L2, LINF, Lp(1.5), Lp(3.0), along
+        return L1, L2, LINF, Lp(1.5), Lp(3.0), along, line
     mask = np.arange(d) % 4 == 0
     basis = np.linalg.qr(np.random.default_rng([2, d]).standard_normal((d, 2)) + unit(d, 0)[:, None])[0].T
     subspaces = (Subspace(mask, p, f"red{p:g}") for p in (1.0, 2.0, math.inf))
-    return L1, L2, LINF, Lp(1.5), Lp(3.0), *subspaces, Subspace(basis=basis, p=2.0, name="span"), along
+    return L1, L2, LINF, Lp(1.5), Lp(3.0), *subspaces, Subspace(basis=basis, p=2.0, name="span"), along, line, Sparse(2)
 
 
 def quantities(threats: Sequence[Threat]) -> list[Quantity]:

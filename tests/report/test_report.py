@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from certlut import Certifier, Table
+from certlut import Table
 from certlut.report import study
+from certlut.report.gains import COMPARED
 from certlut.report.page import table
 from certlut.report.report import run_report
-from certlut.runs.results import read_statistics
+from certlut.sampling.sampler import Sampler
+from certlut.statistics.file import read_statistics
 from certlut.tablegen import solve
 
 CARD = """
@@ -155,14 +157,14 @@ def test_every_figure_names_its_n_alpha_estimator_and_table(made: Path, shipped:
     assert len(sampled) == 4
     for caption in sampled:
         assert re.search(r"\bn = 1,500|n as on the axis", caption)
-        assert any(f"estimator {name}" in caption for name in study.COMPARED)
+        assert any(f"estimator {name}" in caption for name in COMPARED)
         assert shipped.digest[:16] in caption
 
 
 def test_the_tables_hold_what_the_files_hold(made: Path) -> None:
     text = (made / "report.html").read_text()
     rows = (made / "acr.csv").read_text().splitlines()
-    count = 2 * 4 * len(study.COMPARED)
+    count = 2 * 4 * len(COMPARED)
     assert len(rows) == 1 + count
     *lines, _, origin = (made / "acr.md").read_text().splitlines()
     assert len(lines) == 2 + count
@@ -238,7 +240,7 @@ def test_a_second_run_samples_nothing_and_gives_the_same_page(card: Path, made: 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("sampled again")
 
-    monkeypatch.setattr(Certifier, "draw", refuse)
+    monkeypatch.setattr(Sampler, "draw", refuse)
     run_report(card, made, exact)
     assert (made / "report.html").read_text() == before
 
@@ -269,7 +271,7 @@ def test_quick_digits_with_another_number_of_inputs(tmp_path: Path) -> None:
     run_report("digits", tmp_path, exact, quick=True, inputs=2)
     assert {"network_0.12.pt", "network_1.pt", *FILES} <= {path.name for path in tmp_path.iterdir()}
     assert "2</strong>" in (tmp_path / "report.html").read_text()
-    assert len((tmp_path / "acr.md").read_text().splitlines()) == 4 + 2 * 4 * len(study.COMPARED)
+    assert len((tmp_path / "acr.md").read_text().splitlines()) == 4 + 2 * 4 * len(COMPARED)
 
 
 def test_refusals_come_before_any_work(card: Path, tmp_path: Path, shipped: Table) -> None:

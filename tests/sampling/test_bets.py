@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from certlut.sampling import bets
 from certlut.sampling.bets import BETA_MAX, MU_MAX, REACH, TAIL, Tally, chosen_b, log_product, stages
 from certlut.statistics.summary import BETS, TARGETS
-from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Direction, Lp, Quantity, Subspace, Threat, projections
+from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, projections
 from reference.naive_bets import factor, naive_tally, tail
 from reference.naive_statistics import Array, half_space, phi, slab, stripes, variance
 from reference.simulate import CPU, allowed, missed, sampled, unit

@@ -9,7 +9,7 @@ import torch
 from certlut import Certifier, Table
 from certlut.inputs.models import load_model
 from certlut.inputs.preflight import preflight
-from certlut.sampling.scores import check_company, in_parts, scores_of
+from certlut.sampling.scores import check_rows, in_parts, scores_of
 
 X = torch.full((3, 4, 4), 0.1)
 EPS, CPU = torch.finfo(torch.float32).eps, torch.device("cpu")
@@ -89,16 +89,16 @@ def test_models_that_score_rows_by_themselves_pass(dtype: torch.dtype) -> None:
     def in_place(x: torch.Tensor) -> torch.Tensor:
         return model(x.mul_(0.5).to(dtype))
 
-    check_company(lambda x: model(x.to(dtype)), X, 0.5, eps, CPU)
-    check_company(in_place, X, 0.5, eps, CPU)
-    check_company(lambda x: model(x.to(dtype)).float() + shifts, X, 0.5, max(eps, EPS), CPU)
-    check_company(lambda x: torch.zeros(len(x), 3), X, 0.5, eps, CPU)
-    check_company(lambda x: torch.full((len(x), 3), float("nan")), X, 0.5, eps, CPU)
-    check_company(lambda x: torch.nn.functional.one_hot(model(x.to(dtype)).argmax(dim=1), 3), X, 0.5, eps, CPU)
-    check_company(lambda x: (1000 * model(x.to(dtype))).softmax(dim=1).log(), X, 0.5, eps, CPU)
+    check_rows(lambda x: model(x.to(dtype)), X, 0.5, eps, CPU)
+    check_rows(in_place, X, 0.5, eps, CPU)
+    check_rows(lambda x: model(x.to(dtype)).float() + shifts, X, 0.5, max(eps, EPS), CPU)
+    check_rows(lambda x: torch.zeros(len(x), 3), X, 0.5, eps, CPU)
+    check_rows(lambda x: torch.full((len(x), 3), float("nan")), X, 0.5, eps, CPU)
+    check_rows(lambda x: torch.nn.functional.one_hot(model(x.to(dtype)).argmax(dim=1), 3), X, 0.5, eps, CPU)
+    check_rows(lambda x: (1000 * model(x.to(dtype))).softmax(dim=1).log(), X, 0.5, eps, CPU)
     before = torch.random.get_rng_state()
-    # Random by itself, and no company to blame.
-    check_company(lambda x: model(x.to(dtype)) + torch.randn(len(x), 3), X, 0.5, eps, CPU)
+    # Random by itself, and no other rows to blame.
+    check_rows(lambda x: model(x.to(dtype)) + torch.randn(len(x), 3), X, 0.5, eps, CPU)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -119,7 +119,7 @@ def test_dependence_on_earlier_rows_or_later_ones_or_in_scores_that_saturate_is_
 ) -> None:
     model = linear()
     with pytest.raises(ValueError, match="depend on the other rows"):
-        check_company(lambda x: change(model(x)), X, sigma, EPS, CPU)
+        check_rows(lambda x: change(model(x)), X, sigma, EPS, CPU)
 
 
 @pytest.mark.parametrize("layer", [torch.nn.GRU, torch.nn.LSTM])
@@ -139,14 +139,14 @@ def test_a_recurrent_layer_that_takes_the_batch_for_time_is_refused(layer: type[
 def test_a_batch_norm_in_training_mode_is_refused_beside_dropout_too(p: float) -> None:
     model = torch.nn.Sequential(Normed().layers[:4], torch.nn.Dropout(p), Normed().layers[4]).train()
     with pytest.raises(ValueError, match="depend on the other rows"):
-        check_company(model, X, 0.5, EPS, CPU)
+        check_rows(model, X, 0.5, EPS, CPU)
 
 
 @pytest.mark.parametrize("share", [0.01, 1.0])
 def test_a_little_of_the_others_is_too_much(share: float) -> None:
     model = linear()
     with pytest.raises(ValueError, match="depend on the other rows"):
-        check_company(lambda x: model(x) + share * model(x).mean(dim=0, keepdim=True), X, 0.5, EPS, CPU)
+        check_rows(lambda x: model(x) + share * model(x).mean(dim=0, keepdim=True), X, 0.5, EPS, CPU)
 
 
 @pytest.mark.parametrize(

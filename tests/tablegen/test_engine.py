@@ -29,7 +29,7 @@ SCRIPT = "import sys; from certlut.tablegen import build, prove; {}"
 def spawn(call: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(call)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=dict(os.environ),
         start_new_session=True,
         stderr=subprocess.DEVNULL,
     )

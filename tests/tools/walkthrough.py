@@ -61,12 +61,11 @@ def walk(document: str, text: str, folder: Path, quick: bool) -> int:
     path = [str(folder / ".venv" / "bin")]
     if quick:
         (tools := folder / ".tools").mkdir()
-        for name, command in (("certlut", "-m certlut.cli.main"), ("python", "")):
+        for name, command in (("certlut", "-m certlut"), ("python", "")):
             tool = tools / name
             tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
             tool.chmod(0o755)
         path = [str(tools)]
-        environment["PYTHONPATH"] = str(ROOT)
     environment["PATH"] = os.pathsep.join([*path, environment["PATH"]])
     count = 0
     for block in blocks(text):
