@@ -22,6 +22,7 @@ from .information import (
     vote_at,
 )
 from .radius import Scan, radius, scan
+from .region import region
 from .worst import Status, WorstVote, worst_vote
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "mixed",
     "moment",
     "radius",
+    "region",
     "scan",
     "slope",
     "slope_across",

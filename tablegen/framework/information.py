@@ -83,6 +83,19 @@ class Information:
         said = ", ".join(f"{c.name} {c.sense} {c.level:g}" for c in self.constraints)
         return f"no classifier has the information {said}"
 
+    def of(self, left: Sequence[float], right: Sequence[float]) -> "Information":
+        """The same functions and senses at the levels of the classifier that is 1 for left[i] < t < right[i], any i, and 0 elsewhere.
+
+        ValueError where a constraint's integral is not a closed form.
+        """
+        x, y = np.array(left, dtype=np.float64), np.array(right, dtype=np.float64)
+        levels = []
+        for c in self.constraints:
+            if c.plane is not None or c.integral is None and c.across is None:
+                raise ValueError(f"{c.name}: its integral is not a closed form; give levels to `at`")
+            levels.append(0.0 if c.integral is None else float(c.integral(x, y).sum()))
+        return self.at(levels)
+
     def at(self, levels: Sequence[float]) -> "Information":
         """The same functions and senses at other levels, one each, in order."""
         return Information(replace(c, level=float(x)) for c, x in zip(self.constraints, levels, strict=True))
@@ -166,10 +179,16 @@ def bin(a: float, b: float, level: float, sense: str = "=") -> Constraint:
     return Constraint(f"bin({a:g}, {b:g})", level, Sense(sense), along, integral=integral, breaks=breaks)
 
 
-def tail(tau: float, against: float, sense: str = "<=") -> Constraint:
-    """`P(f = 0, t >= tau) <= against`: few of the votes AGAINST lie beyond tau. Kept as `E[f 1{t >= tau}] >= Q(tau) - against`."""
+def tail(tau: float, against: float, sense: str = "<=", side: int = 1) -> Constraint:
+    """`P(f = 0, side t >= tau) <= against`: few of the votes AGAINST lie that far out, on the side 1 (t > 0) or -1 (t < 0).
+
+    Kept as a bound of `P(f = 1, side t >= tau)` from the other side. ValueError for another side.
+    """
+    if side not in (1, -1):
+        raise ValueError(f"side = {side}: expected 1 or -1")
     turned = {"<=": ">=", ">=": "<=", "=": "="}[Sense(sense)]
-    return replace(bin(tau, math.inf, float(ndtr(-tau)) - against, turned), name=f"tail({tau:g})")
+    ends = (tau, math.inf) if side == 1 else (-math.inf, -tau)
+    return replace(bin(*ends, float(ndtr(-tau)) - against, turned), name=f"tail({tau:g})" if side == 1 else f"tail({tau:g}, -1)")
 
 
 def vote_at(r0: float, level: float, sense: str = ">=") -> Constraint:

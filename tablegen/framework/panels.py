@@ -35,7 +35,7 @@ HALF_WEIGHTS = np.tile(0.25 * _WEIGHTS, 2)
 PANEL = 1.2
 ROUNDS = 45
 # Panels made for earlier multipliers are kept up to so many times the first ones.
-CROWD = 3
+CROWD = 5
 # What a panel's rounding may put between two sums, by the multipliers' size.
 RELATIVE = 2e-16
 # The fine grid of t, and the s at which F is watched there.
@@ -81,7 +81,7 @@ class Panels(ABC):
     """Bounds the error of `mean`, shape (m,)."""
     # How far a panel and its halves may differ, in the hinge and in the moments; and the most panels there may be.
     hinge, moment, most = 1e-12, 1e-10, 2000
-    rounds = 3
+    rounds = 2
 
     def __init__(self, constraints: tuple[Constraint, ...], a: float, b: float) -> None:
         self.constraints, self.a, self.b = constraints, a, b
@@ -122,21 +122,26 @@ class Panels(ABC):
         return Pieces(left, right, self.functions(Pieces(left, right, ()).t))
 
     def _narrow(self, a: Array, kappa: float) -> Array:
-        """The t at which the worst set may start or stop at every s at once."""
+        """The t at which the worst set may start or stop at every s nearly at once, and some on both sides, closer the nearer."""
         psi, likelihood = self._watched
         y = np.tensordot(a, psi, axes=1) - kappa * likelihood
         up = y >= 0.0
         crossed = np.nonzero((up[:, :-1] != up[:, 1:]).all(axis=0))[0]
-        ends = np.stack([self.fine[crossed], self.fine[crossed + 1], y[3, crossed], y[3, crossed + 1]], axis=1)
+        middle = len(y) // 2
+        left, right, y0, y1 = self.fine[crossed], self.fine[crossed + 1], y[middle, crossed], y[middle, crossed + 1]
         zero = np.zeros(1)
-        roots = ridders(lambda t: self.lam(a, t, zero) - kappa * self.likelihood(t, zero), ends) if len(ends) else zero[:0]
+        roots = ridders(lambda t: self.lam(a, t, zero) - kappa * self.likelihood(t, zero), np.stack([left, right, y0, y1], axis=1))
+        # How long the edge takes to cross all s.
+        width = np.maximum(np.ptp(y[:, crossed], axis=0) / np.abs(y1 - y0), 1e-9) * (right - left)
+        near = width * 4.0 ** np.arange(16)[:, None]
+        graded = np.concatenate([(roots - near)[near < FINE], (roots + near)[near < FINE]])
         bend = y[:, :-2] - 2.0 * y[:, 1:-1] + y[:, 2:]
         size = np.abs(y)
         turns = (up[:, 1:-1] == up[:, :-2]) & (up[:, 1:-1] == up[:, 2:]) & (size[:, 1:-1] < 0.25 * np.abs(bend))
         turns &= (size[:, 1:-1] <= size[:, :-2]) & (size[:, 1:-1] <= size[:, 2:])
         row, place = np.nonzero(turns)
         step = 0.5 * (y[row, place] - y[row, place + 2]) / bend[row, place]
-        return np.append(roots, self.fine[place + 1] + step * (self.fine[place + 2] - self.fine[place + 1]))
+        return np.concatenate([roots, graded, self.fine[place + 1] + step * (self.fine[place + 2] - self.fine[place + 1])])
 
     def _settled(self, a: Array, kappa: float) -> Pieces:
         """Panels that end at the t of `_narrow`, made from those of the last call."""
@@ -144,7 +149,7 @@ class Panels(ABC):
         edges = np.unique(np.append(old.left, self.high))
         found = np.clip(self._narrow(a, kappa), self.low, self.high)
         near = np.searchsorted(edges, found)
-        far = np.minimum(found - edges[np.maximum(near - 1, 0)], edges[np.minimum(near, len(edges) - 1)] - found) > 1e-9
+        far = np.minimum(found - edges[np.maximum(near - 1, 0)], edges[np.minimum(near, len(edges) - 1)] - found) > 1e-10
         if not far.any():
             return old
         edges = np.unique(np.append(edges, found[far]))
@@ -166,7 +171,7 @@ class Panels(ABC):
         m = len(a)
         new, done = self._settled(a, kappa), []
         weighed, count = float(np.abs(a) @ self.size), 0
-        totals, hessian, error = np.zeros(1 + m), np.zeros((m, m)), 0.0
+        totals, sizes, hessian, error = np.zeros(1 + m), np.zeros(1 + m), np.zeros((m, m)), 0.0
         for last in range(ROUNDS - 1, -1, -1):
             t, width = new.t, new.right - new.left
             phi = density(t)
@@ -181,6 +186,7 @@ class Panels(ABC):
             weight[:, HALVES] = phi[:, HALVES] * (width * ~rough)[:, None] * HALF_WEIGHTS
             hessian += self.bent(a, kappa, new.known, weight)
             totals += halves[:, ~rough].sum(axis=1)
+            sizes += np.abs(halves[:, ~rough]).sum(axis=1)
             error += float(apart[0, ~rough].sum())
             done.append(new.take(~rough))
             if not rough.any():
@@ -189,5 +195,5 @@ class Panels(ABC):
             new = self._made(np.append(new.left[rough], middle), np.append(middle, new.right[rough]))
         self.pieces = joined(done)
         error += float(np.abs(a) @ self.uncertain)
-        error += ROUNDING * float(1.0 + np.abs(a) @ (np.abs(totals[1:]) + np.abs(self.mean) + self.size))
+        error += ROUNDING * float(1.0 + np.abs(a) @ (sizes[1:] + np.abs(self.mean)))
         return Hinge(float(totals[0]), totals[1:], hessian, error)

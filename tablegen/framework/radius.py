@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scipy.special import ndtri
 
 from .information import Information
-from .worst import Status, WorstVote, worst_vote
+from .worst import Status, WorstVote, solve_vote
 
 # Relative to 1 + radius.
 TOLERANCE = 1e-9
@@ -58,7 +58,7 @@ def scan(information: Information, angle: float = 0.0, limit: float = LIMIT) -> 
     def surplus(r: float) -> float:
         near = min(votes, key=lambda x: abs(x - r), default=None)
         start = None if near is None else votes[near].multipliers
-        votes[r] = worst_vote(information, r, angle, start)
+        votes[r] = solve_vote(information, r, angle, start, 0.5)
         if votes[r].status == Status.INFEASIBLE:
             raise ValueError(information.impossible())
         return votes[r].lower - 0.5

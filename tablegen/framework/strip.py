@@ -44,7 +44,9 @@ def section(p: Array, c: Array, log_e: Array, b: float) -> tuple[Array, Array]:
         falling = np.where(w < 1.0, (kp - w) / b, (np.log(w) - log_k - log_e) / b)
         # c > 0: v = k (p + c s) solves v - log v = k p - log_e - log k, twice or never.
         x = kp - log_e - log_k
-        small, large = pair(np.where((c > 0.0) & (x > 1.0), x, 2.0))
+        twice = (c > 0.0) & (x > 1.0)
+        small, large = np.full(p.shape, np.inf), np.ones(p.shape)
+        small[twice], large[twice] = pair(x[twice])
         low = np.where(c > 0.0, (small - kp) / b, -np.inf)
         rising = (np.log(large) - log_k - log_e) / b
         high = np.where(c > 0.0, rising, np.where(c < 0.0, falling, (np.log(p) - log_e) / b))

@@ -25,6 +25,8 @@ from .strip import Strip
 TOLERANCE = 1e-8
 # Newton's aim, and its steps from one start.
 GOAL, STEPS = 1e-13, 20
+# How exactly a vote is wanted, over its distance from the side asked for.
+CLEAR = 1e-3
 # What a linear program may miss of the levels, over their scale, for its vote to bound the worst vote from above.
 MISS = 1e-9
 CHEAP = 1e2
@@ -105,9 +107,9 @@ def problem(information: Information, r: float, angle: float) -> Problem:
     if abs(across) <= 1e-15 * r:
         across = 0.0
     every = information.constraints
-    kept = np.ones(len(every), dtype=bool)
-    if across == 0.0 and all(c.one_dimensional or _idle(c) for c in every):
-        kept = np.array([c.one_dimensional for c in every])
+    kept = np.array([c.one_dimensional for c in every])
+    if across != 0.0 or not kept.any() or not all(c.one_dimensional or _idle(c) for c in every):
+        kept[:] = True
     constraints = tuple(c for c, keep in zip(every, kept, strict=True) if keep)
     turned = across < 0.0
     if turned:
@@ -124,7 +126,7 @@ def problem(information: Information, r: float, angle: float) -> Problem:
     return Problem(constraints, kept, hinges, Levels(np.array([c.level for c in constraints]), low, high), turned)
 
 
-def _search(hinges: Hinges, levels: Levels, start: Array | None) -> tuple[Optimum, list[Array]]:
+def _search(hinges: Hinges, levels: Levels, start: Array | None, side: float | None) -> tuple[Optimum, list[Array]]:
     """(the best point found, with the smaller of both gaps; all multipliers met at the ends of searches)."""
     # No vote is below 0: the multipliers 0.
     best = Optimum(np.zeros(len(levels.level)), 0.0, math.inf, 0.0)
@@ -138,9 +140,13 @@ def _search(hinges: Hinges, levels: Levels, start: Array | None) -> tuple[Optimu
         if found.value > best.value or found.gap <= GOAL:
             best = found
 
+    def done() -> bool:
+        away = 0.0 if side is None else abs(best.value - side)
+        return best.gap <= max(TOLERANCE, CLEAR * away) or best.value - best.error > 1.0
+
     if start is not None:
         climb(start)
-        if best.gap <= TOLERANCE:
+        if done():
             return best, met
     for _ in range(hinges.rounds):
         psi, likelihood = hinges.cells()
@@ -151,7 +157,7 @@ def _search(hinges: Hinges, levels: Levels, start: Array | None) -> tuple[Optimu
                 upper = min(upper, vote)
                 break
         best = replace(best, gap=min(best.gap, max(0.0, upper - best.value)))
-        if best.gap <= TOLERANCE or best.value - best.error > 1.0:
+        if done():
             break
         hinges.divide(a, best.a)
     return best, met
@@ -174,6 +180,20 @@ def _proof(hinges: Hinges, levels: Levels, met: list[Array]) -> tuple[Array, flo
     return None
 
 
+def solve_vote(information: Information, r: float, angle: float, start: Sequence[float] | None, side: float | None) -> WorstVote:
+    """`worst_vote`, left less exact the farther it is from the vote `side`: what a scan for that vote needs. HARD says so."""
+    p = problem(information, r, angle)
+    best, met = _search(p.hinges, p.levels, None if start is None else np.array(start, dtype=np.float64)[p.kept], side)
+    # Only information that drives the multipliers away can be impossible.
+    if best.gap > TOLERANCE or best.value - best.error > 1.0 or np.any(np.abs(best.a) * p.hinges.size > 1e3):
+        proof = _proof(p.hinges, p.levels, met)
+        if proof is not None:
+            return WorstVote(math.nan, p.spread(proof[0]), Status.INFEASIBLE, proof[1], 0.0)
+    value, error = _checked(p.hinges, p.levels, best.a, 1.0)
+    status = Status.SOLVED if best.gap <= TOLERANCE else Status.HARD
+    return WorstVote(value, p.spread(best.a), status, error, best.gap)
+
+
 def worst_vote(information: Information, r: float, angle: float = 0.0, start: Sequence[float] | None = None) -> WorstVote:
     """The least vote at the shift r (cos angle, sin angle) over every f in [0, 1] that has the information; sigma = 1.
 
@@ -189,15 +209,4 @@ def worst_vote(information: Information, r: float, angle: float = 0.0, start: Se
     Raises:
         ValueError: r or angle is not finite, or r < 0.
     """
-    p = problem(information, r, angle)
-    if not p.constraints:
-        return WorstVote(0.0, p.spread(np.empty(0)), Status.SOLVED, 0.0, 0.0)
-    best, met = _search(p.hinges, p.levels, None if start is None else np.array(start, dtype=np.float64)[p.kept])
-    # Only information that drives the multipliers away can be impossible.
-    if best.gap > TOLERANCE or best.value - best.error > 1.0 or np.any(np.abs(best.a) * p.hinges.size > 1e3):
-        proof = _proof(p.hinges, p.levels, met)
-        if proof is not None:
-            return WorstVote(math.nan, p.spread(proof[0]), Status.INFEASIBLE, proof[1], 0.0)
-    value, error = _checked(p.hinges, p.levels, best.a, 1.0)
-    status = Status.SOLVED if best.gap <= TOLERANCE else Status.HARD
-    return WorstVote(value, p.spread(best.a), status, error, best.gap)
+    return solve_vote(information, r, angle, start, None)
