@@ -81,7 +81,7 @@ class Panels(ABC):
     """Bounds the error of `mean`, shape (m,)."""
     # How far a panel and its halves may differ, in the hinge and in the moments; and the most panels there may be.
     hinge, moment, most = 1e-12, 1e-10, 2000
-    rounds = 2
+    rounds = 3
 
     def __init__(self, constraints: tuple[Constraint, ...], a: float, b: float) -> None:
         self.constraints, self.a, self.b = constraints, a, b

@@ -24,7 +24,7 @@ from .strip import Strip
 # A worst vote whose gap to the optimum is, by estimate, below this counts as solved.
 TOLERANCE = 1e-8
 # Newton's aim, and its steps from one start.
-GOAL, STEPS = 1e-13, 20
+GOAL, STEPS = 1e-13, 30
 # How exactly a vote is wanted, over its distance from the side asked for.
 CLEAR = 1e-3
 # What a linear program may miss of the levels, over their scale, for its vote to bound the worst vote from above.
