@@ -204,8 +204,7 @@ class Known:
                 v = threat.v.ravel()
                 parts[threat.name], parts[complement(threat.name)] = np.array([v @ self.y]), self.y - v * (v @ self.y)
             elif isinstance(threat, Sparse):
-                best = max(itertools.combinations(self.y, min(threat.k, self.d)), key=lambda some: sum(a * a for a in some))
-                parts[threat.name] = np.array(best)
+                parts[threat.name] = self.y[np.argsort(-np.abs(self.y))[: threat.k]]
             elif threat.mask is not None:
                 mask = threat.mask.ravel()
                 parts[threat.name], parts[complement(threat.name)] = self.y[mask], self.y[~mask]
