@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.interpolate import RegularGridInterpolator
 
-from certlut.kernels.normal import density, upper, upper_quantile
+from certlut.kernels.normal import densities, upper, upper_quantile
 from certlut.lookup.format import TableData, read_table
 from certlut.lookup.table import Table as RadiusTable
 from certlut.lookup.table import find
@@ -43,7 +43,7 @@ def draw(rng: np.random.Generator, n: int, region: tuple[tuple[float, float], ..
     z, rho, theta = (rng.uniform(*limits, n) for limits in region)
     q = np.array([1.0 - upper(x) for x in z])
     z = np.array([upper_quantile(1.0 - x) for x in q])
-    rim, turn = np.array([density(x) for x in z]), np.radians(theta)
+    rim, turn = densities(z), np.radians(theta)
     m2 = np.where(theta > 0.0, rho * rim * np.sin(turn), 0.0)
     return np.array([q, -rho * rim * np.cos(turn), m2, z, rho, theta])
 

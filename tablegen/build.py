@@ -10,12 +10,12 @@ import numpy as np
 
 from certlut.jobs.journal import Journal
 from certlut.jobs.progress import progress_bar
+from certlut.kernels.arrays import Array
 from certlut.lookup.format import DATASETS, TableData, read_table, write_table
 
-from .dual import Array
 from .grid import GridSpec, grid_spec
 from .parallel import run
-from .solve import TOLERANCE
+from .solve import TOLERANCE, Status
 from .sweep import solve_slab
 
 _RECORD = struct.Struct("<II")  # index of the slab, nodes that needed the robust search
@@ -29,9 +29,11 @@ def _slab(index: int, z: float, rho: Array, theta: Array) -> bytes:
     return _RECORD.pack(index, robust) + out.astype("<f8").tobytes()
 
 
-def _fill(nodes: Array, record: bytes) -> int:
-    """Put a record's slab in its place; returns its index."""
-    index: int = _RECORD.unpack_from(record)[0]
+def _fill(nodes: Array, record: bytes, path: Path) -> int:
+    """Put a record's slab in its place; returns its index. ValueError where it is none of the journal at `path`."""
+    index: int = int.from_bytes(record[:4], "little")
+    if len(record) != _RECORD.size + nodes[0].nbytes or index >= len(nodes):
+        raise ValueError(f"{path}: holds what is no record of a build; delete it to start again")
     nodes[index] = np.frombuffer(record, "<f8", offset=_RECORD.size).reshape(nodes.shape[1:])
     return index
 
@@ -76,14 +78,14 @@ def build(
     axes = {"z": spec.z.knots(), "rho": spec.rho.knots(), "theta": spec.theta.knots()}
     nodes = np.empty((*spec.shape, len(FIELDS)))
     with Journal(path, {"task": "build", "grid": spec.card(), "generator": generator, "tolerance": TOLERANCE}) as journal:
-        done = {_fill(nodes, record) for record in journal.records}
+        done = {_fill(nodes, record, journal.path) for record in journal.records}
         journal.records.clear()
         tasks = [(i, z, axes["rho"], axes["theta"]) for i, z in enumerate(axes["z"].tolist()) if i not in done]
         with progress_bar("solving") as progress:
             bar = progress.add_task("", total=spec.z.count, completed=len(done))
             for record in run(_slab, tasks, jobs, scheduler) if tasks else ():
                 journal.append(record)
-                _fill(nodes, record)
+                _fill(nodes, record, journal.path)
                 progress.advance(bar)
         _require_converged(nodes, axes)
         fields = dict(zip(FIELDS, np.moveaxis(nodes, -1, 0), strict=True))
@@ -111,7 +113,7 @@ def _check_sigma(sigma: float | None) -> None:
 
 
 def _require_converged(nodes: Array, axes: dict[str, Array]) -> None:
-    failed = np.argwhere(nodes[..., 5] == 0)
+    failed = np.argwhere(nodes[..., FIELDS.index("status")] == Status.FAILED)
     if len(failed):
         point = ", ".join(f"{name} = {axes[name][i]:.6g}" for name, i in zip(axes, failed[0], strict=True))
         raise ArithmeticError(

@@ -3,18 +3,17 @@
 Notation (sigma = 1). `a = (a0, a1, a2)` are the multipliers, `L(t) = exp(r t - r^2/2)` the likelihood ratio of the shift, and
 `h = 1{L(u1) > a0 + a1 u1 + a2 u2}` the complement of the worst classifier for `a`: given `u1 = t` it holds when `u2 < -c(t)`,
 `c(t) = (a0 + a1 t - L(t)) / a2`. With `eps = 1 - q` the dual value is `1 - a0 eps + a1 m1 + a2 m2 - E(L - a.(1, u))_+`; nothing
-in it cancels as q -> 1. A kernel's `a` is a float64 array of three, changed in place; `moments` is an array of `SIZE`.
+in it cancels as q -> 1. A kernel's `a` is a float64 array of three, changed in place.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper
-
-Array = npt.NDArray[np.float64]
 
 # Gauss-Legendre on [0, 1]; panels are short enough (see `_panel_length`) for 12 points to reach 1e-14.
 _points, _weights = np.polynomial.legendre.leggauss(12)
@@ -22,10 +21,55 @@ POINTS = (_points + 1.0) / 2.0
 WEIGHTS = _weights / 2.0
 PANEL = 3.0
 
-# Layout of `moments`: E h (1, u1, u2), E h L (1, u1 - r); then, with w = phi(t) phi(c(t)), the boundary integrals of
-# w (1, t, c, t^2, t c, c^2) for the Hessian and of w L (t - r) (1, t, c) for its derivative in r.
-SIZE = 14
 STALLED = math.inf
+
+
+class Moments(NamedTuple):
+    """The integrals that the dual, its gradient and its Hessian are made of."""
+
+    h: float
+    """E h"""
+    h_u1: float
+    """E h u1"""
+    h_u2: float
+    """E h u2"""
+    hl: float
+    """E h L"""
+    hl_shift: float
+    """E h L (u1 - r)"""
+    # Along the boundary, with w = phi(t) phi(c(t)), for the Hessian:
+    w: float
+    """int w dt"""
+    wt: float
+    """int w t dt"""
+    wc: float
+    """int w c dt"""
+    wtt: float
+    """int w t^2 dt"""
+    wtc: float
+    """int w t c dt"""
+    wcc: float
+    """int w c^2 dt"""
+    # and for the gradient's derivative in r:
+    k: float
+    """int w L (t - r) dt"""
+    kt: float
+    """int w L (t - r) t dt"""
+    kc: float
+    """int w L (t - r) c dt"""
+
+
+NO_MOMENTS = Moments(*(0.0,) * len(Moments._fields))
+
+
+class Maximum(NamedTuple):
+    """Where a maximisation ended."""
+
+    surplus: float
+    gap: float
+    """Estimated distance to the true maximum, half the squared Newton decrement; inf where the iteration stalled."""
+    steps: int
+    moments: Moments
 
 
 @jit
@@ -79,8 +123,8 @@ def _panel_length(t: float, b1: float, logk: float, r: float) -> float:
 
 
 @jit
-def _panel(a2: float, b0: float, b1: float, logk: float, r: float, left: float, right: float, moments: Array) -> None:
-    """Add the integrals over left < t < right."""
+def _panel(a2: float, b0: float, b1: float, logk: float, r: float, left: float, right: float, m: Moments) -> Moments:
+    """`m` with the integrals over left < t < right added."""
     h0 = h1 = h2 = l0 = l1 = 0.0
     w0 = w1 = wc = w11 = w1c = wcc = k0 = k1 = kc = 0.0
     for i in range(POINTS.size):
@@ -108,80 +152,88 @@ def _panel(a2: float, b0: float, b1: float, logk: float, r: float, left: float, 
         k1 += k * t
         kc += k * c
     d = right - left
-    moments[0] += d * h0
-    moments[1] += d * h1
-    moments[2] += d * h2
-    moments[3] += d * l0
-    moments[4] += d * l1
-    moments[5] += d * w0
-    moments[6] += d * w1
-    moments[7] += d * wc
-    moments[8] += d * w11
-    moments[9] += d * w1c
-    moments[10] += d * wcc
-    moments[11] += d * k0
-    moments[12] += d * k1
-    moments[13] += d * kc
+    return Moments(
+        m.h + d * h0,
+        m.h_u1 + d * h1,
+        m.h_u2 + d * h2,
+        m.hl + d * l0,
+        m.hl_shift + d * l1,
+        m.w + d * w0,
+        m.wt + d * w1,
+        m.wc + d * wc,
+        m.wtt + d * w11,
+        m.wtc + d * w1c,
+        m.wcc + d * wcc,
+        m.k + d * k0,
+        m.kt + d * k1,
+        m.kc + d * kc,
+    )
 
 
 @jit
-def compute_moments(a: Array, r: float, z: float, moments: Array) -> None:
-    """Fill `moments` for a2 > 0, r > 0; relative to phi(z), z = Phi^-1(q), the error is some 1e-14.
+def compute_moments(a: Array, r: float, z: float) -> Moments:
+    """The moments at multipliers `a` with a2 > 0 and r > 0; relative to phi(z), z = Phi^-1(q), their error is some 1e-14.
 
-    Only |c(t)| < reach needs quadrature: below it h = 1 and the tails are closed forms, above it h = 0. Within, c runs through
+    Only |c(t)| < limit needs quadrature: below it h = 1 and the tails are closed forms, above it h = 0. Within, c runs through
     both crossings of zero; panels follow each branch inwards from its steep end, so their number does not depend on the slope.
     """
     a2 = a[2]
     b0 = a[0] / a2
     b1 = a[1] / a2
     logk = -0.5 * r * r - math.log(a2)
-    reach = math.sqrt(z * z + 72.0)
-    last = max(reach, r + 8.5)
-    right = _right_crossing(b0, b1, logk, r, -reach)
-    left = _left_crossing(b0, b1, logk, r, -reach)
+    limit = math.sqrt(z * z + 72.0)
+    last = max(limit, r + 8.5)
+    right = _right_crossing(b0, b1, logk, r, -limit)
+    left = _left_crossing(b0, b1, logk, r, -limit)
     if right == -math.inf:
-        right = left = -reach
-    moments[:] = 0.0
+        right = left = -limit
+    h = h_u1 = hl = hl_shift = 0.0
     if right < last:
-        moments[0] += upper(right)
-        moments[1] += density(right)
-        moments[3] += upper(right - r)
-        moments[4] += density(right - r)
-    if left > -reach:
-        moments[0] += upper(-left)
-        moments[1] -= density(left)
-        moments[3] += upper(r - left)
-        moments[4] -= density(left - r)
+        h += upper(right)
+        h_u1 += density(right)
+        hl += upper(right - r)
+        hl_shift += density(right - r)
+    if left > -limit:
+        h += upper(-left)
+        h_u1 -= density(left)
+        hl += upper(r - left)
+        hl_shift -= density(left - r)
+    moments = Moments(h, h_u1, 0.0, hl, hl_shift, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     right = min(right, last)
-    left = max(left, -reach)
+    left = max(left, -limit)
     top = left
     if b1 > 0.0:
         top = min(max((math.log(b1 / r) - logk) / r, left), right)
-    stop = max(_right_crossing(b0, b1, logk, r, reach), top)
+    stop = max(_right_crossing(b0, b1, logk, r, limit), top)
     while right > stop:
         t = max(stop, right - _panel_length(right, b1, logk, r))
-        _panel(a2, b0, b1, logk, r, t, right, moments)
+        moments = _panel(a2, b0, b1, logk, r, t, right, moments)
         right = t
-    stop = min(_left_crossing(b0, b1, logk, r, reach), top)
+    stop = min(_left_crossing(b0, b1, logk, r, limit), top)
     while left < stop:
         t = min(stop, left + _panel_length(left, b1, logk, r))
-        _panel(a2, b0, b1, logk, r, left, t, moments)
+        moments = _panel(a2, b0, b1, logk, r, left, t, moments)
         left = t
+    return moments
 
 
 @jit
-def excess(eps: float, m1: float, m2: float, a: Array, moments: Array) -> float:
+def hinge(a: Array, m: Moments) -> float:
+    """E(L - a.(1, u))_+."""
+    return float(m.hl - a[0] * m.h - a[1] * m.h_u1 - a[2] * m.h_u2)
+
+
+@jit
+def surplus(eps: float, m1: float, m2: float, a: Array, m: Moments) -> float:
     """The dual value at `a`, less 1/2: a valid lower bound of p* - 1/2 for any a >= 0."""
-    hinge: float = moments[3] - a[0] * moments[0] - a[1] * moments[1] - a[2] * moments[2]
-    return float(0.5 - hinge - a[0] * eps + a[1] * m1 + a[2] * m2)
+    return float(0.5 - hinge(a, m) - a[0] * eps + a[1] * m1 + a[2] * m2)
 
 
 @jit
-def newton_step(moments: Array, a: Array, g0: float, g1: float, g2: float, free: bool, step: Array) -> bool:
+def newton_step(m: Moments, a: Array, g0: float, g1: float, g2: float, free: bool, step: Array) -> bool:
     """Solve -Hessian step = (g0, g1, g2) by Cholesky, with step[1] = 0 unless `free`. False where it is not positive definite."""
-    m01, m02 = moments[6], -moments[7]
-    m11, m12, m22 = moments[8], -moments[9], moments[10]
-    m00 = moments[5]
+    m00, m01, m02 = m.w, m.wt, -m.wc
+    m11, m12, m22 = m.wtt, -m.wtc, m.wcc
     if not m00 > 0.0:
         return False
     l2 = m02 / m00
@@ -213,31 +265,29 @@ def newton_step(moments: Array, a: Array, g0: float, g1: float, g2: float, free:
 
 
 @jit
-def maximise(eps: float, m1: float, m2: float, z: float, r: float, a: Array, moments: Array) -> tuple[float, float, int]:
-    """Maximise the dual over a0, a2 > 0, a1 >= 0 at radius r, from `a`; `a` and `moments` are left at the best point found.
+def maximise(eps: float, m1: float, m2: float, z: float, r: float, a: Array) -> Maximum:
+    """Maximise the dual over a0, a2 > 0, a1 >= 0 at radius r, from `a`, which is left at the best point found.
 
-    Returns the excess there, the estimated gap to the true maximum (half the squared Newton decrement; inf where the iteration
-    stalled) and the number of Newton steps. The multiplier a1 sits at its bound 0 where the constraint on m1 is slack.
+    The multiplier a1 sits at its bound 0 where the constraint on m1 is slack.
     """
     trial = np.empty(3)
     step = np.empty(3)
-    trial_moments = np.empty(SIZE)
-    compute_moments(a, r, z, moments)
-    value = excess(eps, m1, m2, a, moments)
+    m = compute_moments(a, r, z)
+    value = surplus(eps, m1, m2, a, m)
     previous = math.inf
     for iteration in range(100):
-        g0 = moments[0] - eps
-        g1 = moments[1] + m1
-        g2 = moments[2] + m2
+        g0 = m.h - eps
+        g1 = m.h_u1 + m1
+        g2 = m.h_u2 + m2
         free = a[1] > 0.0 or g1 > 0.0
-        if not newton_step(moments, a, g0, g1, g2, free, step):
-            return value, STALLED, iteration
+        if not newton_step(m, a, g0, g1, g2, free, step):
+            return Maximum(value, STALLED, iteration, m)
         if a[1] == 0.0 and step[1] < 0.0:
-            newton_step(moments, a, g0, g1, g2, False, step)
+            newton_step(m, a, g0, g1, g2, False, step)
         gap = 0.5 * (g0 * step[0] + g1 * step[1] + g2 * step[2])
         # Done, or down at the noise of the moments, where Newton no longer converges quadratically.
         if gap < 1e-13 or (previous < 1e-9 and gap > 0.1 * previous):
-            return value, gap, iteration
+            return Maximum(value, gap, iteration, m)
         previous = gap
         # Stay inside: shrink a0 and a2 by at most five, let a1 reach its bound.
         scale = 1.0
@@ -251,15 +301,15 @@ def maximise(eps: float, m1: float, m2: float, z: float, r: float, a: Array, mom
             trial[:] = a + scale * step
             if scale == to_bound or trial[1] < 0.0:
                 trial[1] = 0.0
-            compute_moments(trial, r, z, trial_moments)
-            trial_value = excess(eps, m1, m2, trial, trial_moments)
+            trial_m = compute_moments(trial, r, z)
+            trial_value = surplus(eps, m1, m2, trial, trial_m)
             # Near the optimum the gain drowns in rounding: accept what does not lose more than that.
             if trial_value >= value + 0.1 * scale * gap or (gap < 1e-9 and trial_value >= value - 1e-13):
                 break
             scale *= 0.5
         else:
-            return value, STALLED if gap > 1e-9 else gap, iteration
+            return Maximum(value, STALLED if gap > 1e-9 else gap, iteration, m)
         a[:] = trial
-        moments[:] = trial_moments
+        m = trial_m
         value = trial_value
-    return value, STALLED, 100
+    return Maximum(value, STALLED, 100, m)

@@ -12,28 +12,36 @@ is found in floats and checked in balls.
 """
 
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 PRECISION = 64  # bits
 LINE_PRECISION = 128  # bits where a2 = 0: closed forms, which cancel at small radii
-TAIL = 9.0
+FAR = 9.0  # the least S and T
 MEAN_VALUE = 1.0  # radii below which s(t) is evaluated in mean-value form
 METHOD = f"python-flint acb.integral at {PRECISION} bits"
 
 
+def working_precision(a2: float) -> AbstractContextManager[None]:
+    """Inside it balls have the precision that a cut with this a2 asks for; the caller's is given back behind it."""
+    from flint import ctx
+
+    precision: AbstractContextManager[None] = ctx.workprec(PRECISION if a2 > 0.0 else LINE_PRECISION)
+    return precision
+
+
 class Hinge:
-    """H of one node in ball arithmetic; the arguments are taken at their exact binary values, a2 > 0."""
+    """H of one node in balls of the current precision; the arguments are taken at their exact binary values, a2 > 0."""
 
-    def __init__(self, r: float, a0: float, a1: float, a2: float, precision: int = PRECISION) -> None:
-        from flint import acb, arb, ctx
+    def __init__(self, r: float, a0: float, a1: float, a2: float) -> None:
+        from flint import acb, arb
 
-        ctx.prec = precision
         self.float = (r, a0, a1, a2)
         self.r, self.a0, self.a1, self.a2 = arb(r), arb(a0), arb(a1), arb(a2)
         self.root2 = arb(2).sqrt()
         self.peak = 1 / (2 * arb.pi()).sqrt()
         # Far enough that a2 G(-S) and a2 Q(T) drown in the last digits.
-        self.far = max(TAIL, math.sqrt(2.0 * math.log(max(a2, 1.0) * 1e16)))
+        self.far = max(FAR, math.sqrt(2.0 * math.log(max(a2, 1.0) * 1e16)))
         slope, level, scale = acb(self.a1 / self.a2), acb(self.a0 / self.a2), acb((-self.r * self.r / 2).exp() / self.a2)
         rate, peak, turn = acb(self.r), acb(self.peak), acb(-1 / self.root2)
 
@@ -122,7 +130,8 @@ class Hinge:
 
 def hinge_upper(r: float, a0: float, a1: float, a2: float) -> Any:
     """An upper bound of H as an exact ball, for the arguments' exact binary values."""
-    return Hinge(r, a0, a1, a2).upper() if a2 > 0.0 else _line(Hinge(r, a0, a1, 1.0, LINE_PRECISION))
+    with working_precision(a2):
+        return Hinge(r, a0, a1, a2).upper() if a2 > 0.0 else _line(Hinge(r, a0, a1, 1.0))
 
 
 def _line(node: Hinge) -> Any:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from certlut.kernels.arrays import Array
+from certlut.lookup.format import LIMITS, check_axis
 
 # Each spacing is uniform in a transform of the coordinate: (forward, inverse).
 _SPACINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -58,16 +58,16 @@ class GridSpec:
     theta: Axis
 
     def __post_init__(self) -> None:
-        limits = {"z": (1e-4, 8.0), "rho": (0.0, 0.99999), "theta": (0.0, 180.0)}
-        for name, (least, most) in limits.items():
+        for name, limits in LIMITS.items():
             axis: Axis = getattr(self, name)
             if axis.spacing not in _SPACINGS:
                 raise ValueError(f"grid axis {name}: spacing {axis.spacing!r}, expected one of {', '.join(_SPACINGS)}")
-            if not (least <= axis.low < axis.high <= most and axis.count >= 2):
+            if not (limits[0] <= axis.low < axis.high <= limits[1] and axis.count >= 2):
                 raise ValueError(
                     f"grid axis {name}: {axis.count} knots from {axis.low} to {axis.high}, "
-                    f"expected at least 2 knots, increasing, within [{least}, {most}]"
+                    f"expected at least 2 knots, increasing, within [{limits[0]}, {limits[1]}]"
                 )
+            check_axis(f"grid axis {name}: {axis}", axis.knots(), limits)
 
     @property
     def shape(self) -> tuple[int, int, int]:

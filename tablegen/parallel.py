@@ -1,10 +1,15 @@
 """Run independent tasks through joblib, on processes here or on a Dask cluster, and hand back results as they come."""
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import joblib
+with warnings.catch_warnings():
+    # Where it finds no semaphores; `run` says so when it matters.
+    warnings.filterwarnings("ignore", "(?s).*joblib will operate in serial mode")
+    import joblib
 
 
 def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int, scheduler: str | None = None) -> Iterator[Any]:
@@ -14,7 +19,8 @@ def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: in
         function: importable by the workers; each process runs it on one thread.
         tasks: argument tuples.
         jobs: worker processes, -1 for all cores; with a scheduler, how many tasks are in flight (-1: one for each of its threads).
-        scheduler: address of a Dask scheduler whose workers have certlut installed; None for processes on this machine.
+        scheduler: address of a Dask scheduler whose workers have certlut installed; None for processes on this machine. Where it
+            lets nobody start any (/dev/shm missing, full or read-only) this one does all, and one line on stderr says so.
 
     Raises:
         ImportError: a scheduler is given and dask.distributed is missing.
@@ -22,6 +28,11 @@ def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: in
     """
     if jobs == 0 or jobs < -1:
         raise ValueError(f"jobs = {jobs}: expected -1 or at least 1")
+    if scheduler is None and joblib.parallel.mp is None:
+        if jobs != 1:
+            print("certlut: no processes can be started (no usable /dev/shm?), so one does all the work", file=sys.stderr)
+        yield from (function(*task) for task in tasks)
+        return
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             stack.enter_context(joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1))

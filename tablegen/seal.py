@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper
 
-from .dual import SIZE, Array, compute_moments
+from .dual import Moments, compute_moments, hinge
 
 # Relative allowance of a hinge computed by quadrature: the panels' error and the rounding of its sum, with room to spare.
 MARGIN = 1e-13
@@ -46,14 +47,19 @@ def _line_hinge(a0: float, a1: float, r: float) -> tuple[float, float]:
 
 
 @jit
-def hinge(a: Array, r: float, z: float, moments: Array) -> tuple[float, float]:
+def _size(a: Array, m: Moments) -> float:
+    """The sum of the magnitudes that a hinge is made of."""
+    return float(m.hl + a[0] * m.h + a[1] * abs(m.h_u1) - a[2] * m.h_u2)
+
+
+@jit
+def _hinge_and_allowance(a: Array, r: float, z: float) -> tuple[float, float]:
     """(estimate of E(L_r - a.(1, u))_+, allowance for its error)."""
     if a[2] == 0.0:
         value, size = _line_hinge(a[0], a[1], r)
     else:
-        compute_moments(a, r, z, moments)
-        value = moments[3] - a[0] * moments[0] - a[1] * moments[1] - a[2] * moments[2]
-        size = moments[3] + a[0] * moments[0] + a[1] * abs(moments[1]) - a[2] * moments[2]
+        m = compute_moments(a, r, z)
+        value, size = hinge(a, m), _size(a, m)
     return value, MARGIN * size
 
 
@@ -72,36 +78,33 @@ def seal(eps: float, m1: float, m2: float, z: float, r: float, slope: float, a: 
 
     `slope` is -d(dual value)/dr, at least roughly: it only decides how far a radius is lowered.
     """
-    moments = np.empty(SIZE)
     a[1] = np.float64(np.float32(a[1]))
     a[2] = np.float64(np.float32(a[2]))
-    value, allowance = hinge(a, r, z, moments)
+    value, allowance = _hinge_and_allowance(a, r, z)
     for _ in range(5):
         missing = shortfall(eps, m1, m2, a, value + allowance)
         if missing == 0.0:
             break
         r -= 1.01 * missing / slope
-        value, allowance = hinge(a, r, z, moments)
+        value, allowance = _hinge_and_allowance(a, r, z)
     return r, value + allowance
 
 
 @jit
-def seal_nearby(eps: float, m1: float, m2: float, z: float, r: float, a: Array, moments: Array, at: Array) -> tuple[float, float]:
-    """`seal`, from moments taken a small step away, at multipliers and radius `at` = (a0, a1, a2, r)."""
+def seal_nearby(eps: float, m1: float, m2: float, z: float, r: float, a: Array, m: Moments, at: Array) -> tuple[float, float]:
+    """`seal`, from moments `m` taken a small step away, at multipliers and radius `at` = (a0, a1, a2, r)."""
     d0 = a[0] - at[0]
     d1 = np.float64(np.float32(a[1])) - at[1]
     d2 = np.float64(np.float32(a[2])) - at[2]
     dr = r - at[3]
     if not abs(d0) + abs(d1) + abs(d2) < NEAR * a[2]:
-        return seal(eps, m1, m2, z, r, moments[4], a)
+        return seal(eps, m1, m2, z, r, m.hl_shift, a)
     a[1] = at[1] + d1
     a[2] = at[2] + d2
-    m = moments
-    value = m[3] - at[0] * m[0] - at[1] * m[1] - at[2] * m[2]
-    size = m[3] + at[0] * m[0] + at[1] * abs(m[1]) - at[2] * m[2]
-    first = -d0 * m[0] - d1 * m[1] - d2 * m[2]
-    square = m[5] * d0 * d0 + m[8] * d1 * d1 + m[10] * d2 * d2 + 2.0 * (m[6] * d0 * d1 - m[7] * d0 * d2 - m[9] * d1 * d2)
-    cross = -(m[11] * d0 + m[12] * d1 - m[13] * d2) * dr
-    c = value + first + m[4] * dr + (0.5 * square + cross) / at[2] + MARGIN * size
-    down = 1.01 * shortfall(eps, m1, m2, a, c) / m[4]
-    return r - down, c - m[4] * down
+    value, size = hinge(at, m), _size(at, m)
+    first = -d0 * m.h - d1 * m.h_u1 - d2 * m.h_u2
+    square = m.w * d0 * d0 + m.wtt * d1 * d1 + m.wcc * d2 * d2 + 2.0 * (m.wt * d0 * d1 - m.wc * d0 * d2 - m.wtc * d1 * d2)
+    cross = -(m.k * d0 + m.kt * d1 - m.kc * d2) * dr
+    c = value + first + m.hl_shift * dr + (0.5 * square + cross) / at[2] + MARGIN * size
+    down = 1.01 * shortfall(eps, m1, m2, a, c) / m.hl_shift
+    return r - down, c - m.hl_shift * down

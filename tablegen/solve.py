@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper, upper_quantile
+from certlut.kernels.slab import slab_edges
 
-from .dual import SIZE, Array, maximise, newton_step
+from .dual import NO_MOMENTS, maximise, newton_step
 
 # Relative accuracy that a converged radius has by its own a-posteriori estimate.
 TOLERANCE = 1e-9
@@ -46,27 +48,9 @@ class Solution:
 
 
 @jit
-def _slab_edges(eps: float, m1: float, z: float) -> tuple[float, float]:
-    """(w1, w2) with P(u > w1) + P(u < w2) = eps and phi(w1) - phi(w2) = -m1, for |m1| < phi(z)."""
-    # The unknown is the smaller of the two tail masses, which alone carries its own relative accuracy.
-    target = abs(m1)
-    lo, hi = 0.0, 0.5 * eps
-    small = 0.25 * eps * (1.0 - target / density(z))
-    near = far = z
-    for _ in range(200):
-        near, far = upper_quantile(eps - small), upper_quantile(small)
-        f = density(near) - density(far) - target
-        if f > 0.0:
-            lo = small
-        else:
-            hi = small
-        new = small + f / (near + far)
-        if not lo < new < hi:
-            new = 0.5 * (lo + hi) if lo > 0.0 else 0.01 * hi
-        if abs(new - small) <= 2e-16 * small:
-            break
-        small = new
-    return (near, -far) if m1 <= 0.0 else (far, -near)
+def active(a: Array) -> int:
+    """The status of an optimum with m2 > 0."""
+    return Status.BOTH_ACTIVE.value if a[1] > 0.0 else Status.M1_SLACK.value
 
 
 @jit
@@ -106,7 +90,7 @@ def solve_node(eps: float, m1: float, m2: float, z: float, a: Array) -> tuple[fl
     `slope` is -d(maximum)/dr. 0 < eps < 1/2, m2 >= 0, hypot(m1, m2) < phi(z), z = Phi^-1(1 - eps). The search starts at the
     slab's radius, a lower bound; every maximisation starts from the last good one, carried along the curve of optima.
     """
-    w1, w2 = _slab_edges(eps, m1, z)
+    w1, w2 = slab_edges(eps, m1, z, 0.0)
     r = _slab_radius(w1, w2)
     if m2 <= SLAB * density(z):
         _slab_multipliers(w1, w2, r, 0.0, a)
@@ -114,52 +98,51 @@ def solve_node(eps: float, m1: float, m2: float, z: float, a: Array) -> tuple[fl
         # The gradient fixes the split of the tails to a few roundings of phi(z); next to the rim that moves the far edge.
         mass = 2e-15 * (density(z) / (w1 - w2) + eps)
         edges = density(w1 - r) * mass / density(w1) + density(w2 - r) * mass / density(w2)
-        return r, slope, (1e-15 + edges) / (slope * r), 1, 0
+        return r, slope, (1e-15 + edges) / (slope * r), Status.SLAB.value, 0
     _slab_multipliers(w1, w2, r, m2, a)
-    moments = np.empty(SIZE)
-    trial_moments = np.empty(SIZE)
     trial = np.empty(3)
     step = np.empty(3)
     good = r
+    moments = NO_MOMENTS
     lo, hi = r, math.inf
     steps = 0
     for _ in range(80):
         trial[:] = a
         shift = (r - good) / a[2]
         # At the last optimum d(gradient)/dr = (k0, k1, -kc) / a2.
-        if r != good and newton_step(moments, a, shift * moments[11], shift * moments[12], -shift * moments[13], a[1] > 0.0, step):
+        if r != good and newton_step(moments, a, shift * moments.k, shift * moments.kt, -shift * moments.kc, a[1] > 0.0, step):
             scale = 1.0
             for i in range(3):
                 if step[i] < 0.0 and a[i] > 0.0:
                     scale = min(scale, -0.8 * a[i] / step[i])
             trial += scale * step
-        value, gap, its = maximise(eps, m1, m2, z, r, trial, trial_moments)
-        steps += its
-        if not gap < 1e-8:
+        found = maximise(eps, m1, m2, z, r, trial)
+        steps += found.steps
+        if not found.gap < 1e-8:
             # Too far from the last good point: come half the way back.
             if abs(r - good) < 1e-3 * r:
                 break
             r = 0.5 * (good + r)
             continue
         a[:] = trial
-        moments[:] = trial_moments
+        moments = found.moments
         good = r
-        value += gap
+        value = found.surplus + found.gap
         if value >= 0.0:
             lo = max(lo, r)
         else:
             hi = min(hi, r)
-        slope = moments[4]  # -d(value)/dr
-        noise = 1e-15 * (1.0 + a[0] * (moments[0] + eps) + a[1] * (abs(moments[1]) + abs(m1)) + a[2] * m2)
+        slope = moments.hl_shift  # -d(value)/dr
+        noise = 1e-15 * (1.0 + a[0] * (moments.h + eps) + a[1] * (abs(moments.h_u1) + abs(m1)) + a[2] * m2)
         new = r + value / slope
         if abs(new - r) <= max(1e-13 * r, noise / slope):
-            return new, slope, (gap + noise) / (slope * r), 2 if a[1] > 0.0 else 3, steps
+            return new, slope, (found.gap + noise) / (slope * r), active(a), steps
         furthest = r + 0.5 * max(r, 1.0)
         new = min(new, furthest)
         if not lo <= new <= hi:
             new = 0.5 * (lo + hi) if hi < math.inf else furthest
         r = new
-    return r, math.nan, math.inf, 0, steps
+    return r, math.nan, math.inf, Status.FAILED.value, steps
 
 
 def _check(q: float, m1: float, m2: float) -> tuple[float, float]:

@@ -7,12 +7,13 @@ import math
 
 import numpy as np
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper
 
-from .dual import SIZE, Array, compute_moments, excess, newton_step
+from .dual import NO_MOMENTS, Moments, compute_moments, newton_step, surplus
 from .seal import seal, seal_nearby
-from .solve import TOLERANCE, solve_node
+from .solve import TOLERANCE, active, solve_node
 
 # A Newton step this small (relative, and in the root of the gap) leaves an error of its square: no need to look again.
 LAST_STEP = 1e-6
@@ -21,43 +22,44 @@ COLD_ROWS = 4
 
 
 @jit
-def polish(eps: float, m1: float, m2: float, z: float, r: float, a: Array, moments: Array, at: Array) -> float:
-    """Newton on (a0, a1, a2, r) from a nearby start; returns r, or NaN where it does not converge at once.
+def solve_nearby(eps: float, m1: float, m2: float, z: float, r: float, a: Array, at: Array) -> tuple[float, Moments]:
+    """Newton on (a0, a1, a2, r) from a nearby start; returns r, or NaN where it does not converge at once, and moments.
 
-    `a` is updated; `moments` are those of the last evaluation, at multipliers and radius `at` = (a0, a1, a2, r), a last step away.
+    `a` is updated; the moments are those of the last evaluation, a step away at multipliers and radius `at` = (a0, a1, a2, r).
     """
     step = np.empty(3)
     drift = np.empty(3)
+    m = NO_MOMENTS
     for _ in range(8):
-        compute_moments(a, r, z, moments)
+        m = compute_moments(a, r, z)
         at[:3] = a
         at[3] = r
-        g0, g1, g2 = moments[0] - eps, moments[1] + m1, moments[2] + m2
+        g0, g1, g2 = m.h - eps, m.h_u1 + m1, m.h_u2 + m2
         free = a[1] > 0.0 or g1 > 0.0
-        if not newton_step(moments, a, g0, g1, g2, free, step):
-            return math.nan
+        if not newton_step(m, a, g0, g1, g2, free, step):
+            return math.nan, m
         if a[1] == 0.0 and step[1] < 0.0:
             free = False
-            newton_step(moments, a, g0, g1, g2, free, step)
+            newton_step(m, a, g0, g1, g2, free, step)
         # How the maximiser drifts with r: d(gradient)/dr = (k0, k1, -kc) / a2.
-        newton_step(moments, a, moments[11] / a[2], moments[12] / a[2], -moments[13] / a[2], free, drift)
+        newton_step(m, a, m.k / a[2], m.kt / a[2], -m.kc / a[2], free, drift)
         gap = 0.5 * (g0 * step[0] + g1 * step[1] + g2 * step[2])
-        slope = moments[4] - (g0 * drift[0] + g1 * drift[1] + g2 * drift[2])
-        shift = (excess(eps, m1, m2, a, moments) + gap) / slope
+        slope = m.hl_shift - (g0 * drift[0] + g1 * drift[1] + g2 * drift[2])
+        shift = (surplus(eps, m1, m2, a, m) + gap) / slope
         if not (gap < 0.01 and abs(shift) < 0.2 * r):
-            return math.nan
+            return math.nan, m
         small = abs(shift) < LAST_STEP * r and gap < LAST_STEP * LAST_STEP and (free or g1 <= 0.0)
         for i in range(3):
             # Where a1 reaches its bound it stops there, and the next step settles the rest.
             change = max(step[i] + shift * drift[i], -a[i]) if i == 1 else step[i] + shift * drift[i]
             if i != 1 and a[i] + change < 0.2 * a[i]:
-                return math.nan
+                return math.nan, m
             small = small and abs(change) <= 10.0 * LAST_STEP * (a[i] + a[2])
             a[i] += change
         r += shift
         if small:
-            return r
-    return math.nan
+            return r, m
+    return math.nan, m
 
 
 @jit
@@ -87,7 +89,7 @@ def solve_slab(z: float, rho: Array, theta: Array, out: Array) -> int:
     eps, rim = upper(z), density(z)
     a = np.empty(3)
     at = np.empty(4)
-    moments = np.empty(SIZE)
+    moments = NO_MOMENTS
     past = np.empty((3, theta.size, 4))
     robust = 0
     for i in range(rho.size):
@@ -96,14 +98,13 @@ def solve_slab(z: float, rho: Array, theta: Array, out: Array) -> int:
             m1 = -rho[i] * rim * math.cos(angle)
             m2 = rho[i] * rim * math.sin(angle) if theta[j] < 180.0 else 0.0
             r = math.nan
-            status = 0
             if i >= COLD_ROWS and m2 > 0.0:
                 start = _extrapolate(past, i, j, a)
                 if start > 0.0:
-                    r = polish(eps, m1, m2, z, start, a, moments, at)
+                    r, moments = solve_nearby(eps, m1, m2, z, start, a, at)
                 robust += not r > 0.0
             if r > 0.0:
-                status = 2 if a[1] > 0.0 else 3
+                status = active(a)
                 solved = r
                 past[i % 3, j, :3] = a
                 r, c = seal_nearby(eps, m1, m2, z, r, a, moments, at)

@@ -1,7 +1,11 @@
-"""The normal distribution for compiled kernels: density, both tails, quantile."""
+"""The normal distribution for compiled kernels: density, both tails, quantile; and the density of arrays."""
 
 import math
 
+import numpy as np
+import numpy.typing as npt
+
+from .arrays import Array
 from .jit import jit
 
 Coefficients = tuple[float, float, float, float, float, float, float, float]
@@ -10,7 +14,7 @@ INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 SQRT_HALF = math.sqrt(0.5)
 
 # Numerators and denominators (from the constant term up) of AS 241, for p >= 0.075, then for t = sqrt(-log p) <= 5, then beyond.
-CENTRE = (
+_NEAR = (
     (
         3.3871328727963666080e0,
         1.3314166789178437745e2,
@@ -32,7 +36,7 @@ CENTRE = (
         5.2264952788528545610e3,
     ),
 )
-TAIL = (
+_MIDDLE = (
     (
         1.42343711074968357734e0,
         4.63033784615654529590e0,
@@ -54,7 +58,7 @@ TAIL = (
         1.05075007164441684324e-9,
     ),
 )
-FAR = (
+_FAR = (
     (
         6.65790464350110377720e0,
         5.46378491116411436990e0,
@@ -84,6 +88,12 @@ def density(x: float) -> float:
     return INV_SQRT_2PI * math.exp(-0.5 * x * x)
 
 
+def densities(x: npt.ArrayLike) -> Array:
+    """phi of every element, in the shape of `x`."""
+    x = np.asarray(x, dtype=np.float64)
+    return np.asarray(INV_SQRT_2PI * np.exp(-0.5 * x * x))
+
+
 @jit
 def upper(x: float) -> float:
     """P(u > x), to full relative accuracy for x > 0."""
@@ -103,8 +113,8 @@ def upper_quantile(p: float) -> float:
     if x <= 0.425:
         # Near 1/2 it is 1/2 - p, exact, that carries x's relative accuracy.
         t = 0.180625 - x * x
-        return x * (_polynomial(CENTRE[0], t) / _polynomial(CENTRE[1], t))
+        return x * (_polynomial(_NEAR[0], t) / _polynomial(_NEAR[1], t))
     t = math.sqrt(-math.log(p))
     if t <= 5.0:
-        return _polynomial(TAIL[0], t - 1.6) / _polynomial(TAIL[1], t - 1.6)
-    return _polynomial(FAR[0], t - 5.0) / _polynomial(FAR[1], t - 5.0)
+        return _polynomial(_MIDDLE[0], t - 1.6) / _polynomial(_MIDDLE[1], t - 1.6)
+    return _polynomial(_FAR[0], t - 5.0) / _polynomial(_FAR[1], t - 5.0)

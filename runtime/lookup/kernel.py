@@ -1,8 +1,8 @@
-"""The sound look-up: planes and chords from four nodes around a query. Every step is a proven lower bound.
+"""The sound look-up: cuts and chords from four nodes around a query. Every step is a proven lower bound.
 
 Let p(r) be the least E f L_r over classifiers f with E f >= q, E u1 f >= m1, E u2 f >= m2; the radius is where p falls to 1/2.
 
-Planes. Node i stores a radius r_i, multipliers a >= 0 and c >= E(L_r - a.(1, u))_+ at r = r_i. By weak duality, at EVERY query,
+Cuts. Node i stores a radius r_i, multipliers a >= 0 and c >= E(L_r - a.(1, u))_+ at r = r_i. By weak duality, at EVERY query,
 
     p(r_i) >= a0 q + a1 m1 + a2 m2 - (c + a0 - 1)  =  1/2 + s_i,      s_i = 1/2 - c - a0 (1 - q) + a1 m1 + a2 m2,
 
@@ -30,16 +30,18 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from ..kernels.normal import density, upper_quantile
 from ..kernels.slab import slab_radius
 
-Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 # Steps of the map from a coordinate to its place among the knots; queries a block of `lookup_many`.
 STEPS = 4096
 BLOCK = 256
+# A position stays so far below the last knot, in a cell that has a knot above it.
+ABOVE = 1e-9
 SQRT_2PI = 2.5066282746310002
 # Relative allowance for a sum of a few rounded products (each costs 1.1e-16), and for a root or radius computed from it.
 ROUNDING = 2e-15
@@ -55,7 +57,7 @@ def positions(knots: Array) -> Array:
     Clamped to the grid. It is close, not exact, where knots are closer than a step: that only chooses nodes.
     """
     at = np.linspace(0.0, knots[-1], STEPS + 1)
-    position = np.clip(np.interp(at, knots, np.arange(knots.size, dtype=np.float64)), 0.0, knots.size - 1 - 1e-9)
+    position = np.clip(np.interp(at, knots, np.arange(knots.size, dtype=np.float64)), 0.0, knots.size - 1 - ABOVE)
     return np.append(position, position[-1])
 
 
@@ -84,7 +86,7 @@ def probit(s: float, least: float) -> float:
 
 
 @jit
-def plane(nodes: Array, i: int, eps: float, m1: float, m2: float) -> float:
+def cut_surplus(nodes: Array, i: int, eps: float, m1: float, m2: float) -> float:
     """s of node i (radius, c, a0, a1, a2) at the query, rounded down."""
     c: float = nodes[i, 1]
     t0: float = nodes[i, 2] * eps
@@ -142,12 +144,13 @@ def _reduce(size: int, work: Array) -> None:
 
 
 @jit
-def _place(size: int, place: Array, scale: float, position: Array) -> None:
-    """Stage 3: coordinates along one axis become positions among its knots."""
+def _place(size: int, place: Array, scale: float, position: Array, knots: int) -> None:
+    """Stage 3: coordinates along one axis become positions among its knots; in the grid, whatever the maps hold, NaN too."""
+    last = knots - 1 - ABOVE
     for n in range(size):
-        x = min(place[n] * scale, STEPS)
+        x = min(max(0.0, place[n] * scale), STEPS)
         k = int(x)
-        place[n] = position[k] + (x - k) * (position[k + 1] - position[k])
+        place[n] = min(max(0.0, position[k] + (x - k) * (position[k + 1] - position[k])), last)
 
 
 @jit
@@ -179,7 +182,7 @@ def _slabs(q: Array, work: Array, out: Array) -> None:
 
 
 @jit
-def _planes(q: Array, work: Array, nodes: Array, at: Indices) -> None:
+def _cuts(q: Array, work: Array, nodes: Array, at: Indices) -> None:
     """Stage 6: fetch the nodes."""
     m1, m2 = work[M1], work[M2]
     first, second, third, fourth = at[0], at[1], at[2], at[3]
@@ -187,10 +190,10 @@ def _planes(q: Array, work: Array, nodes: Array, at: Indices) -> None:
     s1, s2, s3, s4 = work[S], work[S + 1], work[S + 2], work[S + 3]
     for n in range(q.size):
         eps = 1.0 - q[n]
-        r1[n], s1[n] = nodes[first[n], 0], plane(nodes, first[n], eps, m1[n], m2[n])
-        r2[n], s2[n] = nodes[second[n], 0], plane(nodes, second[n], eps, m1[n], m2[n])
-        r3[n], s3[n] = nodes[third[n], 0], plane(nodes, third[n], eps, m1[n], m2[n])
-        r4[n], s4[n] = nodes[fourth[n], 0], plane(nodes, fourth[n], eps, m1[n], m2[n])
+        r1[n], s1[n] = nodes[first[n], 0], cut_surplus(nodes, first[n], eps, m1[n], m2[n])
+        r2[n], s2[n] = nodes[second[n], 0], cut_surplus(nodes, second[n], eps, m1[n], m2[n])
+        r3[n], s3[n] = nodes[third[n], 0], cut_surplus(nodes, third[n], eps, m1[n], m2[n])
+        r4[n], s4[n] = nodes[fourth[n], 0], cut_surplus(nodes, fourth[n], eps, m1[n], m2[n])
 
 
 @jit
@@ -228,10 +231,10 @@ def lookup_many(q: Array, m1: Array, m2: Array, scale: Array, position: Array, n
         _quantiles(part, m1[start:stop], m2[start:stop], work, out[start:stop])
         _reduce(part.size, work)
         for axis in range(3):
-            _place(part.size, work[PLACE + axis], scale[axis], position[axis])
+            _place(part.size, work[PLACE + axis], scale[axis], position[axis], nodes.shape[axis])
         _choose(part.size, work, nodes.shape[1], nodes.shape[2], at)
         _slabs(part, work, out[start:stop])
-        _planes(part, work, flat, at)
+        _cuts(part, work, flat, at)
         _chords(work, out[start:stop])
 
 

@@ -78,7 +78,7 @@ def Line(v: npt.ArrayLike, name: str = "line") -> lines.Line:
     return lines.Line(_free_name(name), _unit(f"line {name!r}", v))
 
 
-def Sparse(k: int, name: str | None = None) -> sparse.Sparse:
+def Sparse(k: float, name: str | None = None) -> sparse.Sparse:
     """Perturbations of any k coordinates, |delta|_2 <= R; `name`, by default sparse<k>. ValueError for k below 1 or not whole."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"Sparse({k}): k = {k}, expected a whole number of coordinates, 1 or more")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..kernels.arrays import Array, Mask
+from ..kernels.covering import Covering
+from .families import Family, Tails
 from .projections import Projection, norm
 from .sets import LENGTH, Quantity, Threat, across, complement, same_span
 
@@ -40,6 +42,10 @@ class _Along(Threat):
     def kappa(self, d: int) -> float:
         """1: a radius along a vector is an l2 length."""
         return 1.0
+
+    def tails(self, d: int) -> Tails | None:
+        """Along the vector itself."""
+        return Tails(self.name, Family(vectors=self.v.reshape(1, -1)), Covering.line())
 
     def parts(self) -> dict[str, Projection]:
         """The component along the vector."""
@@ -97,6 +103,11 @@ class Line(_Along):
         """The size of the gradient along v from above, as of any subspace."""
         along = (Quantity(self.name, "abs", "upper"), LENGTH)
         return along if self.v.size == 1 else (*along, Quantity(complement(self.name), "l2", "lower"))
+
+    def tails(self, d: int) -> Tails | None:
+        """Along the vector and its opposite."""
+        vector = self.v.reshape(1, -1)
+        return Tails(self.name, Family(vectors=np.concatenate([vector, -vector])), Covering.line())
 
     def settings(self) -> float | str | None:
         """Tells it from a ray."""

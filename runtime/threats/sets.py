@@ -16,10 +16,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..kernels.arrays import Array, Mask
+from ..kernels.covering import Covering
+from .families import Family, Tails
+from .nets import net
 from .projections import Projection
 
 DUAL = {1.0: "linf", 2.0: "l2", math.inf: "l1"}
 ALL = "all"
+# Of a mask in lp, p >= 2, and of a span: the largest that tails are used for.
+LARGEST_MASK, LARGEST_SPAN = 8, 3
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,10 @@ class Threat(ABC):
     def queries(self, bounds: Mapping[Quantity, Array], d: int) -> Iterator[tuple[Array, Array]]:
         """(m1, m2) to look up, each of them valid: the best radius counts."""
         yield self.cut(bounds, d)
+
+    def tails(self, d: int) -> Tails | None:
+        """How tails certify it; None where they would not pay."""
+        return None
 
     def settings(self) -> float | str | None:
         """What tells it from another threat with the same parts, as JSON; None where the parts tell."""
@@ -198,6 +207,19 @@ class Ball(Threat):
         if self.outside is not None:
             return (upper, LENGTH, Quantity(complement(self.name), "l2", "lower"))
         return (upper,) if self.part == ALL and self.p == 2.0 else (upper, LENGTH)
+
+    def tails(self, d: int) -> Tails | None:
+        """Along axes where few coordinates carry a shift (p < 2, or a small mask); along a net of directions of a small span."""
+        if self.basis is not None:
+            if len(self.basis) > LARGEST_SPAN or self.p != 2.0:
+                return None
+            directions = net(len(self.basis))
+            vectors = directions.embed(self.basis).reshape(len(directions.directions), -1)
+            return Tails(self.name, Family(vectors=vectors), Covering.net(directions.gap))
+        if self.p >= 2.0 and self.coordinates(d) > LARGEST_MASK:
+            return None
+        name, mask = (ALL, None) if self.mask is None else (self.name, self.mask.ravel())
+        return Tails(name, Family(mask=mask), Covering.lp(self.p, self.coordinates(d)))
 
     def settings(self) -> float | str | None:
         """The exponent."""

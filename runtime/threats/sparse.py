@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..kernels.covering import Covering
+from .families import Family, Tails
 from .projections import Projection
 from .sets import ALL, LENGTH, Quantity, Threat
 
@@ -37,6 +39,10 @@ class Sparse(Threat):
     def needs(self) -> tuple[Quantity, ...]:
         """The dual norm from above."""
         return (Quantity(ALL, "linf", "upper") if self.k == 1 else Quantity(self.name, "sparse", "upper"), LENGTH)
+
+    def tails(self, d: int) -> Tails | None:
+        """Along all axes."""
+        return Tails(ALL, Family(), Covering.sparse(self.coordinates(d)))
 
     def settings(self) -> float | str | None:
         """Its k."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certlut.kernels.normal import density, upper, upper_quantile
+from certlut.kernels.normal import densities, density, upper, upper_quantile
 from reference import naive
 
 EXACT = settings(deadline=None, derandomize=True, max_examples=150)
@@ -17,6 +17,15 @@ EXACT = settings(deadline=None, derandomize=True, max_examples=150)
 @given(st.floats(-37.0, 37.0))
 def test_density_is_exact_up_to_the_rounding_of_its_exponent(x: float) -> None:
     assert abs(density(x) / naive.mp_density(x) - 1) <= 2e-16 * (2.0 + x * x)
+
+
+def test_densities_are_those_of_the_kernel_in_any_shape() -> None:
+    x = np.random.default_rng(4).uniform(-37.0, 37.0, (7, 30))
+    out = densities(x)
+    assert out.shape == x.shape
+    assert np.allclose(out, np.vectorize(density)(x), rtol=1e-15, atol=0.0)
+    assert densities(1).dtype == np.float64
+    assert densities([0.0, 0.0])[1] == density(0.0)
 
 
 @EXACT

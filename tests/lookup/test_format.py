@@ -1,5 +1,7 @@
 """certlut.lookup.format: a round trip loses nothing, damage of any kind is refused in one line, no file is ever half-written."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -16,7 +18,7 @@ import h5py
 import numpy as np
 import pytest
 
-from certlut.lookup.format import AXES, DATASETS, TableData, TableError, compute_digest, read_table, write_table
+from certlut.lookup.format import AXES, DATASETS, LIMITS, TableData, TableError, compute_digest, read_table, write_table
 from certlut.tablegen import Axis, GridSpec, build
 
 GRID = GridSpec(Axis(0.5, 2.0, 3, "sqrt"), Axis(0.0, 0.9, 3, "rim"), Axis(0.0, 180.0, 3, "linear"))
@@ -357,6 +359,12 @@ def broken_datasets(data: TableData) -> dict[str, tuple[dict[str, Any], str]]:
     cases |= {f"inf in {name}": (put(name, math.inf), f"{name} has non-finite") for name in ("radius", "c", "a0", "a1", "a2")}
     cases |= {f"negative {name}": (put(name, -1e-9), f"{name} has negative") for name in ("radius", "c", "a0", "a1", "a2")}
     cases |= {f"{name} repeats": (put(name, d[name][0]), f"{name} is not increasing") for name in AXES}
+    for name, (low, high) in LIMITS.items():
+        first, last, close = d[name].copy(), d[name].copy(), d[name].copy()
+        first[0], last[-1], close[1] = low - 1e-4, high + 1e-4, np.nextafter(close[0], np.inf)
+        cases[f"{name} from too low"] = d | {name: first}, f"axis {name} runs from"
+        cases[f"{name} to too high"] = d | {name: last}, f"axis {name} runs from"
+        cases[f"{name} in steps of next to nothing"] = d | {name: close}, f"axis {name} is not increasing"
     cases |= {
         "failed node": (put("status", 0), "1 nodes did not converge"),
         "shape": (d | {"c": d["c"][:, :, :2]}, "dataset c is"),
@@ -372,7 +380,7 @@ def broken_datasets(data: TableData) -> dict[str, tuple[dict[str, Any], str]]:
 CASES = [
     *(f"nan in {name}" for name in DATASETS if name != "status"),
     *(f"{kind} {name}" for kind in ("inf in", "negative") for name in ("radius", "c", "a0", "a1", "a2")),
-    *(f"{name} repeats" for name in AXES),
+    *(f"{name} {fault}" for name in AXES for fault in ("repeats", "from too low", "to too high", "in steps of next to nothing")),
     *("failed node", "shape", "flat", "single knot"),
 ]
 
@@ -424,7 +432,7 @@ def test_another_type_of_numbers_is_refused(data: TableData, tmp_path: Path, dty
 
 
 def fail(*_: object, **__: object) -> None:
-    raise OSError("disk on fire")
+    raise OSError(errno.EIO, "disk on fire")
 
 
 @pytest.mark.parametrize("where", ["replace", "create_dataset"])
@@ -444,9 +452,57 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
         monkeypatch.setattr(
             h5py.File, "create_dataset", lambda self, name, **kw: fail() if name == "a2" else original(self, name, **kw)
         )
-    with pytest.raises(OSError, match="disk on fire"):
+    with pytest.raises(OSError, match=f"disk on fire|{os.strerror(errno.EIO)}"):
         write_table(path, replace(data, generator="new"))
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+_FULL = """
+import resource, signal, sys
+from certlut.lookup.format import read_table, write_table
+
+data = read_table(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    write_table(sys.argv[2], data)
+except OSError as error:
+    print(error.errno, error.filename)
+"""
+
+
+def test_a_disk_that_fills_up_is_an_os_error_and_leaves_the_old_file(tiny: Path, tmp_path: Path) -> None:
+    # In a process of its own, which must not crash on its way out either.
+    path = tmp_path / "table.h5"
+    path.write_bytes(b"old")
+    command = [sys.executable, "-c", _FULL, str(tiny), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == ([str(errno.EFBIG), str(path)], "")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"table.h5": b"old"}
+
+
+def test_reading_takes_no_lock(copy: Path, data: TableData) -> None:
+    """Where another holds one, and so where there are none to have (NFS, Lustre, FUSE)."""
+    with copy.open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        # The lock is one that HDF5 would trip over.
+        with pytest.raises(OSError, match="lock"):
+            h5py.File(copy, "r", locking=True)
+        assert equal(read_table(copy), data)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOLCK])
+def test_a_file_that_the_machine_does_not_hand_over_is_not_called_damaged(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "Unable to synchronously open file")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        read_table(copy)
+    assert not isinstance(error.value, TableError)
+    assert error.value.filename == str(copy)
 
 
 def test_bad_data_leave_the_old_file_alone(data: TableData, tmp_path: Path) -> None:

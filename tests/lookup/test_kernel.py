@@ -16,13 +16,12 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.special import ndtri
 
 from certlut import Table
+from certlut.kernels.arrays import Array
 from certlut.kernels.slab import slab_radius
 from certlut.lookup.format import TableData, read_table
 from certlut.lookup.kernel import STEPS, _place, positions, probit, turn
 from certlut.tablegen import Axis, GridSpec, build, solve
 from reference import naive
-
-Array = npt.NDArray[np.float64]
 
 # The exact radius is known to 1e-9.
 SLACK = 1.0 + 2e-9
@@ -48,9 +47,9 @@ class Pool:
     """Within both tables' grids, and drawn without an eye on the knots."""
 
     def overstated(self, radius: Array) -> Array:
-        """Relative excess of the radii that are too large."""
-        excess = radius / self.exact - 1.0
-        return excess[excess > SLACK - 1.0]
+        """By how much, relatively, the radii that are too large are so."""
+        above = radius / self.exact - 1.0
+        return above[above > SLACK - 1.0]
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +176,23 @@ def test_a_place_among_the_knots_is_close_and_never_outside() -> None:
         knots = np.sort(rng.uniform(0.0, 5.0, rng.integers(2, 40)))
         x = np.concatenate([knots, np.nextafter(knots, -np.inf), rng.uniform(0.0, 1.2 * knots[-1], 50), [0.0, 1e308, np.inf]])
         place = x.copy()
-        _place(len(place), place, STEPS / knots[-1], positions(knots))
+        _place(len(place), place, STEPS / knots[-1], positions(knots), len(knots))
         assert ((place >= 0.0) & (place < len(knots) - 1)).all()
         # Exact up to one step of the map.
         step = knots[-1] / STEPS * (1 + 1e-9)
         low, high = (np.interp(x + shift, knots, np.arange(len(knots))) for shift in (-step, step))
         assert ((place >= low - 1e-8) & (place <= high + 1e-8)).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300, -1e300, -1.0])
+@pytest.mark.parametrize("size", [1, 17, 256])
+def test_a_place_is_in_the_grid_whatever_the_maps_hold(bad: float, size: int) -> None:
+    knots = np.linspace(0.0, 5.0, 12)
+    for scale, position in ((STEPS / 5.0, np.full(STEPS + 2, bad)), (bad, positions(knots)), (STEPS / 5.0, positions(knots))):
+        place = np.linspace(0.0, 6.0, size)
+        place[size // 2] = bad
+        _place(size, place, scale, position, 12)
+        assert ((place >= 0.0) & (place < 11.0)).all()
 
 
 def test_turn_goes_up_with_the_angle() -> None:
@@ -313,10 +323,10 @@ def test_the_interpreted_look_up_is_the_compiled_one(pool: Pool, small: Table, m
         ("probit", lambda probit, s, least: s),
         ("probit", lambda probit, s, least: probit(s, least) if s >= 0.0 else 0.9 * probit(s, least)),
         ("probit", lambda probit, s, least: 1.05 * probit(s, least) if s >= 0.0 else probit(s, least)),
-        # Planes evaluated at another query: wrong sign of m1, a larger m2, a larger q.
-        ("plane", lambda plane, nodes, i, eps, m1, m2: plane(nodes, i, eps, -m1, m2)),
-        ("plane", lambda plane, nodes, i, eps, m1, m2: plane(nodes, i, eps, m1, 1.01 * m2)),
-        ("plane", lambda plane, nodes, i, eps, m1, m2: plane(nodes, i, 0.999 * eps, m1, m2)),
+        # Cuts evaluated at another query: wrong sign of m1, a larger m2, a larger q.
+        ("cut_surplus", lambda cut_surplus, nodes, i, eps, m1, m2: cut_surplus(nodes, i, eps, -m1, m2)),
+        ("cut_surplus", lambda cut_surplus, nodes, i, eps, m1, m2: cut_surplus(nodes, i, eps, m1, 1.01 * m2)),
+        ("cut_surplus", lambda cut_surplus, nodes, i, eps, m1, m2: cut_surplus(nodes, i, 0.999 * eps, m1, m2)),
         # Pairs: one that certifies the mean of two radii that are not certified; one that takes the farther end of every chord.
         ("between", lambda between, r, x, s, y: max(between(r, x, s, y), (r * abs(y) + s * abs(x)) / (abs(x) + abs(y)))),
         ("between", lambda between, r, x, s, y: max(r, s) if max(x, y) > 0.0 else 0.0),

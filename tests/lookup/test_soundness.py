@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from joblib import Parallel, delayed
 from scipy.interpolate import RegularGridInterpolator
 from scipy.special import ndtri
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper, upper_quantile
 from certlut.lookup.format import TableData
@@ -24,7 +24,6 @@ from certlut.lookup.table import Table
 from certlut.tablegen.solve import solve_node
 from reference.proofs import unproven
 
-Array = npt.NDArray[np.float64]
 # The exact solver's own accuracy.
 EXACT = 2e-9
 
@@ -117,7 +116,7 @@ def test_any_query_lies_between_cohens_radius_and_the_exact_one(shipped: Table, 
 
 
 def test_10_000_radii_are_proven_in_ball_arithmetic(shipped: Table) -> None:
-    """By one direct cut at the radius, so that planes, chords and rounding are all put to the test at once."""
+    """By one direct cut at the radius, so that cuts, chords and rounding are all put to the test at once."""
     rng = np.random.default_rng(20261125)
     n = 10_000
     z, theta = rng.uniform(0.05, 5.2, n), rng.uniform(0.0, 180.0, n)
@@ -171,7 +170,7 @@ def test_linear_interpolation_of_the_radius_is_caught(shipped_data: TableData, c
 
 
 def test_moving_the_query_to_the_grid_instead_of_the_nodes_is_caught(shipped: Table) -> None:
-    """Beyond the grid the planes are taken at the true query; at the query clamped in (z, rho, theta) the radius is too large."""
+    """Beyond the grid the cuts are taken at the true query; at the query clamped in (z, rho, theta) the radius is too large."""
     z, rho, theta = np.array([1.25]), np.array([0.9]), np.array([30.0])
     truth = exact(place(z, rho, theta))[0]
     clamped = np.asarray(shipped.radius(*place(z, np.array([0.5]), theta)[:, :3].T))[0]

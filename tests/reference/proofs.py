@@ -1,13 +1,13 @@
 """Radii proven one by one in ball arithmetic, without a table; worker processes import this."""
 
 import numpy as np
-import numpy.typing as npt
 
-from certlut.tablegen.dual import SIZE, maximise
-from certlut.tablegen.enclose import hinge_upper
-from certlut.tablegen.solve import _slab_edges, _slab_multipliers, solve_node
-
-Array = npt.NDArray[np.float64]
+from certlut.kernels.arrays import Array
+from certlut.kernels.slab import slab_edges
+from certlut.tablegen import Status
+from certlut.tablegen.dual import maximise
+from certlut.tablegen.enclose import hinge_upper, working_precision
+from certlut.tablegen.solve import _slab_multipliers, solve_node
 
 
 def proves(query: Array, radius: float) -> bool:
@@ -19,15 +19,16 @@ def proves(query: Array, radius: float) -> bool:
 
     q, m1, m2, z = (float(x) for x in query[:4])
     r = radius * (1.0 - 2e-9)
-    a, moments = np.empty(3), np.empty(SIZE)
+    a = np.empty(3)
     _, _, _, status, _ = solve_node(1.0 - q, m1, m2, z, a)
-    if status == 1:
-        _slab_multipliers(*_slab_edges(1.0 - q, m1, z), r, 0.0, a)
+    if status == Status.SLAB:
+        _slab_multipliers(*slab_edges(1.0 - q, m1, z, 0.0), r, 0.0, a)
     else:
-        maximise(1.0 - q, m1, m2, z, r, a, moments)
+        maximise(1.0 - q, m1, m2, z, r, a)
     a0, a1, a2 = (float(x) for x in a)
-    p = 1 - hinge_upper(r, a0, a1, a2) - arb(a0) * (1 - arb(q)) + arb(a1) * arb(m1) + arb(a2) * arb(m2)
-    return bool(p >= arb(1) / 2)
+    with working_precision(a2):
+        p = 1 - hinge_upper(r, a0, a1, a2) - arb(a0) * (1 - arb(q)) + arb(a1) * arb(m1) + arb(a2) * arb(m2)
+        return bool(p >= arb(1) / 2)
 
 
 def unproven(queries: Array, radii: Array) -> list[tuple[float, ...]]:

@@ -1,6 +1,7 @@
 import os
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -14,12 +15,20 @@ from certlut.runs.results import FIRST, read_tsv, row, write_tsv
 RADIUS = {"l1": 0.75, "l2": 0.5, "linf": 0.25, "cohen": 0.45}
 
 
+def _row(**changes: Any) -> dict[str, str]:
+    fields = {"idx": 0, "label": 1, "predict": 1, "seconds": 1.0, "count": 8, "n": 1000, "q_lower": 0.7, "radius": RADIUS}
+    return row(**fields | changes)
+
+
 def _rows() -> list[dict[str, str]]:
+    def times(factor: float) -> dict[str, float]:
+        return {name: factor * value for name, value in RADIUS.items()}
+
     return [
-        row(0, 3, 3, 1.5, 990, 1000, 0.98, RADIUS),
-        row(20, 1, 2, 0.25, 800, 1000, 0.77, {name: 0.1 * value for name, value in RADIUS.items()}),
-        row(40, 5, -1, 0.5, 500, 1000, 0.46, dict.fromkeys(RADIUS, 0.0)),
-        row(60, 7, 7, 61.0, 900, 1000, 0.87, {name: 0.8 * value for name, value in RADIUS.items()}),
+        _row(idx=0, label=3, predict=3, seconds=1.5, count=990, q_lower=0.98),
+        _row(idx=20, label=1, predict=2, seconds=0.25, count=800, q_lower=0.77, radius=times(0.1)),
+        _row(idx=40, label=5, predict=-1, seconds=0.5, count=500, q_lower=0.46, radius=times(0.0)),
+        _row(idx=60, label=7, predict=7, seconds=61.0, count=900, q_lower=0.87, radius=times(0.8)),
     ]
 
 
@@ -27,7 +36,7 @@ def _rows() -> list[dict[str, str]]:
 
 
 def test_a_row_by_hand() -> None:
-    assert row(20, 1, 2, 61.25, 800, 1000, 0.77, {"l2": 0.1234567, "red": 2.0}) == {
+    assert _row(idx=20, predict=2, seconds=61.25, count=800, q_lower=0.77, radius={"l2": 0.1234567, "red": 2.0}) == {
         "idx": "20",
         "label": "1",
         "predict": "2",
@@ -40,13 +49,19 @@ def test_a_row_by_hand() -> None:
         "radius_l2": "0.123456",
         "radius_red": "2.000000",
     }
-    assert list(row(0, 1, 1, 1.0, 8, 10, 0.7, RADIUS)) == [*FIRST, "radius_l1", "radius_l2", "radius_linf", "radius_cohen"]
+    assert list(_row()) == [
+        *FIRST,
+        "radius_l1",
+        "radius_l2",
+        "radius_linf",
+        "radius_cohen",
+    ]
 
 
 @settings(deadline=None, derandomize=True, max_examples=1000)
 @given(st.one_of(st.floats(0.0, 10.0), st.floats(0.0, 1e9), st.integers(0, 10**10).map(lambda k: np.nextafter(k / 1e6, 0.0))))
 def test_a_printed_radius_is_the_one_just_below(radius: float) -> None:
-    printed = row(0, 1, 1, 1.0, 8, 10, 0.7, {"l2": radius, "red": radius})
+    printed = _row(radius={"l2": radius, "red": radius})
     for text in (printed["radius"], printed["radius_l2"], printed["radius_red"]):
         assert float(text) <= radius
         assert Decimal(text) >= 0
@@ -57,7 +72,7 @@ def test_a_printed_radius_is_the_one_just_below(radius: float) -> None:
 @settings(deadline=None, derandomize=True, max_examples=500)
 @given(st.one_of(st.floats(0.0, 1.0), st.integers(1, 10**10).map(lambda k: np.nextafter(k / 1e10, 0.0))))
 def test_a_printed_bound_of_q_is_the_one_just_below(q: float) -> None:
-    text = row(0, 1, 1, 1.0, 8, 10, q, RADIUS)["q_lower"]
+    text = _row(q_lower=q)["q_lower"]
     assert float(text) <= q <= float(Decimal(text) + Decimal("0.0000000001"))
 
 
@@ -84,6 +99,10 @@ def test_reading_back_gives_numbers_by_column(tmp_path: Path) -> None:
     assert columns["radius_l1"].tolist() == pytest.approx([0.75, 0.075, 0.0, 0.6], abs=1e-6)
     assert columns["correct"].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert all(values.dtype == np.float64 for values in columns.values())
+    # As an editor may have saved it.
+    (tmp_path / "marked.tsv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "results.tsv").read_bytes())
+    marked = read_tsv(tmp_path / "marked.tsv")
+    assert {name: values.tolist() for name, values in marked.items()} == {name: values.tolist() for name, values in columns.items()}
 
 
 def test_no_rows_are_a_header_and_empty_columns(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import math
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,19 @@ def test_the_journal_of_another_grid_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ValueError, match=r"t\.h5\.journal.*grid"):
         build(path, grid=other, jobs=1)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("record", [b"x", b"\xff" * 8 + b"\0" * 48 * 35, b"\0" * 8 + b"\0" * 48 * 36])
+def test_a_journal_of_something_else_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: bytes) -> None:
+    path = tmp_path / "t.h5"
+    with monkeypatch.context() as patch:
+        count_slabs(patch, stop_after=1)
+        with pytest.raises(Stopped):
+            build(path, grid=GRID, jobs=1)
+    with Path(f"{path}.journal").open("ab") as file:
+        file.write(len(record).to_bytes(4, "little") + zlib.crc32(record).to_bytes(4, "little") + record)
+    with pytest.raises(ValueError, match=r"t\.h5\.journal: holds what is no record of a build; delete it"):
+        build(path, grid=GRID, jobs=1)
 
 
 def test_a_finished_file_is_kept(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

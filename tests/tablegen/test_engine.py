@@ -121,7 +121,7 @@ def test_a_whole_proof_survives_kills_and_is_recorded(tmp_path: Path) -> None:
     assert data.proof["nodes"] == TINY.size
     assert load(out).data_version == 1
     again = prove(out, jobs=1)
-    assert again.lowered == 0
+    assert again.changed == 0
 
 
 def changed(path: Path, out: Path, name: str, factor: float) -> None:
@@ -138,7 +138,7 @@ def test_a_raised_radius_or_an_edited_multiplier_is_caught(tmp_path: Path, small
     before = bad.read_bytes()
     proof = prove(bad, nodes=60, jobs=1, seed=1)
     touched = 60 if name in ("radius", "c", "a0") else 20
-    assert proof.lowered + len(proof.failed) >= 0.9 * touched
+    assert proof.changed + len(proof.failed) >= 0.9 * touched
     assert bad.read_bytes() == before
 
 

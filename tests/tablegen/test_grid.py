@@ -105,6 +105,7 @@ def test_an_unknown_preset_is_refused_by_name() -> None:
         ("rho", Axis(0.0, 1.0, 4, "rim")),
         ("theta", Axis(0.0, 181.0, 4, "linear")),
         ("theta", Axis(-1.0, 90.0, 4, "linear")),
+        ("rho", Axis(0.5, 0.5 + 1e-12, 4, "linear")),
     ],
 )
 def test_a_bad_axis_is_refused_by_name(name: str, axis: Axis) -> None:

@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import flint
 import numpy as np
 import pytest
 
 from certlut import load
+from certlut.jobs.journal import Journal
 from certlut.lookup.format import TableData, read_table, write_table
 from certlut.tablegen import Axis, GridSpec, build, prove, solve
-from certlut.tablegen.enclose import hinge_upper
+from certlut.tablegen.enclose import METHOD, hinge_upper
 from reference import naive
 
 prover = importlib.import_module("certlut.tablegen.prove")
@@ -111,7 +113,7 @@ def test_the_bound_rises_with_a2_and_falls_with_a0() -> None:
 def test_a_sample_of_the_small_table_proves_as_stored(small_path: Path) -> None:
     before = small_path.read_bytes()
     proof = prove(small_path, nodes=400, jobs=1, seed=85)
-    assert (proof.nodes, proof.lowered, proof.largest, proof.failed, proof.whole) == (400, 0, 0.0, (), False)
+    assert (proof.nodes, proof.changed, proof.largest, proof.failed, proof.whole) == (400, 0, 0.0, (), False)
     assert small_path.read_bytes() == before
 
 
@@ -131,11 +133,11 @@ def test_a_sample_never_writes_however_large(copy: Path, nodes: int) -> None:
 def test_a_whole_proof_is_recorded_and_silences_the_warning(copy: Path) -> None:
     before = read_table(copy)
     proof = prove(copy, jobs=1)
-    assert (proof.nodes, proof.lowered, proof.failed, proof.whole) == (GRID.size, 0, (), True)
+    assert (proof.nodes, proof.changed, proof.failed, proof.whole) == (GRID.size, 0, (), True)
     after = read_table(copy)
     assert after.data_version == 1
     assert after.proof["nodes"] == GRID.size
-    assert (after.proof["lowered"], after.proof["largest_lowering"]) == (0, 0.0)
+    assert (after.proof["lowered"], after.proof["largest_lowering"], after.proof["raised"]) == (0, 0.0, 0)
     assert "python-flint" in after.proof["method"]
     assert len(after.proof["date"]) == len("2024-01-01")
     assert all(after.datasets[name].tobytes() == values.tobytes() for name, values in before.datasets.items())
@@ -184,8 +186,75 @@ def test_a_stopped_proof_goes_on_where_it_was(copy: Path, tmp_path: Path, monkey
         prove(copy, jobs=1)
     assert read_table(copy).data_version == 0
     proof = prove(copy, jobs=1)
-    assert sorted(tried) == [0, 1, 2]
+    assert tried[:2] == [0, 1]
+    assert sorted(tried[2:]) == [0, 1, 2]  # of 0 and 1 a sample, before
     assert (proof.nodes, proof.whole, proof.failed) == (GRID.size, True, ())
+    assert read_table(copy).data_version == 1
+
+
+# A journal that somebody left
+
+
+def as_stored(data: TableData, slab: int) -> bytes:
+    """The record of a slab that is proven as stored."""
+    pairs = np.stack([data.datasets["radius"][slab], data.datasets["c"][slab]], axis=-1)
+    return slab.to_bytes(4, "little") + pairs.astype("<f8").tobytes()
+
+
+def leave(path: Path, records: list[bytes]) -> None:
+    """A journal of a proof of `path`."""
+    settings = {"task": "prove", "digest": read_table(path).digest, "method": f"{METHOD}, python-flint {flint.__version__}"}
+    with Journal(path, settings) as journal:
+        for record in records:
+            journal.append(record)
+
+
+def test_a_journal_in_which_a_false_table_is_proven_is_not_believed(copy: Path) -> None:
+    data = read_table(copy)
+    data = write_table(copy, replace(data, datasets=data.datasets | {"c": 0.99 * data.datasets["c"]}))
+    before = copy.read_bytes()
+    leave(copy, [as_stored(data, slab) for slab in range(3)])
+    with pytest.raises(ValueError, match=r"copy\.h5\.journal: its slab [012] does not hold when it is proven again; delete it"):
+        prove(copy, jobs=1)
+    assert copy.read_bytes() == before
+    Path(f"{copy}.journal").unlink()
+    proof = prove(copy, jobs=1)
+    assert proof.changed + len(proof.failed) > 0.9 * GRID.size
+
+
+@pytest.mark.parametrize("name", ["radius", "c"])
+def test_every_change_that_a_journal_makes_is_proven_again(copy: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    data = read_table(copy)
+    values = data.datasets[name].copy()
+    values[NODE] *= 1.0 - 1e-9
+    changed = replace(data, datasets=data.datasets | {name: values})
+    leave(copy, [as_stored(changed, slab) for slab in range(3)])
+    monkeypatch.setattr(prover, "RECHECKED", 0)
+    with pytest.raises(ValueError, match=rf"its slab {NODE[0]} does not hold"):
+        prove(copy, jobs=1)
+
+
+@pytest.mark.parametrize("record", [b"x", b"\0" * 11, b"\xff" * 4 + b"\0" * 256, b"\0" * 4 + b"\0" * 264])
+def test_a_journal_of_something_else_is_one_line(copy: Path, record: bytes) -> None:
+    leave(copy, [record])
+    with pytest.raises(ValueError, match=r"copy\.h5\.journal: holds what is no record of a proof; delete it"):
+        prove(copy, jobs=1)
+
+
+def test_of_an_honest_journal_a_sample_is_proven_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(copy, [as_stored(read_table(copy), slab) for slab in range(3)])
+    tried: list[float] = []
+    real = prover.prove_node
+
+    def prove_node(node: Any) -> Any:
+        tried.append(node.r)
+        return real(node)
+
+    monkeypatch.setattr(prover, "prove_node", prove_node)
+    monkeypatch.setattr(prover, "RECHECKED", 5)
+    monkeypatch.setattr(prover, "run", lambda function, tasks, *_: (function(*task) for task in tasks))
+    assert prove(copy, jobs=1).changed == 0
+    assert len(tried) == 3 * 5
     assert read_table(copy).data_version == 1
 
 
@@ -230,7 +299,7 @@ def test_a_single_wrong_value_is_caught(copy: Path, name: str, factor: float) ->
     data = damaged(copy, name, factor)
     before = copy.read_bytes()
     proof = prove(copy, nodes=GRID.size, jobs=1)
-    assert proof.lowered + len(proof.failed) == 1
+    assert proof.changed + len(proof.failed) == 1
     assert set(proof.failed) <= {place(data)}
     assert copy.read_bytes() == before
 
@@ -239,7 +308,7 @@ def test_a_single_wrong_value_is_caught(copy: Path, name: str, factor: float) ->
 def test_a_wrong_c_of_a_slab_is_caught(copy: Path, node: tuple[int, int, int]) -> None:
     data = damaged(copy, "c", 1.0 - 1e-9, node)
     assert data.datasets["a2"][node] == 0.0
-    assert prove(copy, nodes=GRID.size, jobs=1).lowered == 1
+    assert prove(copy, nodes=GRID.size, jobs=1).changed == 1
 
 
 @pytest.mark.parametrize(("name", "factor"), DAMAGE)
@@ -253,7 +322,8 @@ def test_a_whole_proof_repairs_a_wrong_value_or_refuses_it(copy: Path, name: str
         assert after.data_version == 0
     else:
         assert after.data_version == 1
-        assert (after.proof["lowered"], proof.lowered) == (1, 1)
+        assert (after.proof["lowered"], after.proof["raised"]) == (proof.lowered, proof.raised)
+        assert proof.changed == 1
         d = after.datasets
         r, a0, a1, a2, c = (float(d[key][NODE]) for key in ("radius", "a0", "a1", "a2", "c"))
         exact = solve(*naive.point(*place(after))).radius
@@ -261,7 +331,7 @@ def test_a_whole_proof_repairs_a_wrong_value_or_refuses_it(copy: Path, name: str
         assert exact * (1.0 - 2e-5) <= r <= exact * (1.0 + 1e-11)
         assert 0.0 <= proof.largest <= 1e-5
         # Now it holds as it is.
-        assert prove(copy, nodes=GRID.size, jobs=1).lowered == 0
+        assert prove(copy, nodes=GRID.size, jobs=1).changed == 0
     assert list(copy.parent.iterdir()) == [copy]
 
 
@@ -303,4 +373,4 @@ def test_the_record_of_a_proof_is_plain_json(copy: Path) -> None:
     prove(copy, jobs=1)
     record = read_table(copy).proof
     assert json.loads(json.dumps(record)) == record
-    assert set(record) == {"method", "nodes", "lowered", "largest_lowering", "date"}
+    assert set(record) == {"method", "nodes", "lowered", "largest_lowering", "raised", "date"}

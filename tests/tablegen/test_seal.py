@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from scipy.special import ndtri
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.normal import density, upper
 from certlut.lookup.format import read_table
 from certlut.tablegen import solve
@@ -14,8 +14,6 @@ from certlut.tablegen.enclose import hinge_upper
 from certlut.tablegen.seal import seal
 from certlut.tablegen.solve import solve_node
 from reference import naive
-
-Array = npt.NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,7 @@ def nodes(small_path: Path) -> Array:
     )
 
 
-def excess_at_node(row: Array, hinge: object) -> object:
+def surplus_at_node(row: Array, hinge: object) -> object:
     """The cut's value less 1/2 at the node's own point, in 50 digits."""
     mp = naive.MP
     z, rho, theta, _, a0, a1, a2, _ = (mp.mpf(float(x)) for x in row)
@@ -55,12 +53,12 @@ def test_c_is_a_tight_upper_bound_of_the_hinge_in_32_digits(nodes: Array) -> Non
         exact = naive.mp_hinge((a0, a1, a2), r)
         assert exact <= c, row
         assert c - exact <= 1e-12 * (0.5 + c + a0 * upper(z)), row
-        assert excess_at_node(row, exact) >= 0, row
+        assert surplus_at_node(row, exact) >= 0, row
 
 
 def test_every_stored_cut_certifies_its_own_node(nodes: Array) -> None:
     for row in nodes:
-        assert excess_at_node(row, naive.MP.mpf(row[7])) >= 0, row
+        assert surplus_at_node(row, naive.MP.mpf(row[7])) >= 0, row
 
 
 def test_a_stored_radius_is_just_below_the_exact_one(nodes: Array) -> None:
