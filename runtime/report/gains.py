@@ -1,4 +1,4 @@
-"""Average certified radius and gain over Cohen's: the one way in which tables, figures and forecasts count them. NumPy only.
+"""What is compared, and how: methods, average certified radius, gain over Cohen's, the same for tables, figures and forecasts.
 
 A wrong or abstaining input has radius 0, each method by its own certificate: Cohen's has all of alpha to itself, so that his may
 stand where ours abstains. Of another threat he certifies the largest ball inside his l2 ball.
@@ -15,8 +15,10 @@ from ..threats.sets import L2, Threat, containment
 # Threat -> radii of N inputs in input units, "cohen" among them: his in l2.
 Radii = Mapping[str, Array]
 
-# The estimators a report compares, in this order; the last one is shown as ours.
-COMPARED = ("paper", "adaptive")
+# Method -> (estimator, certificate), in the order in which they are shown; the last one is shown as ours.
+METHODS = {"paper": ("paper", "first-order"), "first order": ("adaptive", "first-order"), "tails": ("adaptive", "tails")}
+OURS = "tails"
+NAME = {"cohen": "Cohen", "paper": "first order, paper's estimator", "first order": "first order", "tails": "with tails"}
 
 
 def counted(radii: Radii, right: Mask) -> Radii:
