@@ -27,7 +27,8 @@ from certlut.bounds.binomial import lower_probability
 from certlut.bounds.budget import SHARES, Budget, split
 from certlut.bounds.paper import PAPER
 from certlut.evaluate import evaluate
-from certlut.plan.forecast import forecast, gradient
+from certlut.plan.forecast import forecast
+from certlut.plan.model import gradient
 from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, projections

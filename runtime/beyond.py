@@ -28,6 +28,24 @@ STEPS = 6
 UP = 1.0 + 1e-13
 
 
+def tail_users(statistics: Statistics, threats: Sequence[Threat]) -> dict[str, tuple[str, ...]]:
+    """Families of directions whose counts the statistics hold -> the threats that use them.
+
+    Raises:
+        ValueError: counts along other directions than the threat's.
+    """
+    users: dict[str, tuple[str, ...]] = {}
+    for threat in threats:
+        by = threat.tails(statistics.d)
+        if by is not None and by.name in statistics.tails:
+            if statistics.tails[by.name].key != by.family.key:
+                raise ValueError(
+                    f"statistics: tails {by.name!r} were counted along other directions than threat {threat.name!r} has"
+                )
+            users[by.name] = (*users.get(by.name, ()), threat.name)
+    return users
+
+
 def extended(
     statistics: Statistics,
     threats: Sequence[Threat],

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bounds.budget import split
-from .evaluate import evaluate
+from .evaluate import evaluate, find_tails
 from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out
 from .jobs.groups import Record, resuming
@@ -55,6 +55,7 @@ class Certifier:
         channels_last: images in channels-last memory order.
         compile: True, or a backend's name: torch.compile.
         early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
+        certificate: "tails", or "first-order" for the paper's own.
 
     Raises:
         FileNotFoundError: no such table.
@@ -75,6 +76,7 @@ class Certifier:
         channels_last: bool = False,
         compile: bool | str = False,
         early_stop: bool = False,
+        certificate: str = "tails",
     ) -> None:
         self.card = Sampling(seed=seed, autocast=autocast, channels_last=channels_last, compile=compile, early_stop=early_stop)
         self.sampler = Sampler(model, sigma, num_classes, threats)
@@ -83,6 +85,7 @@ class Certifier:
         self.estimator = estimator
         self.table = table if isinstance(table, Table) else load(table)
         self.table.check_sigma(self.sampler.sigma)
+        self.tails = find_tails(certificate)
 
     def certify(
         self, x: Any, n0: int = 100, n: int = 100_000, alpha: float = 0.001, batch_size: int = 1000, index: int = 0
@@ -106,7 +109,7 @@ class Certifier:
 
     def _certificate(self, drawn: Drawn, alpha: float) -> Certificate:
         statistics = drawn.statistics
-        result = evaluate(statistics, self.sampler.threats, alpha, self.estimator, self.table)
+        result = evaluate(statistics, self.sampler.threats, alpha, self.estimator, self.table, self.tails)
         sure = bool(result.q_lower[0] > 0.5)
         bounds: dict[Quantity | str, float] = {"q_lower": float(result.q_lower[0])}
         bounds |= {quantity: float(bound[0]) for quantity, bound in result.bounds.items()}
@@ -151,7 +154,8 @@ class Certifier:
         out, pairs = check_out(out), as_pairs(data, self.sampler.num_classes)
         card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size)
         settings = self.sampler.settings(pairs, card)
-        settings |= {"estimator": self.estimator, "table": self.table.digest, "alpha": card.alpha}
+        tails = None if self.tails is None else self.tails.digest
+        settings |= {"estimator": self.estimator, "table": self.table.digest, "tails": tails, "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"
         with resuming(out, settings, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
             if out.exists() and not job.started:

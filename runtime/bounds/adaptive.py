@@ -48,10 +48,10 @@ class Adaptive(Estimator):
 
     name = "adaptive"
 
-    def events(self, quantity: Quantity, by: Projection, bets: bool = True) -> Events | None:
+    def events(self, quantity: Quantity, projection: Projection, bets: bool = True) -> Events | None:
         """Bets on coordinates are made where the part's numbers are coordinates."""
         kind = quantity.norm, quantity.side
-        made = bets and (quantity.norm != "linf" or by.keeps_coordinates)
+        made = bets and (quantity.norm != "linf" or projection.keeps_coordinates)
         return BET_EVENTS[kind] if made and kind in BET_EVENTS else MEAN_EVENTS.get(kind)
 
     def bound(self, quantity: Quantity, statistics: Statistics, q: Array, level: float) -> Array:

@@ -5,6 +5,7 @@ By the union bound all radii of a certificate hold together with probability at 
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from .estimators import find_estimator
 
 # What each group of bounds takes of alpha where it has any; the vote gets the rest. The vote carries every radius, also the
 # zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only.
-SHARES = {"gradient": 1.0 - 0.9}
+SHARES = {"gradient": 1.0 - 0.9, "tails": 0.05}
+TAIL_EVENTS: Events = {"the largest counts beyond the thresholds": 1.0}
+
+NO_FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class Budget:
         return {claim.bound: claim.level for claim in self.groups["gradient"] if isinstance(claim.bound, Quantity)}
 
     @property
+    def tails(self) -> dict[str, float]:
+        """Levels of the tail bounds, by family of directions."""
+        return {str(claim.bound): claim.level for claim in self.groups["tails"]}
+
+    @property
     def users(self) -> dict[Quantity | str, tuple[str, ...]]:
         """Bound -> the threats that use it."""
         return {claim.bound: claim.users for claim in self._claims}
@@ -63,8 +72,9 @@ class Budget:
         """All of them; their levels add up to `total`."""
         everyone = tuple(dict.fromkeys(name for claim in self._claims for name in claim.users))
         return Event("lower bound of q", "the number of votes", self.q, everyone), *(
-            Event(str(claim.bound), what, share * claim.level, claim.users)
-            for claim in self._claims
+            Event(f"tails along {claim.bound}" if group == "tails" else str(claim.bound), what, share * claim.level, claim.users)
+            for group, claims in self.groups.items()
+            for claim in claims
             for what, share in claim.events.items()
         )
 
@@ -86,7 +96,13 @@ class Budget:
         )
 
 
-def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", unbet: Collection[str] = ()) -> Budget:
+def split(
+    alpha: float,
+    threats: Sequence[Threat],
+    estimator: str = "adaptive",
+    unbet: Collection[str] = (),
+    families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+) -> Budget:
     """Divide alpha: to each group of bounds that the threats need its share, equally among them, and the rest to q.
 
     Args:
@@ -94,6 +110,7 @@ def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", 
         threats: all that are certified together.
         estimator: "adaptive" or "paper".
         unbet: parts that no bets were made on while sampling; it changes the names of events only, no level of a bound.
+        families: of directions whose tails are used, each with the threats that use it.
 
     Raises:
         ValueError: alpha outside [1e-200, 1), an unknown estimator, or a norm that it has no bound of.
@@ -103,7 +120,10 @@ def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", 
         raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1, and not below 1e-200")
     chosen = find_estimator(estimator)
     # Every kind of event besides the vote: a line here, and a share above.
-    claims = {"gradient": _gradient(threats, chosen, unbet)}
+    claims = {
+        "gradient": _gradient(threats, chosen, unbet),
+        "tails": [Claim(name, TAIL_EVENTS, users) for name, users in families.items()],
+    }
     groups = {}
     for name, wanted in claims.items():
         # A hair less than the share, so that the rounded levels cannot add up to more than alpha.

@@ -19,12 +19,12 @@ class Estimator(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def events(self, quantity: Quantity, by: Projection, bets: bool = True) -> Events | None:
+    def events(self, quantity: Quantity, projection: Projection, bets: bool = True) -> Events | None:
         """The events behind a bound; None where the estimator has no such bound.
 
         Args:
             quantity: what is bounded.
-            by: how its part of the gradient is taken.
+            projection: how its part of the gradient is taken.
             bets: whether bets were made on that part while sampling.
         """
 

@@ -13,7 +13,8 @@ def sample(
     out: Out,
     model: Annotated[str, typer.Option(help="TorchScript or .pt2 file, checkpoint {arch, state_dict}, or module:function.")],
     data: Annotated[
-        str, typer.Option(help=".npz or .pt with x and y, folder with CIFAR-10's batches, or folder [split/]class/image.")
+        str,
+        typer.Option(help=".npz or .pt with x and y, folder with CIFAR's batches or MNIST's IDX files, or [split/]class/image."),
     ],
     sigma: Annotated[float, typer.Option(help="Noise level in the model's input units.")],
     num_classes: Annotated[int, typer.Option(help="Number of classes.")],
@@ -42,6 +43,10 @@ def sample(
     compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
     early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop inputs that are certain to abstain at alpha.")] = False,
     threat: Threats = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(help="Repeated: count votes against beyond these, in units of sigma; by default 13 from 0.5 to 4."),
+    ] = None,
     keep_means: Annotated[
         bool,
         typer.Option("--keep-means", help="Keep mean vectors: threats chosen without looking at them can be certified later."),
@@ -62,6 +67,7 @@ def sample(
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.budget import check_n
+    from ..bounds.tails import THRESHOLDS
     from ..inputs.data import load_data
     from ..inputs.models import load_model
     from ..jobs.shards import Shard, groups, local_device
@@ -83,6 +89,7 @@ def sample(
         channels_last=channels_last,
         compile=compile,
         early_stop=early_stop,
+        thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
     )
     net = load_model(model, device, trust)
@@ -131,6 +138,7 @@ def certify(
     statistics: Annotated[Path | None, typer.Argument(help="Statistics file from `certlut sample`.")] = None,
     alpha: Alpha = 0.001,
     estimator: Annotated[str, typer.Option(help="Of the gradient: adaptive or paper.")] = "adaptive",
+    certificate: Annotated[str, typer.Option(help="tails, or first-order: value and gradient alone, as in the paper.")] = "tails",
     table: Surface = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every event that the radii rest on, its level and its users.")
@@ -147,6 +155,8 @@ def certify(
 
     Examples: certlut certify stats.h5 --out results.tsv --alpha 0.001
 
+    certlut certify stats.h5 --out paper.tsv --certificate first-order --estimator paper
+
     certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 --out results.tsv
     """
     if from_counts is not None:
@@ -154,8 +164,10 @@ def certify(
 
         if statistics is not None or sigma is None:
             raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
-        if threat or explain or table is not None or estimator != "adaptive":
-            raise typer.BadParameter("--from-counts gives Cohen's radii: no --threat, --estimator, --table or --explain")
+        if threat or explain or table is not None or (estimator, certificate) != ("adaptive", "tails"):
+            raise typer.BadParameter(
+                "--from-counts gives Cohen's radii: no --threat, --estimator, --certificate, --table or --explain"
+            )
         print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d)} inputs")
         return
     if statistics is None or sigma is not None or d is not None:
@@ -163,7 +175,8 @@ def certify(
     from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats
 
-    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, parse_threats(threat or ()))
+    chosen = parse_threats(threat or ())
+    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, chosen, certificate=certificate)
     if explain:
         print(budget)
     print(f"{out}: {rows} inputs")

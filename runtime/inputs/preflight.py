@@ -142,13 +142,20 @@ def _units(low: float, high: float, sigma: float) -> list[str]:
 
 
 def _classes_of_folders(data: Any, num_classes: int) -> list[str]:
-    classes = getattr(data, "classes", None)
-    if classes is None or len(classes) == num_classes:
+    classes, warnings = getattr(data, "classes", None), []
+    if classes is None:
         return []
-    return [
-        f"the tree has {len(classes)} class folders, the model {num_classes} classes: labels number the folders that are there "
-        f"({classes[0]} is 0), which is the model's numbering only if the missing ones come last"
-    ]
+    if classes != sorted(classes):
+        warnings.append(
+            f"the class folders are numbers and labelled in their order ({', '.join(classes[:3])}, ...); torchvision's ImageFolder "
+            f"sorts them as text: rename them if the model was trained so"
+        )
+    if len(classes) != num_classes:
+        warnings.append(
+            f"the tree has {len(classes)} class folders, the model {num_classes} classes: labels number the folders that are there "
+            f"({classes[0]} is 0), which is the model's numbering only if the missing ones come last"
+        )
+    return warnings
 
 
 def _mistakes(

@@ -30,7 +30,7 @@ UP = 1.0 + 1e-13
 DOWN = 1.0 - 1e-12
 MARGIN = 1e-13
 # The march along a ray: steps at most, the longest, how far, and what is left to gain below which it ends.
-STEPS, LONGEST, FAR, ENOUGH = 200, 1.0, 40.0, 1e-10
+STEPS, LONGEST, FAR, ENOUGH = 200, 1.0, 25.0, 1e-10
 
 
 @jit
@@ -85,7 +85,7 @@ def votes_along(a: float, edges: Array, tau: Array) -> tuple[float, float]:
 
 @jit
 def ray_radius(profile: Array, tau: Array, start: float, edges: Array) -> float:
-    """The largest a found such that B(a', 0) < 1/2 for all start <= a' <= a; at least `start`, which must be >= 0.
+    """The largest a (up to FAR) found such that B(a', 0) < 1/2 for all start <= a' <= a; at least `start`, which must be >= 0.
 
     From a certified a the next step is Newton's or the secant's, accepted where both its ends certify all between (see above);
     failing that a step of -Phi^-1(B), which is always safe.
@@ -93,7 +93,8 @@ def ray_radius(profile: Array, tau: Array, start: float, edges: Array) -> float:
     greedy_edges(profile, tau, edges)
     if not profile[0] < 0.5:
         return start
-    a = max(start, upper_quantile(profile[0]) * DOWN)
+    first = max(start, upper_quantile(profile[0]) * DOWN)
+    a = first
     value, slope = votes_along(a, edges, tau)
     if not value < 0.5:
         return a
@@ -103,7 +104,9 @@ def ray_radius(profile: Array, tau: Array, start: float, edges: Array) -> float:
         sure = upper_quantile(value) * DOWN
         if hop == 0.0:
             hop = min(spare / slope, LONGEST) if slope > 0.0 else LONGEST
-        if a > FAR or spare < ENOUGH:
+        if a > FAR:
+            return max(first, FAR)
+        if spare < ENOUGH:
             return max(a, (a + sure) * DOWN)
         there, bend = votes_along(a + hop, edges, tau)
         other = 0.5 - there

@@ -20,7 +20,8 @@ from ..evaluate import evaluate
 from ..kernels.arrays import Array
 from ..lookup.table import Table
 from ..threats.sets import L2, Ball, Threat, containment, projections
-from .forecast import forecast, gradient
+from .forecast import forecast
+from .model import gradient
 
 GOALS = (1.0, 5.0, 10.0)
 PER_DECADE = 8
@@ -97,7 +98,7 @@ def plan(
         alpha: declared for all threats together.
         n: also say the gain at this many samples.
         n0: selection samples.
-        shape: of the gradient (forecast.SHAPES).
+        shape: of the gradient (model.SHAPES).
         goals: gains in per cent.
 
     Raises:
@@ -118,7 +119,8 @@ def plan(
             with np.errstate(invalid="ignore"):
                 gain = 100.0 * (radius[threat.name] / cohen - 1.0)
             first = tuple(reached(np.array(grid), gain[: len(grid)], goal, ends[threat.name]) for goal in goals)
-            rows.append(Row(threat.name, estimator, first, ends[threat.name], None if n is None else float(gain[-1])))
+            at_n = None if n is None else float(gain[-1])
+            rows.append(Row(threat=threat.name, estimator=estimator, samples=first, limit=ends[threat.name], gain=at_n))
     order = [threat.name for threat in threats]
     rows.sort(key=lambda row: order.index(row.threat))
     return Plan(tuple(rows), tuple(goals), least(q, alpha, threats), n)
@@ -129,8 +131,8 @@ def limits(d: int, q: float, rho: float, threats: Sequence[Threat], table: Table
     z = float(-ndtri(1.0 - q))
     whole = rho * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
     parts = {}
-    for name, by in projections(threats).items():
-        rank = by.rank(d)
+    for name, projection in projections(threats).items():
+        rank = projection.rank(d)
         parts[name] = gradient(rank, whole * math.sqrt(rank / d), shape)
     out = {}
     for threat in threats:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from rich.table import Table as RichTable
 from scipy.stats import bootstrap
 
+from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import COMPARED, Array, Radii, average, gain, pair
+from .gains import METHODS, NAME, OURS, Radii, average, gain, pair
 
 if TYPE_CHECKING:
     from .study import Study
@@ -70,7 +71,7 @@ def averages(study: "Study") -> list[Row]:
 
 
 def intervals(ours: Array, cohen: Array, regions: npt.NDArray[np.int64], seed: int) -> dict[str, Interval]:
-    """ "cohen", "ours" and "gain" in percent, with intervals from a paired bootstrap over whole regions; of one region none."""
+    """Averages "cohen" and "ours", and "gain" in percent; intervals by a paired bootstrap of whole regions, of one region none."""
     _, place = np.unique(regions, return_inverse=True)
     sizes = np.bincount(place).astype(np.float64)
     sums = np.stack([np.bincount(place, weights=radii) for radii in (cohen, ours)])
@@ -102,15 +103,16 @@ def resampled(inputs: int, regions: int) -> str:
     return "the test inputs" if regions == inputs else f"the {regions} regions that the test inputs are cut from"
 
 
-def terminal(results: Mapping[float, Radii], threats: Sequence[Threat], d: int) -> RichTable:
-    """Averages and gains of one estimator for every sigma, without intervals."""
+def terminal(results: Mapping[float, Mapping[str, Radii]], threats: Sequence[Threat], d: int) -> RichTable:
+    """Averages by every method, and the last one's gain, for every sigma: sigma -> method -> radii. Without intervals."""
     table = RichTable(title="average certified radius")
-    for heading in ("sigma", "threat", "Cohen", "first order", "gain"):
+    for heading in ("sigma", "threat", *map(NAME.get, ("cohen", *next(iter(results.values())))), "gain"):
         table.add_column(heading, justify="left" if heading == "threat" else "right")
-    for sigma, radii in results.items():
+    for sigma, methods in results.items():
         for threat in threats:
-            ours, cohen = map(average, pair(radii, threat, d))
-            table.add_row(f"{sigma:g}", threat.name, f"{cohen:.4f}", f"{ours:.4f}", f"{float(gain(ours, cohen)):+.1f} %")
+            pairs = [pair(radii, threat, d) for radii in methods.values()]
+            cohen, *ours = map(average, (pairs[-1][1], *(own for own, _ in pairs)))
+            table.add_row(f"{sigma:g}", threat.name, *(f"{x:.4f}" for x in (cohen, *ours)), f"{float(gain(ours[-1], cohen)):+.1f} %")
         table.add_section()
     return table
 

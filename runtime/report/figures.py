@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
+from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import COMPARED, Array, Radii, pair
+from .gains import METHODS, NAME, OURS, Radii, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,12 +22,11 @@ if TYPE_CHECKING:
     from .slices import Slice
     from .study import Study
 
-# Zeroth order green, first order blue; the line's style tells them apart without colour.
-COLOUR = {"cohen": "#2e7d32", "paper": "#c2571a", "adaptive": "#1a56b0"}
-STYLE = {"cohen": (0, (4, 2)), "paper": (0, (1, 1)), "adaptive": "-"}
-# l1, l2, linf and the subspace in the growth figure.
-THREAT_COLOURS = ("#1a56b0", "#6b6b6b", "#c2571a", "#7b3fa0")
-NAME = {"cohen": "Cohen", "paper": "first order, paper's estimator", "adaptive": "first order, adaptive estimator"}
+# Zeroth order green, first order blue, tails red; the line's style tells them apart without colour.
+COLOUR = {"cohen": "#2e7d32", "paper": "#c2571a", "first order": "#1a56b0", "tails": "#a3201d"}
+STYLE = {"cohen": (0, (4, 2)), "paper": (0, (6, 2, 1, 2)), "first order": (0, (1, 1)), "tails": "-"}
+# l1, l2, linf, the subspace, a pixel, three pixels and brightness in the growth figure.
+THREAT_COLOURS = ("#1a56b0", "#6b6b6b", "#c2571a", "#7b3fa0", "#a3201d", "#00838f", "#8a6d00")
 RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "certlut",
@@ -57,9 +59,6 @@ class Panel:
 
 def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[float, float] = (3.6, 2.9)) -> Panel:
     """Drawn in a rectangle of `size` inches, which are 72 units each."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     file = io.StringIO()
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
@@ -84,17 +83,20 @@ def accuracy(radii: Sequence[Array]) -> tuple[Array, Array]:
     return x, np.max(shares, axis=0)
 
 
-def plot_curves(path: str | os.PathLike[str], results: Mapping[float, Radii], threats: Sequence[Threat], d: int) -> None:
-    """Certified accuracy against radius: a panel per threat, a line per sigma and method, to a PNG or SVG file."""
-    from matplotlib.figure import Figure
-
+def plot_curves(
+    path: str | os.PathLike[str], results: Mapping[float, Mapping[str, Radii]], threats: Sequence[Threat], d: int
+) -> None:
+    """Certified accuracy against radius, sigma -> method -> radii: a panel per threat, a line per sigma and method, to PNG or SVG."""
     figure = Figure(figsize=(3.6 * len(threats), 3.4), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, len(threats), sharey=True, squeeze=False)[0]
     for axis, threat in zip(axes, threats, strict=True):
-        for number, (sigma, radii) in enumerate(results.items()):
-            for radius, style, label in zip(pair(radii, threat, d), ("-", "--"), ("first order", "Cohen"), strict=True):
+        for number, (sigma, methods) in enumerate(results.items()):
+            pairs = {method: pair(radii, threat, d) for method, radii in methods.items()}
+            _, cohen = list(pairs.values())[-1]
+            for method, radius in {"cohen": cohen, **{method: ours for method, (ours, _) in pairs.items()}}.items():
                 x, y = accuracy([radius])
-                axis.plot(x, y, style, color=f"C{number}", label=rf"$\sigma$={sigma:g}, {label}", drawstyle="steps-pre")
+                label = rf"$\sigma$={sigma:g}, {NAME[method]}"
+                axis.plot(x, y, ls=STYLE[method], color=f"C{number}", label=label, drawstyle="steps-pre")
         axis.set(title=threat.name, xlabel="radius", xlim=(0, None), ylim=(0, 1))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("certified accuracy")
@@ -108,10 +110,11 @@ def accuracy_panels(study: "Study") -> list[Panel]:
     for threat in study.threats:
         radii: dict[str, list[Array]] = {"cohen": []}
         for sigma in study.config.sigma:
-            for estimator in COMPARED:
-                ours, cohen = pair(study.results[sigma, estimator], threat, study.d)
-                radii.setdefault(estimator, []).append(ours)
-            radii["cohen"].append(cohen)
+            for method in METHODS:
+                result = study.results[sigma, method]
+                if threat.name in result:
+                    radii.setdefault(method, []).append(result[threat.name])
+            radii["cohen"].append(pair(study.results[sigma, OURS], threat, study.d)[1])
         title = threat_title(threat.name)
 
         def draw(axis: "Axes", radii: Mapping[str, list[Array]] = radii, title: str = title) -> None:
@@ -131,7 +134,8 @@ def accuracy_panels(study: "Study") -> list[Panel]:
 
 def threat_title(name: str) -> str:
     """A threat's name as a heading."""
-    return {"left": "l2, left half", "red": "l2, red channel"}.get(name, name)
+    titles = {"left": "l2, left half", "red": "l2, red channel", "sparse1": "one pixel", "sparse3": "three pixels"}
+    return titles.get(name, name)
 
 
 def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
@@ -140,9 +144,9 @@ def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
     for number, curve in enumerate(curves):
 
         def draw(axis: "Axes", curve: "Curve" = curve) -> None:
-            for colour, (threat, by) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
-                for estimator, values in by.items():
-                    last = estimator == list(by)[-1]
+            for colour, (threat, gains) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
+                for estimator, values in gains.items():
+                    last = estimator == list(gains)[-1]
                     axis.plot(curve.n, values, color=colour, ls="-" if last else ":", marker="o" if last else ".", ms=3.5)
                 if threat in curve.limit:
                     axis.axhline(curve.limit[threat], color=colour, lw=0.8, ls=(0, (6, 3)))
@@ -151,7 +155,7 @@ def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
             axis.set_xticks(curve.n, [_short(n) for n in curve.n])
             axis.set_xticks([], minor=True)
 
-        last = {threat: list(by.values())[-1] for threat, by in curve.gain.items()}
+        last = {threat: list(gains.values())[-1] for threat, gains in curve.gain.items()}
         said = "; ".join(f"{threat_title(threat)} {values[0]:+.1f} % to {values[-1]:+.1f} %" for threat, values in last.items())
         alt = f"Gain against n for {curve.label}, n = {curve.n[0]:,} to {curve.n[-1]:,}: {said}."
         panels.append(_panel(f"growth_{number}", alt, draw))
@@ -176,8 +180,8 @@ def slice_panels(slices: Sequence["Slice"]) -> list[Panel]:
             view = 1.9 * z
             x, y = -piece.radius * np.cos(piece.theta), piece.radius * np.sin(piece.theta)
             x, y = np.concatenate([x, x[::-1]]), np.concatenate([y, -y[::-1]])
-            axis.fill(x, y, color=COLOUR["adaptive"], alpha=0.18, lw=0)
-            axis.plot(x, y, color=COLOUR["adaptive"])
+            axis.fill(x, y, color=COLOUR["first order"], alpha=0.18, lw=0)
+            axis.plot(x, y, color=COLOUR["first order"])
             turn = np.linspace(0.0, 2.0 * np.pi, 181)
             axis.fill(z * np.cos(turn), z * np.sin(turn), color=COLOUR["cohen"], alpha=0.25, lw=0)
             axis.plot(z * np.cos(turn), z * np.sin(turn), color=COLOUR["cohen"])

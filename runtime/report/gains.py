@@ -1,34 +1,32 @@
-"""Average certified radius and gain over Cohen's: the one way in which tables, figures and forecasts count them. NumPy only.
+"""What is compared, and how: methods, average certified radius, gain over Cohen's, the same for tables, figures and forecasts.
 
 A wrong or abstaining input has radius 0, each method by its own certificate: Cohen's has all of alpha to itself, so that his may
 stand where ours abstains. Of another threat he certifies the largest ball inside his l2 ball.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array, Mask
 from ..threats.sets import L2, Threat, containment
 
-if TYPE_CHECKING:
-    from ..evaluate import Evaluation
-
-Array = npt.NDArray[np.float64]
 # Threat -> radii of N inputs in input units, "cohen" among them: his in l2.
 Radii = Mapping[str, Array]
 
-# The estimators a report compares, in this order; the last one is shown as ours.
-COMPARED = ("paper", "adaptive")
+# Method -> (estimator, certificate), in the order in which they are shown; the last one is shown as ours.
+METHODS = {"paper": ("paper", "first-order"), "first order": ("adaptive", "first-order"), "tails": ("adaptive", "tails")}
+OURS = "tails"
+NAME = {"cohen": "Cohen", "paper": "first order, paper's estimator", "first order": "first order", "tails": "with tails"}
 
 
-def counted(result: "Evaluation", right: npt.NDArray[np.bool_]) -> Radii:
-    """The radii of `result`, 0 where the input is not `right`: the class chosen from the selection samples is not the label's.
+def counted(radii: Radii, right: Mask) -> Radii:
+    """The radii of `evaluate`, 0 also where the input is not `right`: the class chosen from the selection samples is not its label.
 
-    That class is known where a method abstains too, which has no radius there anyway: ours and Cohen's each keep their own inputs.
+    A method has no radius where it abstains, and the class is known there too: ours and Cohen's each keep their own inputs.
     """
-    return {name: np.where(right, radius, 0.0) for name, radius in result.radius.items()}
+    return {name: np.where(right, radius, 0.0) for name, radius in radii.items()}
 
 
 def pair(radii: Radii, threat: Threat, d: int) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from ..attacks.closed import corner, frame
 from ..attacks.closed_forms import exact_bounds
 from ..evaluate import evaluate
 from ..lookup.table import Table
-from ..sampling.bets import chosen_b
+from ..sampling.stakes import chosen_b
 from ..statistics.summary import Statistics, summarise
 from ..threats.sets import L1, L2, LINF, Threat
 from .gains import average, gain, pair
@@ -51,30 +51,31 @@ def constructed_curves(
     table: Table, alpha: float, estimators: Sequence[str], seed: int, sizes: Sequence[int] = SIZES
 ) -> list[Curve]:
     """The corner at every d and q of this module, DRAWS independent draws at each n."""
+    rngs = {(d, q): np.random.default_rng([seed, d, round(1000 * q)]) for d in DIMENSIONS for q in QS}
+    return [_corner_curve(table, alpha, estimators, sizes, d, q, rng) for (d, q), rng in rngs.items()]
+
+
+def _corner_curve(
+    table: Table, alpha: float, estimators: Sequence[str], sizes: Sequence[int], d: int, q: float, rng: np.random.Generator
+) -> Curve:
     threats = (L1, L2, LINF)
-    curves = []
-    for d in DIMENSIONS:
-        for q in QS:
-            rng = np.random.default_rng([seed, d, round(1000 * q)])
-            z = float(ndtri(np.sqrt(q)))
-            classifier = corner(frame(2, d, rng), np.array([z, z]))
-            true_q, y = classifier.moments_at_0()
-            drawn = []
-            for n in sizes:
-                # b as the sampler fixes it, from n0 votes of their own.
-                against = rng.binomial(N0, 1.0 - true_q, DRAWS)
-                moments = [replace(classifier.moments(n, rng), b=chosen_b((k + 0.5) / (N0 + 1.0))) for k in against.tolist()]
-                drawn.append(summarise(moments, threats, table.sigma))
-            cohen = -float(ndtri(1.0 - true_q))
-            limit = {}
-            for threat in threats:
-                m1, m2 = (float(x[0]) for x in threat.cut(exact_bounds(threat, true_q, y), d))
-                radius = float(table.radius(true_q, m1, m2)) / table.sigma / threat.kappa(d)
-                known = {threat.name: np.array(radius), "cohen": np.array(cohen)}
-                limit[threat.name] = float(gain(*pair(known, threat, d)))
-            gains = _gains(drawn, threats, alpha, estimators, table)
-            curves.append(Curve(f"corner, q = {q:g}, d = {d}", tuple(sizes), gains, limit))
-    return curves
+    z = float(ndtri(np.sqrt(q)))
+    classifier = corner(frame(2, d, rng), np.array([z, z]))
+    true_q, y = classifier.moments_at_0()
+    drawn = []
+    for n in sizes:
+        # b as the sampler fixes it, from n0 votes of their own.
+        against = rng.binomial(N0, 1.0 - true_q, DRAWS)
+        moments = [replace(classifier.moments(n, rng), b=chosen_b((k + 0.5) / (N0 + 1.0))) for k in against.tolist()]
+        drawn.append(summarise(moments, threats, table.sigma))
+    cohen = np.array(-ndtri(1.0 - true_q))
+    limit = {}
+    for threat in threats:
+        m1, m2 = (float(x[0]) for x in threat.cut(exact_bounds(threat, true_q, y), d))
+        radius = np.asarray(table.radius(true_q, m1, m2)) / table.sigma / threat.kappa(d)
+        limit[threat.name] = float(gain(*pair({threat.name: radius, "cohen": cohen}, threat, d)))
+    gains = _gains(drawn, threats, alpha, estimators, table)
+    return Curve(f"corner, q = {q:g}, d = {d}", tuple(sizes), gains, limit)
 
 
 def _gains(

@@ -49,15 +49,7 @@ def run_report(
         inputs: another number of test inputs than the card's.
         table: a table file; by default the shipped one.
     """
-    card = read_config(config)
-    if inputs is not None:
-        if inputs < 1:
-            raise ValueError(f"inputs = {inputs}: expected 1 or more")
-        card = dataclasses.replace(card, inputs=inputs)
-    if quick:
-        card = card.quick()
-    for n in (card.n, *card.growth.n):
-        check_n(n, card.alpha, (L1, L2, LINF))
+    card = _card(config, quick, inputs)
     radii = load(table)
     for sigma in card.sigma:
         radii.check_sigma(sigma)
@@ -75,7 +67,7 @@ def run_report(
         network = attack_study(study)
     curves += constructed_curves(radii, card.alpha, COMPARED, card.seed, SIZES[:2] if quick else SIZES)
     closed = attack_closed_forms(radii, solve, card.attack.classifiers, card.seed)
-    contents = contents_of(study, curves, network, closed, solve)
+    contents = gather(study, curves, network, closed, solve)
     for name, picture in figure_files(contents).items():
         _write(out / "figures" / f"{name}.svg", picture)
     origin = f"{provenance(contents)} Intervals over {resampled(contents.inputs, contents.regions)}."
@@ -89,8 +81,21 @@ def run_report(
     return page
 
 
-def contents_of(study: Study, curves: list[Curve], network: list[Attempt], closed: Outcome, solve: Solve) -> Contents:
-    """Draw the figures and gather what the page shows."""
+def _card(config: str | os.PathLike[str], quick: bool, inputs: int | None) -> Config:
+    card = read_config(config)
+    if inputs is not None:
+        if inputs < 1:
+            raise ValueError(f"inputs = {inputs}: expected 1 or more")
+        card = dataclasses.replace(card, inputs=inputs)
+    if quick:
+        card = card.quick()
+    for n in (card.n, *card.growth.n):
+        check_n(n, card.alpha, (L1, L2, LINF))
+    return card
+
+
+def gather(study: Study, curves: list[Curve], network: list[Attempt], closed: Outcome, solve: Solve) -> Contents:
+    """What the page shows, its pictures drawn."""
     last = COMPARED[-1]
     return Contents(
         config=study.config,
@@ -148,8 +153,8 @@ def growth_csv(curves: list[Curve]) -> str:
     """Every point of the growth figure; the last column is the gain with exact moments, where known."""
     lines = ["curve,threat,estimator,n,gain_percent,limit_percent"]
     for curve in curves:
-        for threat, by in curve.gain.items():
-            for estimator, values in by.items():
+        for threat, gains in curve.gain.items():
+            for estimator, values in gains.items():
                 limit = curve.limit.get(threat, "")
                 lines += [f'"{curve.label}",{threat},{estimator},{n},{v},{limit}' for n, v in zip(curve.n, values, strict=True)]
     return "\n".join(lines) + "\n"

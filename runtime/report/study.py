@@ -90,8 +90,8 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
     for sigma, sampled in zip(config.sigma, _sample_all(study, out, say), strict=True):
         predict[sigma] = sampled.predict
         for estimator in COMPARED:
-            result = evaluate(sampled.statistics, threats, config.alpha, estimator, table)
-            results[sigma, estimator] = counted(result, sampled.predict == sampled.label)
+            radii = evaluate(sampled.statistics, threats, config.alpha, estimator, table).radius
+            results[sigma, estimator] = counted(radii, sampled.predict == sampled.label)
     return study
 
 

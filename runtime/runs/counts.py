@@ -32,7 +32,7 @@ def read_counts(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.int64]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of counts")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, delimiter="\t")
             names = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = names

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..bounds.early_stop import hopeless, next_look
+from ..bounds.early_stop import must_abstain, next_look
 from ..statistics.summary import Moments
 from ..statistics.votes import Tail, kept_classes
 from ..threats.families import Family
@@ -249,5 +249,5 @@ def _goals(goals: dict[int, int], n: int, allowed: int, count: list[int], drawn:
     return {
         slot: next_look(n, allowed, count[slot], drawn[slot])
         for slot in goals
-        if drawn[slot] < n and not hopeless(count[slot], drawn[slot], allowed)
+        if drawn[slot] < n and not must_abstain(count[slot], drawn[slot], allowed)
     }

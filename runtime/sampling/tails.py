@@ -17,17 +17,28 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 
+# Cells of length 1 / FINE on which `guide` says how many thresholds are surely below.
+FINE = 8.0
+
+
+def guide_of(thresholds: Array) -> Counts:
+    """How many thresholds lie at or below the start of each cell, up to the cell of the last one."""
+    starts = np.arange(int(thresholds[-1] * FINE) + 2) / FINE
+    return np.searchsorted(thresholds, starts, side="right").astype(np.int64)
+
+
 @jit
-def count_beyond(u: Array, thresholds: Array, bins: npt.NDArray[np.int32]) -> None:
-    """Add rows u of noise, shape (B, d), to `bins` (2, K, d): how many numbers of sign + and - lie from threshold k to the next."""
+def count_beyond(u: Array, thresholds: Array, guide: Counts, bins: npt.NDArray[np.int32]) -> None:
+    """Add rows u of noise, shape (B, d), to `bins` (2, K + 1, d): how many of sign + and - have k thresholds at or below."""
+    last = guide.size - 1
     for row in range(u.shape[0]):
         for j in range(u.shape[1]):
             size = abs(u[row, j])
-            if size >= thresholds[0]:
-                k = 1
-                while k < thresholds.size and size >= thresholds[k]:
-                    k += 1
-                bins[0 if u[row, j] > 0.0 else 1, k - 1, j] += 1
+            k = guide[min(int(size * FINE), last)]
+            while k < thresholds.size and size >= thresholds[k]:
+                k += 1
+            # Below the first threshold too: no branch to guess.
+            bins[int(u[row, j] < 0.0), k, j] += 1
 
 
 class TailTally:
@@ -43,10 +54,11 @@ class TailTally:
     def __init__(self, families: Mapping[str, Family], d: int, thresholds: Array, device: torch.device) -> None:
         self.families, self.thresholds, self.d, self.device = families, np.ascontiguousarray(thresholds), d, device
         size = len(self.thresholds)
+        self._guide = guide_of(self.thresholds)
         self._edges = torch.as_tensor(self.thresholds, device=device)
         axes = any(family.vectors is None for family in families.values())
         # int32: a bin holds at most n < 2^31 counts.
-        self._bins = torch.zeros((2, size, d) if axes else (2, size, 0), dtype=torch.int32, device=device)
+        self._bins = torch.zeros((2, size + 1, d if axes else 0), dtype=torch.int32, device=device)
         self._vectors = {
             name: torch.as_tensor(family.vectors.T.copy(), device=device)
             for name, family in families.items()
@@ -62,23 +74,23 @@ class TailTally:
             return
         if self._bins.numel():
             if self.device.type == "cpu":
-                count_beyond(against.numpy(), self.thresholds, self._bins.numpy())
+                count_beyond(against.numpy(), self.thresholds, self._guide, self._bins.numpy())
             else:
                 self._add_on_device(against)
         for name, vectors in self._vectors.items():
             self._along[name] += (against @ vectors >= self._edges[:, None, None]).sum(dim=1)
 
     def _add_on_device(self, against: torch.Tensor) -> None:
-        """`count_beyond` in torch: a flat index of (sign, bin, coordinate), numbers below the first threshold left out."""
+        """`count_beyond` in torch: a flat index of (sign, bin, coordinate)."""
         bins = torch.bucketize(against.abs(), self._edges, right=True)
-        place = ((against <= 0.0).long() * len(self.thresholds) + bins - 1) * self.d + torch.arange(self.d, device=self.device)
-        place = place[bins > 0]
+        place = ((against < 0.0).long() * (len(self.thresholds) + 1) + bins) * self.d + torch.arange(self.d, device=self.device)
+        place = place.flatten()
         self._bins.view(-1).index_add_(0, place, torch.ones_like(place, dtype=torch.int32))
 
     def largest(self) -> dict[str, Counts]:
         """Name of a family -> the largest count beyond each threshold, shape (K,)."""
-        # Beyond threshold k lie bin k and all further ones.
-        beyond = self._bins.flip(1).cumsum(1).flip(1).cpu().numpy().astype(np.int64)
+        # Beyond threshold k lie bin k + 1 and all further ones.
+        beyond = self._bins[:, 1:].flip(1).cumsum(1).flip(1).cpu().numpy().astype(np.int64)
         out = {}
         for name, family in self.families.items():
             if family.vectors is not None:

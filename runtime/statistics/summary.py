@@ -155,14 +155,14 @@ class Statistics:
         check_classes(self.classes, self.class_count, count, n)
         for name, tail in self.tails.items():
             tail.check(name, n - count)
-        for name, by in projections(threats).items():
+        for name, projection in projections(threats).items():
             part = self.parts.get(name)
             if part is None:
                 kept = ", ".join(self.parts)
                 raise ValueError(
                     f"statistics: nothing was kept for {name!r}, only for {kept}; sample with that threat, or keep means"
                 )
-            if part.identity != by.identity(self.d) or by.size not in (None, self.d):
+            if part.identity != projection.identity(self.d) or projection.size not in (None, self.d):
                 raise ValueError(f"statistics: {name!r} was sampled with another mask, direction or input shape")
             _check_part(name, part, shape[0])
 
@@ -193,11 +193,11 @@ def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: floa
     means = [(_means(m, 0.5), _means(m, m.b)) for m in moments]
     none = np.full((2, BETS), np.nan)
     parts = {}
-    for name, by in projections(threats).items():
-        rows = [_sums(half, chosen, by) for half, chosen in means]
+    for name, projection in projections(threats).items():
+        rows = [_sums(half, chosen, projection) for half, chosen in means]
         columns: dict[str, Any] = {scalar: np.array([row[scalar] for row in rows]) for scalar in SUMS}
         columns |= {bet: np.stack([m.bets.get(name, {}).get(bet, none) for m in moments]) for bet in BET_NAMES}
-        parts[name] = Part(**by.identity(d)._asdict(), **columns)
+        parts[name] = Part(**projection.identity(d)._asdict(), **columns)
     stacked: dict[str, Any] = {name: np.stack([getattr(m, name) for m in moments]) for name in ("count", "n")}
     stacked |= {name: np.concatenate([getattr(m, name) for m in moments]) for name in ("classes", "class_count")}
     return Statistics(
@@ -237,16 +237,16 @@ def _means(m: Moments, b: float) -> _Means:
     return _Means(x, y, (m.n[0] * x + m.n[1] * y) / m.n.sum())
 
 
-def _sums(half: _Means, chosen: _Means, by: Projection) -> dict[str, float]:
+def _sums(half: _Means, chosen: _Means, projection: Projection) -> dict[str, float]:
     """The fields SUMS for one input, from its means at b = 1/2 and at the chosen b."""
     out: dict[str, float] = {}
     for suffix, means in (("", half), ("_b", chosen)):
-        x, y, pooled = (by(mean) for mean in means)
+        x, y, pooled = (projection(mean) for mean in means)
         size = np.abs(pooled)
         out |= {
             f"inner{suffix}": float(x @ y),
             f"l1{suffix}": float(size.sum()),
             f"linf{suffix}": float(size.max(initial=0.0)),
-            f"dot{suffix}": 0.0 if by.vector is None else float(pooled[0]),
+            f"dot{suffix}": 0.0 if projection.vector is None else float(pooled[0]),
         }
-    return out | {"x_l2_b": float(np.linalg.norm(by(chosen.x))), "norm_b": by.norm(chosen.pooled)}
+    return out | {"x_l2_b": float(np.linalg.norm(projection(chosen.x))), "norm_b": projection.norm(chosen.pooled)}

@@ -198,8 +198,8 @@ class Ball(Threat):
 
     def parts(self) -> dict[str, Projection]:
         """Its own part, unless it is a norm of the whole that is known anyway, and the rest."""
-        own = {} if self.part == ALL else {self.part: self.projection}
-        return own if self.outside is None else own | {complement(self.name): self.outside}
+        along = {} if self.part == ALL else {self.part: self.projection}
+        return along if self.outside is None else along | {complement(self.name): self.outside}
 
     def needs(self) -> tuple[Quantity, ...]:
         """The dual norm from above; in l2 all of the gradient is along the worst perturbation."""

@@ -57,9 +57,21 @@ def test_the_events_behind_a_bound_share_its_level_and_no_more(known: dict[tuple
 
 def test_q_gets_nine_tenths_and_the_norms_share_the_rest_equally() -> None:
     budget = split(0.001, [L1, L2, LINF])
-    assert sum(SHARES.values()) == pytest.approx(0.1, rel=1e-15)
+    assert SHARES["gradient"] == pytest.approx(0.1, rel=1e-15)
     assert budget.q == pytest.approx(0.0009, rel=1e-15)
     assert list(budget.norms.values()) == pytest.approx([0.0001 / 4] * 4, rel=1e-9)
+
+
+def test_tails_take_their_share_from_the_vote_and_only_where_a_threat_uses_them() -> None:
+    threats = [L1, L2, LINF]
+    without, budget = split(0.001, threats), split(0.001, threats, families={"all": ("l1",), "ray": ("ray",)})
+    assert without.tails == {}
+    assert budget.tails == {name: pytest.approx(0.05 * 0.001 / 2, rel=1e-9) for name in ("all", "ray")}
+    assert budget.q == pytest.approx(0.00085, rel=1e-12)
+    assert budget.norms == without.norms
+    assert budget.total <= 0.001
+    assert sum(event.level for event in budget.events) == pytest.approx(budget.total, rel=1e-12)
+    assert "tails along all: the largest counts beyond the thresholds (l1)" in str(budget)
 
 
 def test_a_bound_that_several_threats_use_is_paid_for_once() -> None:

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import brentq, linprog
 from scipy.special import ndtr, ndtri
 
-from certlut.kernels.greedy import BEND, MARGIN, ROOT_BEND, fill_profile, greedy_edges, quantile, ray_radii, votes_along
+from certlut.kernels.greedy import BEND, FAR, MARGIN, ROOT_BEND, fill_profile, greedy_edges, quantile, ray_radii, votes_along
 from reference import naive_tails as naive
 
 INF = math.inf
@@ -102,9 +102,9 @@ def exact_votes(a: float, edges: np.ndarray, tau: np.ndarray) -> mpmath.mpf:
 
 
 def first_failure(eps: float, tau: np.ndarray, p: np.ndarray, start: float) -> float:
-    """The first a >= start with B(a, 0) >= 1/2, by a fine scan and a root search; inf for none before 40."""
+    """The first a >= start with B(a, 0) >= 1/2, by a fine scan and a root search; inf for none before FAR."""
     edges = edges_of(eps, tau, p)
-    scan = np.arange(start, 40.0, 2e-3)
+    scan = np.arange(start, FAR, 2e-3)
     values = np.array([votes_along(a, edges, tau)[0] for a in scan.tolist()])
     bad = np.flatnonzero(values >= 0.5)
     if not bad.size:
@@ -123,12 +123,12 @@ def test_the_radius_of_a_ray_is_the_first_failure_and_not_more(seed: int) -> Non
         radius = float(ray_radii(eps, tau, p, start))
         exact = first_failure(eps, tau, p, max(start, zeroth * (1.0 - 1e-9)))
         assert radius >= max(start, zeroth * (1.0 - 1e-11))
-        if exact < 40.0 and exact > start:
+        if start < exact < FAR:
             assert radius <= exact + 2e-13  # brentq's own accuracy; the votes at the radius itself:
             assert exact_votes(radius, edges_of(eps, tau, p), tau) < 0.5
             assert radius >= exact - 1e-8
         elif exact == INF:
-            assert radius >= 40.0
+            assert radius == FAR
 
 
 def test_a_half_space_has_its_own_radius() -> None:
@@ -147,7 +147,7 @@ def test_a_band_that_fails_half_way_is_not_certified_beyond() -> None:
     assert 0.3 < radius < 1.0
     assert votes(radius, eps, tau, p) == pytest.approx(0.5, abs=1e-8)
     # Where another certificate carries across the gap, tails go on behind it.
-    assert float(ray_radii(eps, tau, p, 2.0)) >= 40.0
+    assert float(ray_radii(eps, tau, p, 2.0)) == FAR
 
 
 def test_independent_votes_gain_most() -> None:

@@ -16,7 +16,8 @@ from certlut.bounds.binomial import lower_probability
 from certlut.bounds.budget import split
 from certlut.cli.main import app
 from certlut.evaluate import evaluate
-from certlut.plan.forecast import SHAPES, forecast, gradient
+from certlut.plan.forecast import forecast
+from certlut.plan.model import SHAPES, gradient
 from certlut.plan.plan import MOST, least, limits, masked, plan, reached
 from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Statistics, summarise

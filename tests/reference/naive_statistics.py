@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 from scipy.stats import chi2, ncx2
 
-from certlut.bounds.chernoff import plane
+from certlut.bounds.chernoff import affine_bound
 from certlut.statistics.summary import Moments
 from certlut.threats.lines import Line, Ray
 from certlut.threats.sets import ALL, Ball, Quantity, Threat, complement
@@ -204,8 +204,7 @@ class Known:
                 v = threat.v.ravel()
                 parts[threat.name], parts[complement(threat.name)] = np.array([v @ self.y]), self.y - v * (v @ self.y)
             elif isinstance(threat, Sparse):
-                best = max(itertools.combinations(self.y, min(threat.k, self.d)), key=lambda some: sum(a * a for a in some))
-                parts[threat.name] = np.array(best)
+                parts[threat.name] = self.y[np.argsort(-np.abs(self.y))[: threat.k]]
             elif threat.mask is not None:
                 mask = threat.mask.ravel()
                 parts[threat.name], parts[complement(threat.name)] = self.y[mask], self.y[~mask]
@@ -339,7 +338,7 @@ def quadratic(axes: Array, a: tuple[float, float], c: tuple[float, float], s: fl
 
 def worst_votes(w: Array, eps: float, x: float, b: float) -> Known:
     """The votes that attain psi at the lam that tau takes for L / n = x: against where H(w.u) > h, P(f = 0) close to eps."""
-    inverse, h, _ = plane(x, b, eps)
+    inverse, h, _ = affine_bound(x, b, eps)
     grid = np.linspace(-12.0, 12.0, 240_001)
     against = rare_gain(grid, 1.0 / inverse, b) > h
     cuts = grid[1:][against[1:] != against[:-1]]

@@ -101,15 +101,25 @@ def test_intervals_are_the_resamples_percentiles_of_the_ratio_of_sums() -> None:
 def test_the_terminals_table_has_a_row_for_every_sigma_and_threat() -> None:
     radii = {"l1": np.array([1.2, 0.6, 0.0, 0.0]), "l2": np.array([0.9, 0.4, 0.0, 0.0]), "cohen": np.array([0.8, 0.4, 0.0, 0.0])}
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(terminal({0.25: radii, 0.5: {name: 2.0 * values for name, values in radii.items()}}, (L1, L2), 4))
+    tails = {**radii, "l1": np.array([1.6, 0.8, 0.0, 0.0])}
+    results = {
+        sigma: {"first order": scaled(radii, sigma / 0.25), "tails": scaled(tails, sigma / 0.25)} for sigma in (0.25, 0.5)
+    }
+    console.print(terminal(results, (L1, L2), 4))
     text = console.export_text()
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")]
     assert rows == [
-        ["0.25", "l1", "0.3000", "0.4500", "+50.0 %"],
-        ["0.25", "l2", "0.3000", "0.3250", "+8.3 %"],
-        ["0.5", "l1", "0.6000", "0.9000", "+50.0 %"],
-        ["0.5", "l2", "0.6000", "0.6500", "+8.3 %"],
+        ["0.25", "l1", "0.3000", "0.4500", "0.6000", "+100.0 %"],
+        ["0.25", "l2", "0.3000", "0.3250", "0.3250", "+8.3 %"],
+        ["0.5", "l1", "0.6000", "0.9000", "1.2000", "+100.0 %"],
+        ["0.5", "l2", "0.6000", "0.6500", "0.6500", "+8.3 %"],
     ]
+    headings = next(line for line in text.splitlines() if "Cohen" in line)
+    assert [cell.strip() for cell in headings.strip("┃").split("┃")] == ["sigma", "threat", "Cohen", "first order", "with tails", "gain"]
+
+
+def scaled(radii: dict[str, np.ndarray], factor: float) -> dict[str, np.ndarray]:
+    return {name: factor * values for name, values in radii.items()}
 
 
 def test_cells_show_losses_and_missing_radii() -> None:

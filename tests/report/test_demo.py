@@ -22,6 +22,13 @@ def test_quick_demo_writes_both_results_and_the_figure(tmp_path: Path, capsys: p
     printed = capsys.readouterr().out
     assert "average certified radius" in printed
     assert "left" in printed
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if line.startswith("│")]
+    for _, threat, cohen, first, tails, _ in rows:
+        # Tails change no l2 radius but by their share of alpha, and add much to l1.
+        if threat == "l1":
+            assert float(tails) > 1.05 * float(first) > 1.05 * float(cohen)
+        elif threat == "l2":
+            assert 0.99 * float(first) < float(tails) <= float(first)
     for name in ("results.tsv", "results_0.25.tsv"):
         columns = read_tsv(tmp_path / name)
         assert len(columns["idx"]) == 20
@@ -50,6 +57,6 @@ def test_cohens_average_counts_digits_where_ours_abstains(
     rows = [line.strip("│").replace("│", " ").split() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     # sigma z / 2, Phi(z) = 0.50365 the lower bound of 13 in 14.
     assert [row[1:] for row in rows if row[0] == "0.5" and row[1] in ("l2", "linf")] == [
-        ["l2", "0.0023", "0.0000", "-100.0", "%"],
-        ["linf", "0.0003", "0.0000", "-100.0", "%"],
+        ["l2", "0.0023", "0.0000", "0.0000", "-100.0", "%"],
+        ["linf", "0.0003", "0.0000", "0.0000", "-100.0", "%"],
     ]

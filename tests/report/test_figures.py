@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from certlut.report.figures import accuracy, growth_panels, plot_curves, slice_panels, threat_title
 from certlut.report.growth import Curve
@@ -48,20 +49,35 @@ def test_of_several_sets_the_best_counts_at_every_radius() -> None:
 
 RED = Subspace(np.array([True, True, False, False]), math.inf, "red")
 RADII = {name: np.array([0.9, 0.4, 0.0]) for name in ("l1", "l2", "linf", "red", "cohen")}
+METHODS = {"first order": RADII, "tails": {**RADII, "l1": np.array([1.2, 0.7, 0.0])}}
 
 
 @pytest.mark.parametrize(("name", "magic"), [("curves.png", b"\x89PNG\r\n\x1a\n"), ("curves.svg", b"<?xml")])
 def test_curves_are_drawn_to_a_file(name: str, magic: bytes, tmp_path: Path) -> None:
     path = tmp_path / name
-    plot_curves(path, {0.25: RADII, 0.5: RADII}, (L1, L2, LINF, RED), 4)
+    plot_curves(path, {0.25: METHODS, 0.5: METHODS}, (L1, L2, LINF, RED), 4)
     content = path.read_bytes()
     assert content.startswith(magic)
     assert len(content) > 10_000
 
 
+def test_every_method_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot_curves("curves.png", {0.5: METHODS}, (L1, RED), 4)
+    for axis, best in zip(drawn[0].axes, (1.2, 0.9), strict=True):
+        lines = {str(line.get_label()).rpartition(", ")[2]: line for line in axis.lines}
+        assert list(lines) == ["Cohen", "first order", "with tails"]
+        # Dashes, dots, solid.
+        assert len({str(line.get_linestyle()) + str(line._dash_pattern) for line in lines.values()}) == 3
+        assert lines["with tails"].get_linestyle() == "-"
+        assert max(lines["with tails"].get_xdata()) == best
+        assert max(lines["first order"].get_xdata()) == 0.9
+
+
 def test_one_threat_and_nothing_certified_can_be_drawn_too(tmp_path: Path) -> None:
     nothing = {name: np.zeros(3) for name in RADII}
-    plot_curves(tmp_path / "curves.png", {0.5: nothing}, (L2,), 4)
+    plot_curves(tmp_path / "curves.png", {0.5: {"tails": nothing}}, (L2,), 4)
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 

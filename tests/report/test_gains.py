@@ -7,7 +7,7 @@ import pytest
 from scipy.special import betaincinv
 
 from certlut import Table
-from certlut.evaluate import Evaluation, evaluate
+from certlut.evaluate import evaluate
 from certlut.report.gains import average, counted, gain, pair
 from certlut.runs.certify import result_rows
 from certlut.runs.results import read_tsv, write_tsv
@@ -47,7 +47,7 @@ def test_cohen_keeps_the_inputs_where_ours_abstains_and_he_does_not(shipped: Tab
     statistics = sampled([90_000, between, between, 90_000, 40_000])
     right = np.array([True, True, False, False, True])
     for estimator in ("adaptive", "paper"):
-        radii = counted(evaluate(statistics, THREATS, ALPHA, estimator, shipped), right)
+        radii = counted(evaluate(statistics, THREATS, ALPHA, estimator, shipped).radius, right)
         for threat in THREATS:
             ours, cohen = pair(radii, threat, D)
             assert (ours > 0.0).tolist() == [True, False, False, False, False]
@@ -67,22 +67,18 @@ def test_the_results_file_says_nothing_of_cohen_where_ours_abstains_and_the_aver
     columns = read_tsv(tmp_path / "results.tsv")
     assert columns["predict"].tolist() == [3, -1]
     assert columns["radius_cohen"][1] == 0.0
-    radii = counted(result, kept.predict == kept.label)
+    radii = counted(result.radius, kept.predict == kept.label)
     assert radii["cohen"][1] > 0.0
     from_file = gain(average(columns["radius_l1"]), average(columns["radius_cohen"]))
     assert gain(average(radii["l1"]), average(radii["cohen"])) < from_file - 0.001
-
-
-def made(**radius: list[float]) -> Evaluation:
-    values = {name: np.array(column) for name, column in radius.items()}
-    return Evaluation(np.full(3, 0.9), values, {}, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("threat", "factor"), [(L1, 1.0), (L2, 1.0), (LINF, 2.0), (RED, math.sqrt(2.0))], ids=["l1", "l2", "linf", "subspace"]
 )
 def test_cohens_ball_holds_so_much_of_the_threat_and_a_wrong_input_nothing(threat: Subspace, factor: float) -> None:
-    radii = counted(made(**{"cohen": [0.8, 0.4, 9.0], threat.name: [0.9, 0.5, 9.0]}), np.array([True, True, False]))
+    radii = {"cohen": np.array([0.8, 0.4, 9.0]), threat.name: np.array([0.9, 0.5, 9.0])}
+    radii = counted(radii, np.array([True, True, False]))
     ours, cohen = pair(radii, threat, D)
     assert ours.tolist() == [0.9, 0.5, 0.0]
     assert cohen == pytest.approx([0.8 / factor, 0.4 / factor, 0.0])

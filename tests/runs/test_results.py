@@ -99,6 +99,10 @@ def test_reading_back_gives_numbers_by_column(tmp_path: Path) -> None:
     assert columns["radius_l1"].tolist() == pytest.approx([0.75, 0.075, 0.0, 0.6], abs=1e-6)
     assert columns["correct"].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert all(values.dtype == np.float64 for values in columns.values())
+    # As an editor may have saved it.
+    (tmp_path / "marked.tsv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "results.tsv").read_bytes())
+    marked = read_tsv(tmp_path / "marked.tsv")
+    assert {name: values.tolist() for name, values in marked.items()} == {name: values.tolist() for name, values in columns.items()}
 
 
 def test_no_rows_are_a_header_and_empty_columns(tmp_path: Path) -> None:

@@ -6,18 +6,21 @@ import numpy as np
 import pytest
 
 from certlut.bounds.early_stop import tolerance
+from certlut.bounds.tails import THRESHOLDS
 from certlut.sampling.card import Sampling, whole
 
 
 def test_everything_that_changes_the_classifier_is_off_by_default_and_said() -> None:
     off = {"autocast": None, "channels_last": False, "compile": False, "early_stop": None, "keep_means": False}
-    assert Sampling().settings() == {"seed": None, "n0": 100, "n": 100_000, "inputs a batch": 1, **off}
+    drawn = {"seed": None, "n0": 100, "n": 100_000, "inputs a batch": 1, "thresholds": list(THRESHOLDS)}
+    assert Sampling().settings() == drawn | off
     assert Sampling().allowed is None
 
 
 def test_what_is_on_is_said_and_early_stopping_with_its_alpha() -> None:
-    card = Sampling(20, 300, 0.01, 1000, 4, "bf16", True, "eager", True, True)
-    on = {"autocast": "bf16", "channels_last": True, "compile": "eager", "early_stop": 0.01, "keep_means": True}
+    options: dict[str, Any] = {"autocast": "bf16", "channels_last": True, "compile": "eager"}
+    card = Sampling(20, 300, 0.01, 1000, 4, early_stop=True, keep_means=True, thresholds=(1, 2.5), **options)
+    on = options | {"early_stop": 0.01, "keep_means": True, "thresholds": [1.0, 2.5]}
     assert card.settings() == {"seed": 4, "n0": 20, "n": 300, "inputs a batch": 3, **on}
     assert card.allowed == tolerance(300, 0.01)
 
@@ -43,6 +46,8 @@ def test_neither_alpha_nor_the_size_of_a_batch_changes_what_is_drawn() -> None:
         ({"seed": -1}, r"seed = -1"),
         ({"alpha": 0}, r"alpha = 0: expected 0 < alpha < 1"),
         ({"alpha": math.nan}, r"alpha = nan: expected 0 < alpha < 1"),
+        ({"thresholds": (1.0, 1.0)}, r"thresholds = \(1\.0, 1\.0\): expected increasing positive numbers"),
+        ({"thresholds": (0.0, 1.0)}, r"thresholds = \(0\.0, 1\.0\): expected increasing positive numbers"),
         ({"autocast": "fp8"}, r"autocast = 'fp8': expected None or one of bf16, fp16"),
     ],
 )
