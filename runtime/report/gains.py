@@ -4,13 +4,18 @@ A wrong or abstaining input has radius 0, each method by its own certificate: Co
 stand where ours abstains. Of another threat he certifies the largest ball inside his l2 ball.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from ..bounds.estimators import find_estimator
+from ..evaluate import evaluate, find_tails
 from ..kernels.arrays import Array, Mask
-from ..threats.sets import L2, Threat, containment
+from ..lookup.table import Table
+from ..lookup.tails import TailTable
+from ..statistics.summary import Statistics
+from ..threats.sets import L2, Threat, containment, projections
 
 # Threat -> radii of N inputs in input units, "cohen" among them: his in l2.
 Radii = Mapping[str, Array]
@@ -19,6 +24,23 @@ Radii = Mapping[str, Array]
 METHODS = {"paper": ("paper", "first-order"), "first order": ("adaptive", "first-order"), "tails": ("adaptive", "tails")}
 OURS = "tails"
 NAME = {"cohen": "Cohen", "paper": "first order, paper's estimator", "first order": "first order", "tails": "with tails"}
+
+
+def certified(
+    statistics: Statistics, threats: Sequence[Threat], alpha: float, methods: Sequence[str], table: Table
+) -> Iterator[tuple[str, Radii]]:
+    """Every method's name and radii, from the same statistics; without the threats that its estimator has no bound for."""
+    tables: dict[str, TailTable | None] = {name: find_tails(name) for name in {METHODS[method][1] for method in methods}}
+    for method in methods:
+        estimator, certificate = METHODS[method]
+        known = [threat for threat in threats if has_bounds(estimator, threat)]
+        yield method, evaluate(statistics, known, alpha, estimator, table, tables[certificate]).radius
+
+
+def has_bounds(estimator: str, threat: Threat) -> bool:
+    """Whether the estimator bounds everything that the threat needs."""
+    parts, by = projections([threat]), find_estimator(estimator)
+    return all(by.events(quantity, parts[quantity.part]) is not None for quantity in threat.needs())
 
 
 def counted(radii: Radii, right: Mask) -> Radii:
