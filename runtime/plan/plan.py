@@ -17,9 +17,10 @@ from ..bounds.binomial import least_n, lower_probability
 from ..bounds.budget import check_n, split
 from ..bounds.estimators import ESTIMATORS
 from ..evaluate import evaluate
+from ..gains import gain, pair
 from ..kernels.arrays import Array
 from ..lookup.table import Table
-from ..threats.sets import L2, Ball, Threat, containment, projections
+from ..threats.sets import Ball, Threat, projections
 from .forecast import forecast
 from .model import gradient
 
@@ -115,11 +116,9 @@ def plan(
     for estimator in ESTIMATORS:
         radius = evaluate(statistics, threats, alpha, estimator, table).radius
         for threat in threats:
-            cohen = radius["cohen"] / containment(threat, L2, d)
-            with np.errstate(invalid="ignore"):
-                gain = 100.0 * (radius[threat.name] / cohen - 1.0)
-            first = tuple(reached(np.array(grid), gain[: len(grid)], goal, ends[threat.name]) for goal in goals)
-            at_n = None if n is None else float(gain[-1])
+            gains = gain(*pair(radius, threat, d))
+            first = tuple(reached(np.array(grid), gains[: len(grid)], goal, ends[threat.name]) for goal in goals)
+            at_n = None if n is None else float(gains[-1])
             rows.append(Row(threat=threat.name, estimator=estimator, samples=first, limit=ends[threat.name], gain=at_n))
     order = [threat.name for threat in threats]
     rows.sort(key=lambda row: order.index(row.threat))
@@ -138,8 +137,8 @@ def limits(d: int, q: float, rho: float, threats: Sequence[Threat], table: Table
     for threat in threats:
         bounds = {quantity: np.array([getattr(parts[quantity.part], quantity.norm)]) for quantity in threat.needs()}
         radius = table.radius(np.array([q]), *threat.cut(bounds, d))
-        ratio = np.asarray(radius)[0] / table.sigma / threat.kappa(d) / (z / containment(threat, L2, d))
-        out[threat.name] = 100.0 * (float(ratio) - 1.0)
+        ours = {threat.name: np.asarray(radius) / table.sigma / threat.kappa(d), "cohen": np.array([z])}
+        out[threat.name] = float(gain(*pair(ours, threat, d))[0])
     return out
 
 

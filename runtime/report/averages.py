@@ -15,9 +15,10 @@ import numpy.typing as npt
 from rich.table import Table as RichTable
 from scipy.stats import bootstrap
 
+from ..gains import Radii, average, gain, pair
 from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import METHODS, NAME, Radii, average, gain, pair
+from .gains import METHODS, NAME
 
 if TYPE_CHECKING:
     from .study import Study

@@ -11,9 +11,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..gains import Radii, pair
 from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import METHODS, NAME, OURS, Radii, pair
+from .gains import METHODS, NAME, OURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,21 +4,18 @@ A wrong or abstaining input has radius 0, each method by its own certificate: Co
 stand where ours abstains. Of another threat he certifies the largest ball inside his l2 ball.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from ..bounds.estimators import find_estimator
 from ..evaluate import evaluate, find_tails
-from ..kernels.arrays import Array, Mask
+from ..gains import Radii
+from ..kernels.arrays import Mask
 from ..lookup.table import Table
 from ..lookup.tails import TailTable
 from ..statistics.summary import Statistics
-from ..threats.sets import L2, Threat, containment, projections
-
-# Threat -> radii of N inputs in input units, "cohen" among them: his in l2.
-Radii = Mapping[str, Array]
+from ..threats.sets import Threat, projections
 
 # Method -> (estimator, certificate), in the order in which they are shown; the last one is shown as ours.
 METHODS = {"paper": ("paper", "first-order"), "first order": ("adaptive", "first-order"), "tails": ("adaptive", "tails")}
@@ -49,19 +46,3 @@ def counted(radii: Radii, right: Mask) -> Radii:
     A method has no radius where it abstains, and the class is known there too: ours and Cohen's each keep their own inputs.
     """
     return {name: np.where(right, radius, 0.0) for name, radius in radii.items()}
-
-
-def pair(radii: Radii, threat: Threat, d: int) -> tuple[Array, Array]:
-    """(ours, Cohen's) for one threat, shape (N,), inputs of d coordinates."""
-    return radii[threat.name], radii["cohen"] / containment(threat, L2, d)
-
-
-def average(radius: Array) -> float:
-    """Average certified radius (ACR)."""
-    return float(np.mean(radius))
-
-
-def gain(ours: npt.ArrayLike, cohen: npt.ArrayLike) -> Array:
-    """By how much ours is above Cohen's, in percent of his, of any shape; NaN where he certifies nothing."""
-    ours, cohen = np.asarray(ours, dtype=np.float64), np.asarray(cohen, dtype=np.float64)
-    return np.asarray(100.0 * (ours / np.where(cohen > 0.0, cohen, np.nan) - 1.0))

@@ -14,11 +14,12 @@ from scipy.special import ndtri
 
 from ..attacks.closed import corner, frame
 from ..attacks.closed_forms import exact_bounds
+from ..gains import average, gain, pair
 from ..lookup.table import Table
 from ..sampling.stakes import chosen_b
 from ..statistics.summary import Statistics, summarise
 from ..threats.sets import L1, L2, LINF, Threat
-from .gains import average, certified, gain, pair
+from .gains import certified
 
 DIMENSIONS = (64, 3072)
 QS = (0.9, 0.99)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..gains import Radii
 from ..inputs.data import load_data
 from ..inputs.models import load_model
 from ..jobs.atomic import replacing
@@ -29,7 +30,7 @@ from ..statistics.summary import Statistics
 from ..threats.declare import Line, Sparse
 from ..threats.sets import L1, L2, LINF, Threat
 from .card import Config, subspace
-from .gains import METHODS, Radii, certified, counted
+from .gains import METHODS, certified, counted
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from scipy.special import betaincinv
 
 from certlut import Table
 from certlut.evaluate import evaluate
+from certlut.gains import average, gain, pair
 from certlut.lookup.tails import load_tails
-from certlut.report.gains import METHODS, average, certified, counted, gain, pair
+from certlut.report.gains import METHODS, certified, counted
 from certlut.runs.certify import result_rows
 from certlut.runs.results import read_tsv, write_tsv
 from certlut.statistics.file import Sampled
