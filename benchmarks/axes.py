@@ -15,8 +15,8 @@ from rich.table import Table
 from certlut.lookup.kernel import axis_maps, lookup_many
 from certlut.tablegen.build import _fill, _slab
 from certlut.tablegen.grid import PRESETS, GridSpec
+from certlut.tablegen.node import solve_node
 from certlut.tablegen.parallel import run
-from certlut.tablegen.solve import solve_node
 
 Queries = tuple[np.ndarray, np.ndarray]
 

@@ -18,8 +18,9 @@ from scipy.special import ndtr
 from certlut.kernels.normal import density, upper
 from certlut.tablegen.build import _slab
 from certlut.tablegen.grid import PRESETS
+from certlut.tablegen.node import solve_node
 from certlut.tablegen.parallel import run
-from certlut.tablegen.solve import solve, solve_node
+from certlut.tablegen.solve import solve
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -25,7 +25,7 @@ from certlut.kernels.normal import densities, upper, upper_quantile
 from certlut.lookup.format import TableData, read_table
 from certlut.lookup.table import Table as RadiusTable
 from certlut.lookup.table import find
-from certlut.tablegen.solve import TOLERANCE, solve_node
+from certlut.tablegen.node import TOLERANCE, solve_node
 
 REGIONS = {
     "z 0.05-5, rho 0-0.9995, theta 0-90": ((0.05, 5.0), (0.0, 0.9995), (0.0, 90.0)),

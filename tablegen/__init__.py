@@ -2,7 +2,8 @@
 
 from .build import build, stamp
 from .grid import Axis, GridSpec
+from .node import Status
 from .prove import prove
-from .solve import Solution, Status, radius, solve
+from .solve import Solution, radius, solve
 
 __all__ = ["Axis", "GridSpec", "Solution", "Status", "build", "prove", "radius", "solve", "stamp"]

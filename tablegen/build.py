@@ -14,8 +14,8 @@ from certlut.kernels.arrays import Array
 from certlut.lookup.format import DATASETS, TableData, read_table, write_table
 
 from .grid import GridSpec, grid_spec
+from .node import TOLERANCE, Status
 from .parallel import run
-from .solve import TOLERANCE, Status
 from .sweep import solve_slab
 
 _RECORD = struct.Struct("<II")  # index of the slab, nodes that needed the robust search

@@ -11,7 +11,8 @@ from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper
 
-from .dual import Moments, compute_moments, hinge
+from .dual import hinge
+from .moments import Moments, compute_moments
 
 # Relative allowance of a hinge computed by quadrature: the panels' error and the rounding of its sum, with room to spare.
 MARGIN = 1e-13

@@ -11,9 +11,10 @@ from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper
 
-from .dual import NO_MOMENTS, Moments, compute_moments, newton_step, surplus
+from .dual import newton_step, surplus
+from .moments import NO_MOMENTS, Moments, compute_moments
+from .node import TOLERANCE, active, solve_node
 from .seal import seal, seal_nearby
-from .solve import TOLERANCE, active, solve_node
 
 # A Newton step this small (relative, and in the root of the gap) leaves an error of its square: no need to look again.
 LAST_STEP = 1e-6
@@ -109,13 +110,14 @@ def solve_slab(z: float, rho: Array, theta: Array, out: Array) -> int:
                 past[i % 3, j, :3] = a
                 r, c = seal_nearby(eps, m1, m2, z, r, a, moments, at)
             else:
-                solved, slope, error, status, _ = solve_node(eps, m1, m2, z, a)
+                root = solve_node(eps, m1, m2, z, a)
+                solved, status = root.r, root.status
                 past[i % 3, j, :3] = a
-                if not error <= TOLERANCE:
+                if not root.error <= TOLERANCE:
                     past[i % 3, j, :3] = 0.0
                     out[i, j, :] = 0.0
                     continue
-                r, c = seal(eps, m1, m2, z, solved, slope, a)
+                r, c = seal(eps, m1, m2, z, solved, root.slope, a)
             past[i % 3, j, 3] = solved
             out[i, j, 0], out[i, j, 1] = r, c
             out[i, j, 2:5] = a

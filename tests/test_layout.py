@@ -24,7 +24,7 @@ LEVELS = (
     # The bets' schedule, which a forecast and the attacks share with the sampler; the rest of sampling needs torch.
     {"sampling.stakes"},
     {"beyond"},
-    {"evaluate"},
+    {"evaluate", "gains"},
     {"sampling"},
     {"inputs", "plan", "attacks"},
     {"runs"},
@@ -130,8 +130,8 @@ def test_two_packages_import_nothing_so_that_their_light_modules_stay_light() ->
 
 
 def test_functions_stay_short() -> None:
-    # Excused: `sample` is one option a line, read as a list; the kernels say why where they stand.
-    excused = {"sample"}
+    # Excused: these two are one option a line, read as a list.
+    excused = {"sample", "slice_"}
     for name, tree in modules():
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name not in excused:

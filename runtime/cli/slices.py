@@ -1,5 +1,6 @@
 """The command `certlut slice`: longitudinal slices of certified regions, by what is known of the vote."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def _against(intervals: Sequence[tuple[float, float]]) -> tuple[dict[str, "Infor
     from certlut.tablegen.framework import Information, tail, value
 
     edges = [-math.inf, *(x for ends in sorted(intervals) for x in ends), math.inf]
-    if any(not x <= y for x, y in zip(edges, edges[1:], strict=False)):
+    if any(not x <= y for x, y in itertools.pairwise(edges)):
         raise ValueError(f"--against: {edges[1:-1]} are not the ends of intervals apart from each other")
     left, right = edges[::2], edges[1::2]
     whole = _orders(0.0, (0.0, 0.0, 0.0))["order 3"].of(left, right)
@@ -119,7 +120,8 @@ def slice_(
         raise ValueError("expected exactly one of --q, --against and --statistics: where the levels come from")
     if angles < 2:
         raise ValueError(f"--angles {angles}: expected 2 or more")
-    size, falls, turn = 0.0, [0.0][:0], math.pi
+    size, turn = 0.0, math.pi
+    falls: list[float] = []
     if against is not None:
         kinds, size, falls = _against([_pair("--against", x, ",") for x in against])
         title = "against: " + ", ".join(against)
@@ -140,5 +142,6 @@ def slice_(
     if not limit > 0.0:
         raise ValueError("nothing is certified: the vote is not above 1/2")
     regions = [Region(name, angle, region(known, angle, limit)) for name, known in track(kinds.items(), "regions")]
-    for path in write([Row(title, regions, size, falls)], out):
+    truth = [(np.array([t, t]), np.array([-99.0, 99.0])) for t in falls]
+    for path in write([Row(title, regions, size, truth)], out):
         print(path)

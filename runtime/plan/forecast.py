@@ -5,7 +5,8 @@ half-space seen through noise, f = 1{rho v.u + sqrt(1 - rho^2) e >= -z} with e s
 y = E[u f] = rho phi(z) v. How |y|_1 and |y|_inf compare with |y|_2 is the gradient's shape (model.SHAPES).
 
 Sums over samples take their expectations: a half mean of Z = u (f - b) is y plus normal noise of variance
-s^2 = E (f - b)^2 over its number of samples in every coordinate, the largest coordinate is the median one. Bets: bets.py.
+s^2 = E (f - b)^2 over its number of samples in every coordinate, the largest coordinate is the median one. Bets:
+bets.py; tails: tails.py.
 """
 
 import math
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from ..bounds.tails import THRESHOLDS
 from ..sampling.stakes import chosen_b, vote_square
 from ..statistics.summary import SCALARS, SUMS, Part, Statistics
-from ..statistics.votes import none_counted
+from ..statistics.votes import Tail, none_counted
 from ..threats.sets import Threat, projections
 from .bets import expected_bets
 from .model import Gradient, Vote, gradient, largest
+from .tails import largest_counts
 
 
 def forecast(
@@ -65,9 +68,13 @@ def forecast(
         rows = [one | settled[name] for one, settled in zip(sums, bets, strict=True)]
         columns: dict[str, Any] = {scalar: np.stack([row[scalar] for row in rows]) for scalar in SCALARS}
         parts[name] = Part(**projection.identity(d)._asdict(), **columns)
-    none = none_counted(len(ns))
+    count, none, thresholds = np.rint(q * halves).astype(np.int64), none_counted(len(ns)), np.array(THRESHOLDS)
+    tails = {}
+    for by in filter(None, (threat.tails(d) for threat in threats)):
+        counted = np.minimum(largest_counts(vote, gradients[by.name], ns, thresholds), (halves - count).sum(axis=1)[:, None])
+        tails[by.name] = Tail(key=by.family.key, thresholds=thresholds, largest=counted)
     return Statistics(
-        count=np.rint(q * halves).astype(np.int64),
+        count=count,
         n=halves.astype(np.int64),
         b=np.full(len(ns), b),
         sigma=sigma,
@@ -77,6 +84,7 @@ def forecast(
         classes=none,
         class_count=none,
         looks=np.zeros(len(ns), dtype=np.int64),
+        tails=tails,
     )
 
 

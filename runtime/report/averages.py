@@ -1,4 +1,4 @@
-"""Average certified radii by threat, sigma and estimator, with confidence intervals: for the terminal, Markdown, LaTeX, CSV.
+"""Average certified radii by threat, sigma and method, with confidence intervals: for the terminal, Markdown, LaTeX, CSV.
 
 Intervals are 95 % bootstrap percentiles over the test inputs (their regions, where these are crops), the same resamples for every
 column: they say how far another draw of test inputs might move the averages, the radii themselves hold at level alpha anyway.
@@ -15,9 +15,10 @@ import numpy.typing as npt
 from rich.table import Table as RichTable
 from scipy.stats import bootstrap
 
+from ..gains import Radii, average, gain, pair
 from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import METHODS, NAME, OURS, Radii, average, gain, pair
+from .gains import METHODS, NAME
 
 if TYPE_CHECKING:
     from .study import Study
@@ -44,11 +45,11 @@ NONE = Interval(np.nan, np.nan, np.nan)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One threat at one sigma by one estimator, average certified radii in input units."""
+    """One threat at one sigma by one method, average certified radii in input units."""
 
     sigma: float
     threat: str
-    estimator: str
+    method: str
     inputs: int
     cohen: Interval
     """Of the threat's ball inside Cohen's l2 ball."""
@@ -58,15 +59,16 @@ class Row:
 
 
 def averages(study: "Study") -> list[Row]:
-    """Every (sigma, threat, estimator) of a study."""
+    """Every (sigma, threat, method) of a study."""
     out = []
     for sigma in study.config.sigma:
         for threat in study.threats:
-            for estimator in COMPARED:
-                ours, cohen = pair(study.results[sigma, estimator], threat, study.d)
-                around = intervals(ours, cohen, study.regions, study.config.seed)
-                row = Row(sigma=sigma, threat=threat.name, estimator=estimator, inputs=len(ours), **around)
-                out.append(row)
+            for method in METHODS:
+                radii = study.results[sigma, method]
+                if threat.name in radii:
+                    ours, cohen = pair(radii, threat, study.d)
+                    around = intervals(ours, cohen, study.regions, study.config.seed)
+                    out.append(Row(sigma=sigma, threat=threat.name, method=method, inputs=len(ours), **around))
     return out
 
 
@@ -106,18 +108,20 @@ def resampled(inputs: int, regions: int) -> str:
 def terminal(results: Mapping[float, Mapping[str, Radii]], threats: Sequence[Threat], d: int) -> RichTable:
     """Averages by every method, and the last one's gain, for every sigma: sigma -> method -> radii. Without intervals."""
     table = RichTable(title="average certified radius")
-    for heading in ("sigma", "threat", *map(NAME.get, ("cohen", *next(iter(results.values())))), "gain"):
+    for heading in ("sigma", "threat", *(NAME[method] for method in ("cohen", *next(iter(results.values())))), "gain"):
         table.add_column(heading, justify="left" if heading == "threat" else "right")
     for sigma, methods in results.items():
         for threat in threats:
             pairs = [pair(radii, threat, d) for radii in methods.values()]
             cohen, *ours = map(average, (pairs[-1][1], *(own for own, _ in pairs)))
-            table.add_row(f"{sigma:g}", threat.name, *(f"{x:.4f}" for x in (cohen, *ours)), f"{float(gain(ours[-1], cohen)):+.1f} %")
+            table.add_row(
+                f"{sigma:g}", threat.name, *(f"{x:.4f}" for x in (cohen, *ours)), f"{float(gain(ours[-1], cohen)):+.1f} %"
+            )
         table.add_section()
     return table
 
 
-HEADINGS = ("sigma", "threat", "estimator", "gain %", "Cohen ACR", "first-order ACR")
+HEADINGS = ("sigma", "threat", "method", "gain %", "Cohen ACR", "ACR")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -125,7 +129,7 @@ def cells(row: Row) -> tuple[str, ...]:
     # Four digits are few for linf in thousands of dimensions.
     digits = 4 if row.cohen.value >= 0.05 else 5
     percent = "no radius" if np.isnan(row.gain.value) else row.gain.text(2 if abs(row.gain.value) < 1 else 1, "+")
-    return (f"{row.sigma:g}", row.threat, row.estimator, percent, row.cohen.text(digits), row.ours.text(digits))
+    return (f"{row.sigma:g}", row.threat, row.method, percent, row.cohen.text(digits), row.ours.text(digits))
 
 
 def markdown(table: Sequence[Row], origin: str) -> str:
@@ -147,7 +151,7 @@ def comma_separated(table: Sequence[Row]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     triples = [f"{name}{end}" for name in ("cohen", "ours", "gain_percent") for end in ("", "_low", "_high")]
-    writer.writerow(["sigma", "threat", "estimator", "inputs", *triples])
+    writer.writerow(["sigma", "threat", "method", "inputs", *triples])
     for row in table:
-        writer.writerow([row.sigma, row.threat, row.estimator, row.inputs, *row.cohen, *row.ours, *row.gain])
+        writer.writerow([row.sigma, row.threat, row.method, row.inputs, *row.cohen, *row.ours, *row.gain])
     return file.getvalue()

@@ -11,9 +11,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..gains import Radii, pair
 from ..kernels.arrays import Array
 from ..threats.sets import Threat
-from .gains import METHODS, NAME, OURS, Radii, pair
+from .gains import METHODS, NAME, OURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def accuracy(radii: Sequence[Array]) -> tuple[Array, Array]:
 def plot_curves(
     path: str | os.PathLike[str], results: Mapping[float, Mapping[str, Radii]], threats: Sequence[Threat], d: int
 ) -> None:
-    """Certified accuracy against radius, sigma -> method -> radii: a panel per threat, a line per sigma and method, to PNG or SVG."""
+    """Certified accuracy against radius, sigma -> method -> radii: a panel per threat, a line per method, to PNG or SVG."""
     figure = Figure(figsize=(3.6 * len(threats), 3.4), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, len(threats), sharey=True, squeeze=False)[0]
     for axis, threat in zip(axes, threats, strict=True):
@@ -139,15 +140,14 @@ def threat_title(name: str) -> str:
 
 
 def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
-    """Gain against n, a panel for each curve: a colour for each threat, a line style for each estimator."""
+    """Gain against n, a panel for each curve: a colour for each threat, a line style for each method."""
     panels = []
     for number, curve in enumerate(curves):
 
         def draw(axis: "Axes", curve: "Curve" = curve) -> None:
             for colour, (threat, gains) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
-                for estimator, values in gains.items():
-                    last = estimator == list(gains)[-1]
-                    axis.plot(curve.n, values, color=colour, ls="-" if last else ":", marker="o" if last else ".", ms=3.5)
+                for method, values in gains.items():
+                    axis.plot(curve.n, values, color=colour, ls=STYLE[method], marker="o" if method == OURS else ".", ms=3.5)
                 if threat in curve.limit:
                     axis.axhline(curve.limit[threat], color=colour, lw=0.8, ls=(0, (6, 3)))
             axis.axhline(0.0, color="#555", lw=0.8)

@@ -4,21 +4,40 @@ A wrong or abstaining input has radius 0, each method by its own certificate: Co
 stand where ours abstains. Of another threat he certifies the largest ball inside his l2 ball.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from ..kernels.arrays import Array, Mask
-from ..threats.sets import L2, Threat, containment
-
-# Threat -> radii of N inputs in input units, "cohen" among them: his in l2.
-Radii = Mapping[str, Array]
+from ..bounds.estimators import find_estimator
+from ..evaluate import evaluate, find_tails
+from ..gains import Radii
+from ..kernels.arrays import Mask
+from ..lookup.table import Table
+from ..lookup.tails import TailTable
+from ..statistics.summary import Statistics
+from ..threats.sets import Threat, projections
 
 # Method -> (estimator, certificate), in the order in which they are shown; the last one is shown as ours.
 METHODS = {"paper": ("paper", "first-order"), "first order": ("adaptive", "first-order"), "tails": ("adaptive", "tails")}
 OURS = "tails"
 NAME = {"cohen": "Cohen", "paper": "first order, paper's estimator", "first order": "first order", "tails": "with tails"}
+
+
+def certified(
+    statistics: Statistics, threats: Sequence[Threat], alpha: float, methods: Sequence[str], table: Table
+) -> Iterator[tuple[str, Radii]]:
+    """Every method's name and radii, from the same statistics; without the threats that its estimator has no bound for."""
+    tables: dict[str, TailTable | None] = {name: find_tails(name) for name in {METHODS[method][1] for method in methods}}
+    for method in methods:
+        estimator, certificate = METHODS[method]
+        known = [threat for threat in threats if has_bounds(estimator, threat)]
+        yield method, evaluate(statistics, known, alpha, estimator, table, tables[certificate]).radius
+
+
+def has_bounds(estimator: str, threat: Threat) -> bool:
+    """Whether the estimator bounds everything that the threat needs."""
+    parts, by = projections([threat]), find_estimator(estimator)
+    return all(by.events(quantity, parts[quantity.part]) is not None for quantity in threat.needs())
 
 
 def counted(radii: Radii, right: Mask) -> Radii:
@@ -27,19 +46,3 @@ def counted(radii: Radii, right: Mask) -> Radii:
     A method has no radius where it abstains, and the class is known there too: ours and Cohen's each keep their own inputs.
     """
     return {name: np.where(right, radius, 0.0) for name, radius in radii.items()}
-
-
-def pair(radii: Radii, threat: Threat, d: int) -> tuple[Array, Array]:
-    """(ours, Cohen's) for one threat, shape (N,), inputs of d coordinates."""
-    return radii[threat.name], radii["cohen"] / containment(threat, L2, d)
-
-
-def average(radius: Array) -> float:
-    """Average certified radius (ACR)."""
-    return float(np.mean(radius))
-
-
-def gain(ours: npt.ArrayLike, cohen: npt.ArrayLike) -> Array:
-    """By how much ours is above Cohen's, in percent of his, of any shape; NaN where he certifies nothing."""
-    ours, cohen = np.asarray(ours, dtype=np.float64), np.asarray(cohen, dtype=np.float64)
-    return np.asarray(100.0 * (ours / np.where(cohen > 0.0, cohen, np.nan) - 1.0))

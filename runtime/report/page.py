@@ -16,9 +16,10 @@ from ..attacks import network as pgd
 from ..attacks.closed_forms import ALPHA, LEVEL_OF_ROUNDING, N, Outcome, summary
 from .averages import COVERAGE, HEADINGS, Row, cells, resampled
 from .card import Config
-from .figures import COLOUR, NAME, THREAT_COLOURS, Panel, threat_title
+from .figures import COLOUR, THREAT_COLOURS, Panel, threat_title
+from .gains import METHODS, NAME, OURS
 
-DASH = {"cohen": "4 2", "paper": "1.5 1.5", "adaptive": "none", "limit": "6 3"}
+DASH = {"cohen": "4 2", "paper": "6 2 1 2", "first order": "1.5 1.5", "tails": "none", "limit": "6 3"}
 
 
 class Line(NamedTuple):
@@ -50,8 +51,7 @@ class Contents:
     threats: Sequence[str]
     digest: str
     version: str
-    estimators: Sequence[str]
-    """The last one is shown as ours."""
+    methods: Sequence[str]
     accuracy: Sequence[Panel]
     rows: Sequence[Row]
     growth: Sequence[Panel]
@@ -99,14 +99,14 @@ def render(c: Contents) -> str:
         "votes": f"{pgd.VOTES:,}",
         "confidence": f"{pgd.LEVEL:g}",
         "network": list(_network(c)),
-        "network_provenance": provenance(c, f"radii at n = {c.config.n:,}", c.estimators[-1]),
+        "network_provenance": provenance(c, f"radii at n = {c.config.n:,}", (OURS,)),
         "digest": c.digest[:16],
     }
     return templates().get_template("page.html").render(made, c=c)
 
 
 def _lead(c: Contents) -> str:
-    ours = [row for row in c.rows if row.estimator == c.estimators[-1] and not math.isnan(row.gain.value)]
+    ours = [row for row in c.rows if row.method == OURS and not math.isnan(row.gain.value)]
     shape = "×".join(map(str, c.shape))
     threats = f"{len(c.threats)} threats at once"
     text = f"{c.inputs} inputs of shape {shape}, certified against {threats}, beside Cohen’s radii from the same votes."
@@ -127,24 +127,24 @@ def _facts(c: Contents) -> list[tuple[str, str]]:
         ("samples n0 + n", f"{c.config.n0:,} + {c.config.n:,}"),
         ("alpha, per input", f"{c.config.alpha:g}"),
         ("sigma", ", ".join(f"{s:g}" for s in c.config.sigma)),
-        ("estimators", ", ".join(c.estimators)),
+        ("methods", ", ".join(c.methods)),
         ("table digest", c.digest[:16]),
         ("seed", str(c.config.seed)),
         ("certlut", c.version),
     ]
 
 
-def provenance(c: Contents, n: str = "", estimator: str = "") -> str:
+def provenance(c: Contents, n: str = "", methods: Sequence[str] = ()) -> str:
     """What every figure and table says about where its numbers come from."""
-    said = f"{n or f'n = {c.config.n:,}'}, alpha = {c.config.alpha:g}, estimator {estimator or ' and '.join(c.estimators)}"
-    return f"{said}, table {c.digest[:16]}."
+    made = "; ".join(f"{method}: estimator {METHODS[method][0]}" for method in methods or c.methods)
+    return f"{n or f'n = {c.config.n:,}'}, alpha = {c.config.alpha:g}, {made}; table {c.digest[:16]}."
 
 
 def figure_files(c: Contents) -> dict[str, str]:
     """Every picture as a file of its own, with its legend and origin: name -> SVG."""
     regions = [
         Line("zeroth order", COLOUR["cohen"], "none"),
-        Line("first order", COLOUR["adaptive"], "none"),
+        Line("first order", COLOUR["first order"], "none"),
         Line("half-space with this q", "#333", DASH["limit"]),
     ]
     kinds = (
@@ -163,11 +163,14 @@ def standalone(panel: Panel, lines: Sequence[Line], caption: str) -> str:
 
 
 def _growth_lines(c: Contents) -> str:
-    return "Dotted: the paper’s estimator; solid: the adaptive one." if len(c.estimators) > 1 else ""
+    return (
+        "Dash-dotted: first order by the paper’s estimator; dotted: by the adaptive one; solid: with tails, "
+        "of the network only: the constructed classifier’s are first-order certificates."
+    )
 
 
 def _method_lines(c: Contents) -> list[Line]:
-    return [Line(NAME[m], COLOUR[m], DASH[m]) for m in ("cohen", *c.estimators)]
+    return [Line(NAME[m], COLOUR[m], DASH[m]) for m in ("cohen", *c.methods)]
 
 
 def _threat_lines(c: Contents) -> list[Line]:
@@ -177,12 +180,12 @@ def _threat_lines(c: Contents) -> list[Line]:
 
 def _averages(c: Contents) -> Iterator[list[Cell]]:
     for row in c.rows:
-        sigma, _, estimator, gain, cohen, ours = cells(row)
+        sigma, _, method, gain, cohen, ours = cells(row)
         percent = None if math.isnan(row.gain.value) else row.gain.value
         yield [
             Cell(sigma, row.sigma),
             Cell(threat_title(row.threat)),
-            Cell(estimator),
+            Cell(method),
             Cell(gain, percent, loss=percent is not None and percent < 0.0),
             Cell(cohen, row.cohen.value),
             Cell(ours, row.ours.value),

@@ -1,4 +1,4 @@
-"""The sampling part of a report: data, networks, statistics (kept and used again), radii by every estimator from the same ones."""
+"""The sampling part of a report: data, networks, statistics (kept and used again), radii by every method from the same ones."""
 
 import dataclasses
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..evaluate import evaluate
+from ..gains import Radii
 from ..inputs.data import load_data
 from ..inputs.models import load_model
 from ..jobs.atomic import replacing
@@ -27,9 +27,10 @@ from ..sampling.sampler import Sampler
 from ..sampling.scores import Model
 from ..statistics.file import STATISTICS_VERSION, Sampled
 from ..statistics.summary import Statistics
-from ..threats.sets import L1, L2, LINF, Ball
+from ..threats.declare import Line, Sparse
+from ..threats.sets import L1, L2, LINF, Threat
 from .card import Config, subspace
-from .gains import COMPARED, Radii, counted
+from .gains import METHODS, certified, counted
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Study:
 
     config: Config
     table: Table
-    threats: tuple[Ball, ...]
+    threats: tuple[Threat, ...]
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     test: Sequence[tuple[Any, int]]
@@ -48,7 +49,7 @@ class Study:
     """sigma -> its network, opened on use."""
     predict: dict[float, npt.NDArray[np.int64]]
     results: dict[tuple[float, str], Radii]
-    """(sigma, estimator) -> radii, 0 where wrong or abstaining."""
+    """(sigma, method) -> radii, 0 where wrong or abstaining; without threats that the method has no bound for."""
 
     @property
     def d(self) -> int:
@@ -61,7 +62,7 @@ class Study:
 
 
 def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None]) -> Study:
-    """Train or open the networks, sample what is not on disk yet, and evaluate with every estimator.
+    """Train or open the networks, sample what is not on disk yet, and certify by every method.
 
     Statistics go to `out`/statistics_<sigma>_<key>.h5 as each sigma is done, the key standing for all settings; a file that is
     there already is used again.
@@ -83,15 +84,15 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
     if not len(test):
         raise ValueError(f"{config.data}: no input to certify")
     shape = tuple(np.shape(test[0][0]))
-    threats = (L1, L2, LINF, subspace(config.subspace, shape))
+    brightness = Line(np.ones(shape), name="brightness")
+    threats = (L1, L2, LINF, subspace(config.subspace, shape), Sparse(1), Sparse(3), brightness)
     predict: dict[float, npt.NDArray[np.int64]] = {}
     results: dict[tuple[float, str], Radii] = {}
     study = Study(config, table, threats, shape, classes, test, regions, models, predict, results)
     for sigma, sampled in zip(config.sigma, _sample_all(study, out, say), strict=True):
         predict[sigma] = sampled.predict
-        for estimator in COMPARED:
-            radii = evaluate(sampled.statistics, threats, config.alpha, estimator, table).radius
-            results[sigma, estimator] = counted(radii, sampled.predict == sampled.label)
+        for method, radii in certified(sampled.statistics, threats, config.alpha, tuple(METHODS), table):
+            results[sigma, method] = counted(radii, sampled.predict == sampled.label)
     return study
 
 
@@ -162,7 +163,7 @@ def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tu
         "data digest": data_digest(study.test),
         "num_classes": study.config.num_classes,
         "inputs": len(study.test),
-        "subspace": config.subspace,
+        "threats": [threat.name for threat in study.threats],
         "skip": config.skip,
         "split": config.split,
     }

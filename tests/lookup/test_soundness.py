@@ -21,7 +21,7 @@ from certlut.kernels.normal import density, upper, upper_quantile
 from certlut.lookup.format import TableData
 from certlut.lookup.kernel import lookup_many
 from certlut.lookup.table import Table
-from certlut.tablegen.solve import solve_node
+from certlut.tablegen.node import solve_node
 from reference.proofs import unproven
 
 # The exact solver's own accuracy.

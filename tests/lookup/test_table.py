@@ -286,8 +286,13 @@ def test_load_of_a_proven_table_is_silent(data: TableData, tmp_path: Path) -> No
     assert table.digest == written.digest
 
 
-def test_the_path_comes_first_then_the_environment_then_the_neighbour(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    beside = Path(tables.__file__).resolve().parents[2] / "tables" / "default.h5"
+def test_the_path_comes_first_then_the_environment_then_the_neighbour(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_path: Path
+) -> None:
+    beside = tmp_path / "tables" / "default.h5"
+    beside.parent.mkdir()
+    shutil.copy(small_path, beside)
+    monkeypatch.setattr(tables, "__file__", str(tmp_path / "certlut" / "lookup" / "table.py"))
     monkeypatch.setenv("CERTLUT_TABLE", str(tmp_path / "chosen.h5"))
     assert find(tmp_path / "given.h5") == tmp_path / "given.h5"
     assert find(str(tmp_path / "given.h5")) == tmp_path / "given.h5"

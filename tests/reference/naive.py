@@ -7,8 +7,9 @@ from collections.abc import Callable
 import mpmath
 import numpy as np
 import numpy.typing as npt
+from numpy.polynomial.hermite_e import hermeval
 from scipy.integrate import quad_vec
-from scipy.optimize import brentq, linprog
+from scipy.optimize import brentq, linprog, root
 from scipy.special import ndtr, ndtri
 
 Array = npt.NDArray[np.float64]
@@ -209,6 +210,43 @@ def mp_slab_radius(q: float, m1: float) -> mpmath.mpf:
         max(0.0, float(w1 + w2) / 2),
         float(w1),
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------
+# Small radii: L_r(t) = sum of r^k He_k(t) / k!, so that what is left of 1 + r t can be summed without cancellation
+# ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def remainder(t: npt.ArrayLike, r: float) -> Array:
+    """(L_r(t) - 1 - r t) / r^2 for |r t| of 1 or so."""
+    return np.asarray(hermeval(t, [0.0, 0.0, *(r ** (k - 2) / math.factorial(k) for k in range(2, 40))]))
+
+
+def small_radius(q: float, m1: float, m2: float, b: npt.ArrayLike, radius: float) -> float:
+    """r(q, m1, m2) of a small radius, both constraints active: the optimum's four equations for the curve a.(1, u) = L_r with
+    a = (1, r, 0) + r^2 b, from about the right b and radius."""
+
+    def equations(x: Array) -> Array:
+        b0, b1, b2, r = x[0], x[1], math.exp(x[2]), radius * x[3]
+
+        def integrands(t: float) -> Array:
+            rest = float(remainder(t, r))
+            c = (b0 + b1 * t - rest) / b2
+            h = float(density(t) * ndtr(-c))
+            return np.array([h, h * t, float(density(t) * density(c)), h * rest])
+
+        roots = [b1 * b1 + 1.0 + 2.0 * (b0 - level * b2) for level in (-9.0, -4.0, -1.0, 0.0, 1.0, 4.0, 9.0)]
+        steep = [b1 + sign * math.sqrt(root) for root in roots if root > 0.0 for sign in (-1.0, 1.0)]
+        breaks = np.unique(np.clip([*np.arange(-10.0, 11.0, 2.0), *steep], -10.0, 10.0))
+        pieces = [quad_vec(integrands, *ends, epsabs=1e-16, epsrel=1e-13, limit=20)[0] for ends in itertools.pairwise(breaks)]
+        h, h_u1, w, h_rest = np.sum(pieces, axis=0)
+        half = (0.5 - (1.0 - q)) / r + m1 - r * h_rest
+        return np.array([h - (1.0 - q), h_u1 + m1, w - m2, half])
+
+    b0, b1, b2 = (float(x) for x in np.asarray(b))
+    found = root(equations, [b0, b1, math.log(b2), 1.0], method="hybr", options={"xtol": 1e-14})
+    assert np.abs(found.fun).max() < 1e-12, found
+    return float(radius * found.x[3])
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------

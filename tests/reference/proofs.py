@@ -7,7 +7,7 @@ from certlut.kernels.slab import slab_edges
 from certlut.tablegen import Status
 from certlut.tablegen.dual import maximise
 from certlut.tablegen.enclose import hinge_upper, working_precision
-from certlut.tablegen.solve import _slab_multipliers, solve_node
+from certlut.tablegen.node import slab_multipliers, solve_node
 
 
 def proves(query: Array, radius: float) -> bool:
@@ -22,9 +22,9 @@ def proves(query: Array, radius: float) -> bool:
     a = np.empty(3)
     _, _, _, status, _ = solve_node(1.0 - q, m1, m2, z, a)
     if status == Status.SLAB:
-        _slab_multipliers(*slab_edges(1.0 - q, m1, z, 0.0), r, 0.0, a)
+        slab_multipliers(*slab_edges(1.0 - q, m1, z, 0.0), r, 0.0, a)
     else:
-        maximise(1.0 - q, m1, m2, z, r, a)
+        maximise(1.0 - q, m1, m2, z, r, a, False)
     a0, a1, a2 = (float(x) for x in a)
     with working_precision(a2):
         p = 1 - hinge_upper(r, a0, a1, a2) - arb(a0) * (1 - arb(q)) + arb(a1) * arb(m1) + arb(a2) * arb(m2)

@@ -15,7 +15,7 @@ def row(sigma: float, threat: str, cohen: tuple[float, ...], ours: tuple[float, 
     return Row(
         sigma=sigma,
         threat=threat,
-        estimator="paper",
+        method="paper",
         inputs=50,
         cohen=Interval(*cohen),
         ours=Interval(*ours),
@@ -102,9 +102,7 @@ def test_the_terminals_table_has_a_row_for_every_sigma_and_threat() -> None:
     radii = {"l1": np.array([1.2, 0.6, 0.0, 0.0]), "l2": np.array([0.9, 0.4, 0.0, 0.0]), "cohen": np.array([0.8, 0.4, 0.0, 0.0])}
     console = Console(width=100, record=True, file=io.StringIO())
     tails = {**radii, "l1": np.array([1.6, 0.8, 0.0, 0.0])}
-    results = {
-        sigma: {"first order": scaled(radii, sigma / 0.25), "tails": scaled(tails, sigma / 0.25)} for sigma in (0.25, 0.5)
-    }
+    results = {sigma: {"first order": scaled(radii, sigma / 0.25), "tails": scaled(tails, sigma / 0.25)} for sigma in (0.25, 0.5)}
     console.print(terminal(results, (L1, L2), 4))
     text = console.export_text()
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")]
@@ -115,7 +113,14 @@ def test_the_terminals_table_has_a_row_for_every_sigma_and_threat() -> None:
         ["0.5", "l2", "0.6000", "0.6500", "0.6500", "+8.3 %"],
     ]
     headings = next(line for line in text.splitlines() if "Cohen" in line)
-    assert [cell.strip() for cell in headings.strip("┃").split("┃")] == ["sigma", "threat", "Cohen", "first order", "with tails", "gain"]
+    assert [cell.strip() for cell in headings.strip("┃").split("┃")] == [
+        "sigma",
+        "threat",
+        "Cohen",
+        "first order",
+        "with tails",
+        "gain",
+    ]
 
 
 def scaled(radii: dict[str, np.ndarray], factor: float) -> dict[str, np.ndarray]:

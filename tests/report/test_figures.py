@@ -15,7 +15,7 @@ from certlut.threats.sets import L1, L2, LINF
 
 SVG = "{http://www.w3.org/2000/svg}"
 CURVE = Curve(
-    "c < d & e", (1000, 30_000), {"l1": {"paper": (1.0, 5.0), "adaptive": (2.0, 7.5)}, "l2": {"paper": (-0.1, 0.0)}}, {"l1": 9.0}
+    "c < d & e", (1000, 30_000), {"l1": {"paper": (1.0, 5.0), "tails": (2.0, 7.5)}, "l2": {"paper": (-0.1, 0.0)}}, {"l1": 9.0}
 )
 PIECE = Slice(0.9, 0.7, np.linspace(0, np.pi, 61), np.linspace(1.4, 2.0, 61))
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -8,12 +9,16 @@ from scipy.special import betaincinv
 
 from certlut import Table
 from certlut.evaluate import evaluate
-from certlut.report.gains import average, counted, gain, pair
+from certlut.gains import average, gain, pair
+from certlut.lookup.tails import load_tails
+from certlut.report.gains import METHODS, certified, counted
 from certlut.runs.certify import result_rows
 from certlut.runs.results import read_tsv, write_tsv
 from certlut.statistics.file import Sampled
 from certlut.statistics.summary import Moments, Statistics, summarise
-from certlut.threats.declare import Subspace
+from certlut.statistics.votes import Tail
+from certlut.threats.declare import Sparse, Subspace
+from certlut.threats.families import Family
 from certlut.threats.sets import L1, L2, LINF
 
 D, N, ALPHA, SIGMA = 4, 100_000, 0.001, 0.5
@@ -88,3 +93,22 @@ def test_average_and_gain_by_hand() -> None:
     assert average(np.array([0.9, 0.45, 0.0])) == pytest.approx(0.45)
     assert gain([0.45, 0.5, 0.3, 0.0], [0.3, 1.0, 0.0, 0.0]) == pytest.approx([50.0, -50.0, math.nan, math.nan], nan_ok=True)
     assert math.isnan(gain(0.5, 0.0))
+
+
+def test_methods_use_the_same_statistics_and_the_paper_leaves_out_what_it_has_no_bound_for(shipped: Table) -> None:
+    rng = np.random.default_rng(131)
+    threats = (*THREATS, Sparse(1), Sparse(3))
+    sums = rng.standard_normal((2, 2, D)) * math.sqrt(N / 4)
+    moments = Moments(np.array([N // 2, N // 2]), np.array([48_000, 48_000]), sums[0], sums[0] + sums[1])
+    # Of 4,000 votes against, 30 lie beyond 1.5 along the worst axis.
+    tail = Tail(key=Family().key, thresholds=np.array([1.5]), largest=np.array([[30]]))
+    statistics = summarise([replace(moments, tails={"all": tail})], threats, SIGMA)
+    made = dict(certified(statistics, threats, ALPHA, tuple(METHODS), shipped))
+    assert list(made) == ["paper", "first order", "tails"]
+    assert set(made["paper"]) == {"l1", "l2", "linf", "sparse1", "cohen"}
+    assert set(made["first order"]) == set(made["tails"]) == {*made["paper"], "sparse3"}
+    expected = evaluate(statistics, threats, ALPHA, "adaptive", shipped, load_tails()).radius
+    for threat in ("l1", "sparse1", "sparse3"):
+        assert made["tails"][threat] == expected[threat]
+        assert made["tails"][threat][0] > 1.05 * made["first order"][threat][0]
+    assert made["first order"]["l1"] == evaluate(statistics, threats, ALPHA, "adaptive", shipped).radius["l1"]

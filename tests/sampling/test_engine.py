@@ -17,6 +17,7 @@ from certlut.sampling.card import Sampling
 from certlut.sampling.engine import Choice, Engine, Input
 from certlut.sampling.noise import FIRST, SECOND, SELECTION
 from certlut.statistics.summary import Moments
+from certlut.threats.families import Family
 from certlut.threats.projections import Projection
 from reference.naive_noise import naive_noise
 
@@ -82,6 +83,26 @@ def test_moments_are_those_of_a_plain_loop_over_the_same_noise(n: int, shape: tu
         assert moments.count[half] == count
         assert np.allclose(moments.sum_uf[half], sum_uf, rtol=1e-10, atol=1e-9)
         assert np.allclose(moments.sum_u[half], sum_u, rtol=1e-10, atol=1e-9)
+
+
+def test_classes_and_tails_are_counted_on_the_certification_samples_alone() -> None:
+    model, x, n, d = Scores(6), torch.linspace(-0.5, 1.0, 6), 3001, 6
+    mask, v = np.array([True, False, True, False, False, True]), np.full((1, d), 1.0 / np.sqrt(d))
+    families = {"all": Family(), "mask": Family(mask=mask), "ray": Family(vectors=v)}
+    card = Sampling(n0=500, n=n, batch_size=300, seed=7)
+    (m,) = Engine(model, 0.5, 3).moments([Input(4, x)], [Choice(1)], card, families=families)
+    u = np.concatenate([naive_noise(7, 4, stage, size, d) for stage, size in ((FIRST, n // 2), (SECOND, n - n // 2))])
+    noisy = (x.numpy().astype(np.float64) + 0.5 * u).astype(np.float32)
+    predicted = (noisy.astype(np.float64) @ model.w.numpy()).argmax(axis=1)
+    counts = dict(zip(m.classes[0].tolist(), m.class_count[0].tolist(), strict=True))
+    assert counts == {k: int((predicted == k).sum()) for k in range(3)}
+    assert m.classes[0, 0] == 1
+    against, taus = u[predicted != 1], np.array(card.thresholds)
+    axes = np.concatenate([np.eye(d), -np.eye(d)])
+    for name, directions in {"all": axes, "mask": axes[np.tile(mask, 2)], "ray": v}.items():
+        beyond = (against @ directions.T)[:, :, None] >= taus
+        assert m.tails[name].largest[0].tolist() == beyond.sum(axis=0).max(axis=0).tolist()
+        assert m.tails[name].key == families[name].key
 
 
 def test_votes_are_those_of_a_plain_loop_over_the_selection_noise() -> None:

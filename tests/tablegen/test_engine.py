@@ -17,9 +17,9 @@ from certlut.jobs.journal import Journal
 from certlut.lookup.format import TableData, TableError, read_table, write_table
 from certlut.lookup.table import UnprovenTable, load
 from certlut.tablegen import Axis, GridSpec, build, prove, stamp
+from certlut.tablegen.node import solve_node
 from certlut.tablegen.prove import Node, prove_node
 from certlut.tablegen.seal import seal
-from certlut.tablegen.solve import solve_node
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = GridSpec(Axis(0.1, 3.0, 6, "sqrt"), Axis(0.0, 0.99, 5, "rim"), Axis(0.0, 180.0, 5, "fan"))

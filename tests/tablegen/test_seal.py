@@ -11,8 +11,8 @@ from certlut.kernels.normal import density, upper
 from certlut.lookup.format import read_table
 from certlut.tablegen import solve
 from certlut.tablegen.enclose import hinge_upper
+from certlut.tablegen.node import solve_node
 from certlut.tablegen.seal import seal
-from certlut.tablegen.solve import solve_node
 from reference import naive
 
 
