@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
+from ..kernels.arrays import Array, Counts
+from ..statistics.votes import REST
 from .binomial import lower_probability, upper_probability
-
-Array = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
 
 # With three quarters of the selection votes the rest of the classes together are no match.
 DECIDED = 0.75
@@ -29,11 +28,11 @@ QUANTILE = 1e-14
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassBounds:
     """N inputs, arrays of shape (N,)."""
 
     runner_up: Counts
-    """The other class with the most votes; of several the first."""
+    """The other class with the most votes; of several the first column's."""
     count: Counts
     """Its votes."""
     p_lower: Array
@@ -49,28 +48,28 @@ def undecided(votes: Counts) -> npt.NDArray[np.bool_]:
     return np.asarray(votes.max(axis=1) < DECIDED * votes.sum(axis=1))
 
 
-def runner_up(counts: Counts, label: Counts) -> tuple[Counts, Counts]:
-    """(the other class with the most votes, its votes) from counts of shape (N, classes), 2 classes or more."""
-    others = counts.copy()
-    np.put_along_axis(others, label[:, None], -1, axis=1)
-    return others.argmax(axis=1), others.max(axis=1)
+def runner_up(classes: Counts, class_count: Counts) -> tuple[Counts, Counts]:
+    """(the other class with the most votes, its votes) from columns as votes.kept_classes has them, the certified one first."""
+    # The rest together are no class; none of them has more votes than one that has a column.
+    votes = np.where(classes[:, 1:] == REST, -1, class_count[:, 1:])
+    place = votes.argmax(axis=1)[:, None]
+    return np.take_along_axis(classes[:, 1:], place, axis=1)[:, 0], np.take_along_axis(votes, place, axis=1)[:, 0]
 
 
-def classes(counts: Counts, label: Counts, sigma: float, level: float, level_others: float) -> Classes:
-    """Certify the class `label` of N inputs; each result holds with probability 1 - level - level_others.
+def class_bounds(classes: Counts, class_count: Counts, sigma: float, level: float, level_others: float) -> ClassBounds:
+    """Certify the first class of N inputs, chosen before these samples; each holds with probability 1 - level - level_others.
 
     Args:
-        counts: votes of the fresh samples, shape (N, classes); all classes, so that a row adds up to n.
-        label: class of each input, chosen before these samples, shape (N,).
+        classes: class of each column, shape (N, C), C > 1, as votes.kept_classes has them.
+        class_count: votes of each; a row adds up to n.
         sigma: noise level in input units.
         level: of p_lower; the event is that of the bound on q.
         level_others: of p_upper.
     """
-    n, own = counts.sum(axis=1), np.take_along_axis(counts, label[:, None], axis=1)[:, 0]
-    other, count = runner_up(counts, label)
-    low = lower_probability(own, n, level)
+    n, (other, count) = class_count.sum(axis=1), runner_up(classes, class_count)
+    low = lower_probability(class_count[:, 0], n, level)
     high = np.minimum(upper_probability(count, n, level_others), np.nextafter(1.0 - low, 1.0))
-    return Classes(other, count, low, high, two_class_radius(low, high, sigma))
+    return ClassBounds(other, count, low, high, two_class_radius(low, high, sigma))
 
 
 def two_class_radius(low: Array, high: Array, sigma: float) -> Array:

@@ -20,9 +20,8 @@ with equal slopes. A w of float64 has |w|_2 within SLACK of 1.
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..threats.projections import Projection, norm
-
-Array = npt.NDArray[np.float64]
 
 # A sum of d < 10^9 squares, in any order, is this good.
 SLACK = 1e-12

@@ -10,7 +10,8 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import beta, binom
 
 from certlut.bounds.binomial import lower_probability
-from certlut.bounds.classes import DECIDED, classes, runner_up, two_class_radius, undecided
+from certlut.bounds.classes import DECIDED, ClassBounds, class_bounds, runner_up, two_class_radius, undecided
+from certlut.statistics.votes import REST, kept_classes
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -18,8 +19,10 @@ Counts = npt.NDArray[np.int64]
 SIGMA, ALPHA = 0.4, 1e-6
 
 
-def first(runs: int) -> Counts:
-    return np.zeros(runs, dtype=np.int64)
+def certify(counts: Counts, level: float, level_others: float, label: int = 0) -> ClassBounds:
+    """Of votes per class, shape (N, classes)."""
+    kept = [kept_classes(row, label) for row in counts]
+    return class_bounds(np.stack([ids for ids, _ in kept]), np.stack([votes for _, votes in kept]), SIGMA, level, level_others)
 
 
 # Linear models whose smoothed radius is known
@@ -37,7 +40,7 @@ def test_the_true_radius_of_three_bands_is_almost_reached_and_never_passed(a: fl
     p, true = bands(a, c), 0.5 * (c - a)
     assert bands(a + true, c - true) == pytest.approx(np.sort(bands(a + true, c - true))[[1, 0, 2]])
     counts = np.random.default_rng([n, round(100 * c)]).multinomial(n, p, size=300)
-    found = classes(counts, first(300), SIGMA, ALPHA, ALPHA)
+    found = certify(counts, ALPHA, ALPHA)
     assert (found.radius >= 0.0).all()
     assert (found.radius <= SIGMA * true).all()
     # Both quantiles at twice their 1e-6 deviations.
@@ -61,7 +64,7 @@ def test_corners_of_a_simplex_are_never_certified_beyond_their_bisectors(corner_
         counts = np.bincount((noisy @ corners.T).argmax(axis=1), minlength=corner_count)
         others = np.delete(corners, label, axis=0)
         true = float(((corners[label] - others) @ x / np.linalg.norm(corners[label] - others, axis=1)).min())
-        found = classes(counts[None], np.array([label]), SIGMA, ALPHA, ALPHA)
+        found = certify(counts[None], ALPHA, ALPHA, label)
         assert 0.0 <= found.radius[0] <= true
         certified += int(found.radius[0] > 0.0)
         minority += int(found.radius[0] > 0.0 and 2 * counts[label] < n)
@@ -88,7 +91,7 @@ def naive(counts: list[int], label: int, sigma: float, level: float, level_other
 @given(st.lists(st.integers(0, 3000), min_size=2, max_size=6).filter(any), st.data(), st.floats(1e-9, 0.4), st.floats(1e-9, 0.4))
 def test_radii_are_those_of_the_formula(counts: list[int], data: st.DataObject, level: float, level_others: float) -> None:
     label = data.draw(st.integers(0, len(counts) - 1))
-    found = classes(np.array([counts]), np.array([label]), SIGMA, level, level_others)
+    found = certify(np.array([counts]), level, level_others, label)
     expected = naive(counts, label, SIGMA, level, level_others)
     assert found.radius[0] == pytest.approx(expected, rel=1e-6, abs=1e-9)
     assert found.radius[0] <= expected * (1.0 + 1e-9) + 1e-12
@@ -128,13 +131,13 @@ def _erfcinv(x: mpmath.mpf) -> mpmath.mpf:
 
 def test_a_majority_loses_nothing_against_the_rest_together() -> None:
     counts = np.random.default_rng(1).multinomial(1000, [0.7, 0.2, 0.07, 0.03], size=50)
-    found = classes(counts, first(50), SIGMA, 0.001, 1e-9)
+    found = certify(counts, 0.001, 1e-9)
     q = lower_probability(counts[:, 0], 1000, 0.001)
     assert (q > 0.5).all()
     assert (found.radius >= SIGMA * -ndtri(1.0 - q) * (1.0 - 1e-12)).all()
     # Two classes: the same.
     two = np.stack((counts[:, 0], 1000 - counts[:, 0]), axis=1)
-    assert classes(two, first(50), SIGMA, 0.001, 1e-9).radius == pytest.approx(SIGMA * -ndtri(1.0 - q), rel=1e-11)
+    assert certify(two, 0.001, 1e-9).radius == pytest.approx(SIGMA * -ndtri(1.0 - q), rel=1e-11)
 
 
 # How often it fails
@@ -144,7 +147,7 @@ def test_a_majority_loses_nothing_against_the_rest_together() -> None:
 def test_the_runner_up_bounds_every_class_without_a_union(p: list[float]) -> None:
     runs, level, n = 20_000, 0.1, 400
     counts = np.random.default_rng(len(p)).multinomial(n, p, size=runs)
-    found = classes(counts, first(runs), SIGMA, level, level)
+    found = certify(counts, level, level)
     missed = float((found.p_upper < max(p[1:])).mean())
     assert missed <= level + 4.0 * math.sqrt(level / runs)
     if p[1] > p[2]:
@@ -155,7 +158,7 @@ def test_the_runner_up_bounds_every_class_without_a_union(p: list[float]) -> Non
 
 def test_a_wrong_probability_would_be_seen() -> None:
     counts = np.random.default_rng(7).multinomial(400, [0.4, 0.35, 0.25], size=5000)
-    found = classes(counts, first(5000), SIGMA, 0.1, 0.9)
+    found = certify(counts, 0.1, 0.9)
     assert float((found.p_upper < 0.35).mean()) > 0.5
 
 
@@ -164,7 +167,7 @@ def test_a_wrong_probability_would_be_seen() -> None:
 
 def test_it_abstains_where_the_class_does_not_lead_for_sure() -> None:
     counts = np.array([[500, 500, 0], [505, 495, 0], [0, 10, 990], [0, 0, 1000], [400, 300, 300], [1000, 0, 0]])
-    found = classes(counts, first(6), SIGMA, 0.001, 0.001)
+    found = certify(counts, 0.001, 0.001)
     assert (found.radius[:4] == 0.0).all()
     assert (found.radius[4:] > 0.0).all()
     assert (found.p_lower[:4] <= found.p_upper[:4]).all()
@@ -174,18 +177,22 @@ def test_it_abstains_where_the_class_does_not_lead_for_sure() -> None:
 
 
 def test_zero_votes_still_bound_a_class() -> None:
-    found = classes(np.array([[10, 0]]), first(1), SIGMA, 0.05, 0.05)
+    found = certify(np.array([[10, 0]]), 0.05, 0.05)
     assert 0.0 < found.p_upper[0] < 0.27
     assert found.p_lower[0] == pytest.approx(0.05**0.1, rel=1e-9)
 
 
-def test_runner_up_leaves_its_counts_alone() -> None:
-    counts = np.array([[5, 7, 7], [9, 2, 3]])
-    before = counts.copy()
-    other, count = runner_up(counts, np.array([1, 0]))
-    assert (counts == before).all()
-    assert other.tolist() == [2, 2]
-    assert count.tolist() == [7, 3]
+def test_the_rest_together_is_no_class() -> None:
+    # Twenty classes: ten have columns.
+    counts = np.array([300, 200, *[40] * 18])
+    ids, votes = kept_classes(counts, 0)
+    assert ids[-1] == REST
+    assert votes[-1] == 400
+    assert [a.tolist() for a in runner_up(ids[None], votes[None])] == [[1], [200]]
+    all_of_them = class_bounds(np.arange(20)[None], counts[None], SIGMA, 0.01, 0.01)
+    assert class_bounds(ids[None], votes[None], SIGMA, 0.01, 0.01).radius == all_of_them.radius > 0.0
+    # The certified class is none of the others, however many votes it has or lacks.
+    assert [a.tolist() for a in runner_up(np.array([[2, 0, 1]]), np.array([[1, 5, 9]]))] == [[1], [9]]
 
 
 def test_level_is_spent_where_the_selection_votes_are_divided() -> None:
