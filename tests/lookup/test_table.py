@@ -276,6 +276,15 @@ def test_load_opens_a_path_and_warns_once_while_unproven(small_path: Path, small
     assert "24x12x13" in repr(table)
 
 
+def test_load_takes_a_string_a_path_or_an_open_table(data: TableData, tmp_path: Path) -> None:
+    path = tmp_path / "proven.h5"
+    write_table(path, replace(data, data_version=1, proof={"method": "assumed"}))
+    table = load(str(path))
+    assert table.path == load(path).path == path
+    assert table.digest == load(path).digest
+    assert load(table) is table
+
+
 def test_load_of_a_proven_table_is_silent(data: TableData, tmp_path: Path) -> None:
     path = tmp_path / "proven.h5"
     written = write_table(path, replace(data, data_version=1, proof={"method": "assumed"}))
