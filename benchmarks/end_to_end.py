@@ -25,7 +25,6 @@ import certlut.runs.sample
 import certlut.sampling.bets
 import certlut.sampling.engine
 import certlut.sampling.noise
-from certlut import Certifier, load
 from certlut.inputs.data import Arrays
 from certlut.jobs.journal import Journal
 from certlut.jobs.shards import Shard
@@ -33,6 +32,8 @@ from certlut.runs.certify import certify_statistics
 from certlut.runs.merge import merge
 from certlut.runs.results import read_tsv
 from certlut.runs.sample import sample_dataset
+from certlut.sampling.card import Sampling
+from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import read_statistics
 from networks import small
 
@@ -96,11 +97,10 @@ def sample_shard(arguments: argparse.Namespace, shard: Shard, folder: Path) -> d
     for name, (module, function) in inside.items():
         setattr(module, function, clock.timed(getattr(module, function), name))
     Journal.append = clock.timed(Journal.append, "  journal")
-    with clock.stage("load the table"):
-        certifier = Certifier(model, SIGMA, CLASSES, load(), seed=0, early_stop=arguments.early_stop)
-    data, size = patterns(arguments.inputs, 1), arguments.batch_size
+    sampler = Sampler(model, SIGMA, CLASSES)
+    card = Sampling(n=arguments.samples, alpha=ALPHA, batch_size=arguments.batch_size, seed=0, early_stop=arguments.early_stop)
     with clock.stage("sample"):
-        sample_dataset(certifier, data, folder / "stats.h5", 100, arguments.samples, ALPHA, size, {}, shard, shard.index == 0)
+        sample_dataset(sampler, patterns(arguments.inputs, 1), folder / "stats.h5", card, shard=shard, progress=shard.index == 0)
     return clock.seconds
 
 

@@ -15,15 +15,15 @@ from rich.progress import track
 from rich.table import Table
 
 import certlut
-import certlut.sampling.engine
 from certlut.bounds.binomial import lower_probability
-from certlut.bounds.budget import ESTIMATORS
+from certlut.bounds.estimators import ESTIMATORS
 from certlut.bounds.gradient import tighten
-from certlut.certify import Certifier
 from certlut.evaluate import evaluate
 from certlut.kernels.normal import density, upper_quantile
-from certlut.report.demo import SHAPE, digits, train
-from certlut.sampling.engine import Sampler
+from certlut.report import bundled
+from certlut.sampling.card import Sampling
+from certlut.sampling.engine import Choice, Input
+from certlut.sampling.sampler import Sampler, check_input
 from certlut.statistics.records import join
 from certlut.threats.declare import Subspace, resolve
 from certlut.threats.sets import L2, Quantity, Threat, containment, projections
@@ -45,25 +45,27 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--known", type=int, default=1_000_000, help="samples that y is known from")
     arguments = parser.parse_args()
-    left = np.zeros(SHAPE, dtype=bool)
-    left[:, : SHAPE[1] // 2] = True
+    table, digits = certlut.load(), bundled.load("digits")
+    shape = digits.test.x.shape[1:]
+    left = np.zeros(shape, dtype=bool)
+    left[:, : shape[1] // 2] = True
     threats = resolve(("l1", "l2", "linf", Subspace(left, p=2, name="left")))
-    table, (train_set, test_set) = certlut.load(), digits()
     out = Table("sigma", "threat", *ESTIMATORS, "oracle", *(f"share, {name}" for name in ESTIMATORS), title="radius over Cohen's")
     for sigma in (0.12, 0.25, 0.5, 1.0):
-        model = train(train_set, sigma, 60)
-        certifier = Certifier(model, sigma, 10, table, threats, seed=0)
-        sampler = Sampler(model, sigma, 10, seed=2**40)
+        model = bundled.train("digits", digits.train, sigma, 60)
+        sampler = Sampler(model, sigma, 10, threats)
+        card = Sampling(n0=N0, n=arguments.samples, alpha=ALPHA, batch_size=BATCH, seed=0)
+        more = Sampling(n=arguments.known, batch_size=BATCH, seed=2**40)
         drawn, oracle = [], []
         for index in track(range(arguments.inputs), f"sigma {sigma}"):
-            x, label = test_set[index]
-            one = certifier.sample(x, N0, arguments.samples, ALPHA, BATCH, index)
+            x, label = digits.test[index]
+            one = sampler.sample(x, card, index)
             votes, n = one.statistics.count.sum(), one.statistics.n.sum()
             q = lower_probability(np.array([votes]), np.array([n]), ALPHA)
-            if one.label != label or q[0] <= 0.5:
+            if one.predict != label or q[0] <= 0.5:
                 continue
             drawn.append(one.statistics)
-            m = sampler.moments(certlut.sampling.engine.check_input(x), label, arguments.known, index, BATCH)
+            m = sampler.engine.moments([Input(index, check_input(x))], [Choice(label)], more)[0]
             b = float(m.count.sum() / m.n.sum())
             y = (m.sum_uf - b * m.sum_u).sum(axis=0) / m.n.sum()
             rim = np.array([density(upper_quantile(1.0 - q[0]))])

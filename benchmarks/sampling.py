@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from certlut.sampling.card import Options
-from certlut.sampling.engine import Sampler
+from certlut.sampling.card import Sampling
+from certlut.sampling.engine import Choice, Engine, Input
 from certlut.sampling.memory import BatchSize
 from certlut.sampling.noise import FIRST, SECOND, Segment, batches
 from networks import resnet, small
@@ -41,8 +42,8 @@ def bare_loop(model: torch.nn.Module, x: torch.Tensor, n: int, batch_size: int) 
             model(batch.noisy.reshape(-1, *x.shape)).argmax(dim=1)
 
 
-def ours(model: torch.nn.Module, x: torch.Tensor, n: int, batch_size: int, options: Options | None = None) -> None:
-    Sampler(model, SIGMA, 10, 1, options).moments(x, 0, n, 0, batch_size)
+def ours(model: torch.nn.Module, x: torch.Tensor, card: Sampling) -> None:
+    Engine(model, SIGMA, 10).moments([Input(0, x)], [Choice(0)], card)
 
 
 def seconds(function: Callable[[], None], device: torch.device) -> float:
@@ -55,15 +56,16 @@ def seconds(function: Callable[[], None], device: torch.device) -> float:
 
 def compare(table: Table, name: str, model: torch.nn.Module, x: torch.Tensor, n: int, batch_size: int, rounds: int) -> None:
     """Interleaved rounds, each loop once a round; medians of the times, and of the ratios within a round."""
+    card = Sampling(n=n, batch_size=batch_size, seed=1)
     loops: dict[str, Callable[[], None]] = {
         "noise (torch.randn, float32) + model + argmax": lambda: field_loop(model, x, n, batch_size),
         "noise (ours) + model + argmax": lambda: bare_loop(model, x, n, batch_size),
-        "Sampler.moments": lambda: ours(model, x, n, batch_size),
+        "Engine.moments": lambda: ours(model, x, card),
     }
     if x.device.type == "cuda":
         for precision in ("bf16", "fp16"):
-            options = Options(autocast=precision, channels_last=True)
-            loops[f"Sampler.moments, {precision}, channels last"] = lambda options=options: ours(model, x, n, batch_size, options)
+            changed = replace(card, autocast=precision, channels_last=True)
+            loops[f"Engine.moments, {precision}, channels last"] = lambda changed=changed: ours(model, x, changed)
     for loop in loops.values():
         loop()
     times: dict[str, list[float]] = {label: [] for label in loops}
@@ -87,7 +89,7 @@ def peak_memory(n: int, device: str) -> float:
 def hold(n: int, device: str) -> None:
     """Draw n samples and print the peak memory: of the process, or of what torch holds on the GPU."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)).to(device)
-    ours(model, torch.rand(3, 8, 8, device=device), n, 1000)
+    ours(model, torch.rand(3, 8, 8, device=device), Sampling(n=n, seed=1))
     cpu = device == "cpu"
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if cpu else torch.cuda.max_memory_allocated() / 2**20)
 

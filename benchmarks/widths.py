@@ -21,14 +21,14 @@ from rich.progress import track
 from rich.table import Table
 from scipy.special import ndtri
 
-import certlut.bounds.budget
 from certlut import load
-from certlut.bounds.adaptive import EVENTS, adaptive_bound
+from certlut.bounds.adaptive import ADAPTIVE, BET_EVENTS
 from certlut.bounds.binomial import lower_probability
-from certlut.bounds.budget import Budget, split
-from certlut.bounds.paper import paper_bound
+from certlut.bounds.budget import SHARES, Budget, split
+from certlut.bounds.paper import PAPER
 from certlut.evaluate import evaluate
-from certlut.plan.forecast import forecast, gradient
+from certlut.plan.forecast import forecast
+from certlut.plan.model import gradient
 from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, projections
@@ -56,27 +56,36 @@ def against(q: float, rng: np.random.Generator) -> tuple[int, int]:
 @contextmanager
 def shares(**parts: float) -> Iterator[None]:
     """The lower bound of |y|_2 with its level divided like this between bets on the length and the last half's."""
-    before = EVENTS["l2", "lower"]
+    before = BET_EVENTS["l2", "lower"]
     length = parts["length"]
-    EVENTS["l2", "lower"] = dict(zip(before, (length, 0.5 * (1.0 - length), 0.5 * (1.0 - length)), strict=True))
+    BET_EVENTS["l2", "lower"] = dict(zip(before, (length, 0.5 * (1.0 - length), 0.5 * (1.0 - length)), strict=True))
     yield
-    EVENTS["l2", "lower"] = before
+    BET_EVENTS["l2", "lower"] = before
 
 
-def interval(statistics: Statistics, budget: Budget, bets: bool = True) -> tuple[Array, Array]:
+def unbet(moments: Sequence[Moments], **changes: float) -> Statistics:
+    """Statistics of the same samples without their bets."""
+    return summarise([dataclasses.replace(m, bets={}, **changes) for m in moments], THREATS, 1.0)
+
+
+def interval(statistics: Statistics, budget: Budget) -> tuple[Array, Array]:
     """(lower, upper) of the adaptive estimator."""
     q = lower_probability(statistics.count.sum(axis=1), statistics.n.sum(axis=1), budget.q)
-    lower, upper = (adaptive_bound(x, statistics, q, budget.norms[x], bets) for x in (LENGTH, UPPER))
+    lower, upper = (ADAPTIVE.bound(x, statistics, q, budget.norms[x]) for x in (LENGTH, UPPER))
     return lower, upper
 
 
-def worst_case(statistics: Statistics, budget: Budget) -> tuple[Array, Array]:
+def worst_case(moments: Sequence[Moments], budget: Budget) -> tuple[Array, Array]:
     """b = 1/2, any f."""
-    part = statistics.parts[ALL]
-    half = dataclasses.replace(part, inner_b=part.inner, x_l2_b=part.x_l2, y_l2_b=part.y_l2)
-    plain = dataclasses.replace(statistics, b=np.full(len(statistics), 0.5), parts={ALL: half})
+    plain, nothing = unbet(moments, b=0.5), np.zeros(len(moments))
+    lower, upper = (ADAPTIVE.bound(x, plain, nothing, budget.norms[x]) for x in (LENGTH, UPPER))
+    return lower, upper
+
+
+def paper(statistics: Statistics, budget: Budget) -> tuple[Array, Array]:
+    """(lower, upper) of the paper's estimator."""
     nothing = np.zeros(len(statistics))
-    lower, upper = (adaptive_bound(x, plain, nothing, budget.norms[x], False) for x in (LENGTH, UPPER))
+    lower, upper = (PAPER.bound(x, statistics, nothing, budget.norms[x]) for x in (LENGTH, UPPER))
     return lower, upper
 
 
@@ -93,11 +102,10 @@ def measure(d: int, q: float, n: int, runs: int) -> dict[str, tuple[Array, Array
             moments.append(kind(v, q, RHO, n, selected, np.random.default_rng(seed)).draw())
     ours, constant = (summarise(moments, THREATS, 1.0) for moments in drawn.values())
     budget = split(ALPHA, THREATS)
-    lower, upper = (paper_bound(x, ours, budget.norms[x]) for x in (LENGTH, UPPER))
     rows = {
-        "paper": (lower, upper),
-        "Chernoff, b = 1/2, worst f": worst_case(ours, budget),
-        "Chernoff, rare votes, chosen b": interval(ours, budget, bets=False),
+        "paper": paper(ours, budget),
+        "Chernoff, b = 1/2, worst f": worst_case(drawn[Reduced], budget),
+        "Chernoff, rare votes, chosen b": interval(unbet(drawn[Reduced]), budget),
         "**adaptive**: bets": interval(ours, budget),
         "bets without the prediction h": interval(constant, budget),
     }
@@ -126,11 +134,11 @@ def top_table(runs: int, d: int = 64) -> Table:
         rng = np.random.default_rng([round(1e6 * q), n])
         y = gradient(d, RHO * rim(q))
         v = np.repeat(y.size, y.times.astype(int)) / y.l2
-        statistics = summarise([real(v, q, n, rng) for _ in range(runs)], THREATS, 1.0)
-        budget = split(ALPHA, THREATS)
-        level = budget.norms[TOP]
+        moments = [real(v, q, n, rng) for _ in range(runs)]
+        statistics, budget = summarise(moments, THREATS, 1.0), split(ALPHA, THREATS)
         low = lower_probability(statistics.count.sum(axis=1), statistics.n.sum(axis=1), budget.q)
-        bounds = (paper_bound(TOP, statistics, level), *(adaptive_bound(TOP, statistics, low, level, b) for b in (False, True)))
+        made = ((PAPER, statistics), (ADAPTIVE, unbet(moments)), (ADAPTIVE, statistics))
+        bounds = [estimator.bound(TOP, s, low, budget.norms[TOP]) for estimator, s in made]
         for row, bound in zip(rows.values(), bounds, strict=True):
             row.append(float(np.median(bound)) / y.linf)
     for name, values in rows.items():
@@ -171,7 +179,7 @@ def check_table(runs: int, q: float = 0.9, n: int = 20_000) -> Table:
         for _ in track(range(runs), description=name, transient=True):
             moments.append(real(v, q, n, rng) if name == "Tally" else Reduced(v, q, RHO, n, against(q, rng), rng).draw())
         statistics = summarise(moments, THREATS, 1.0)
-        bounds = (*interval(statistics, budget), *(paper_bound(x, statistics, budget.norms[x]) for x in (LENGTH, UPPER)))
+        bounds = (*interval(statistics, budget), *paper(statistics, budget))
         out.add_row(name, *(f"{np.mean(x) / rim(q):.4f} ± {np.std(x) / rim(q):.4f}" for x in bounds))
     return out
 
@@ -180,9 +188,9 @@ def split_table() -> Table:
     """Forecast gains over Cohen's radius with other shares of alpha for q."""
     cases = ((0.9, 100_000), (0.99, 100_000), (0.99, 1_000_000), (0.999, 1_000_000), (0.9999, 100_000))
     out = Table("share of q", "threat", *(f"q = {q:g}, n = {n:,}" for q, n in cases), title=f"forecast gain over Cohen, d = {D}")
-    surface, before = load(), certlut.bounds.budget.SHARE_OF_Q
+    surface, before = load(), SHARES["gradient"]
     for share in (0.95, 0.9, 0.8, 0.6):
-        certlut.bounds.budget.SHARE_OF_Q = share
+        SHARES["gradient"] = 1.0 - share
         gains: dict[str, list[str]] = {threat.name: [] for threat in THREATS}
         for q, n in cases:
             radius = evaluate(forecast([n], THREATS, D, q, RHO), THREATS, ALPHA, "adaptive", surface).radius
@@ -191,7 +199,7 @@ def split_table() -> Table:
                 cells.append(f"{100.0 * (radius[name][0] * scale / radius['cohen'][0] - 1.0):+.2f} %")
         for name, cells in gains.items():
             out.add_row(f"{share:g}", name, *cells)
-    certlut.bounds.budget.SHARE_OF_Q = before
+    SHARES["gradient"] = before
     return out
 
 

@@ -10,15 +10,17 @@ if TYPE_CHECKING:
     from .runs.results import ABSTAIN, read_tsv
     from .smooth import Smooth
     from .statistics.file import read_statistics
-    from .threats.declare import Direction, Lp, Subspace
+    from .threats.declare import Direction, Line, Lp, Sparse, Subspace
 
 _MODULES = {
     "ABSTAIN": "runs.results",
     "Certificate": "certify",
     "Certifier": "certify",
     "Direction": "threats.declare",
+    "Line": "threats.declare",
     "Lp": "threats.declare",
     "Smooth": "smooth",
+    "Sparse": "threats.declare",
     "Subspace": "threats.declare",
     "Table": "lookup.table",
     "UnprovenTable": "lookup.table",
@@ -36,6 +38,8 @@ __all__ = [  # noqa: RUF022  (one name a line, in the order of use)
     "Lp",
     "Subspace",
     "Direction",
+    "Line",
+    "Sparse",
     "Table",
     "UnprovenTable",
     "load",

@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtri
 
+from .beyond import extended, tail_users
 from .bounds.binomial import lower_probability
 from .bounds.budget import Budget, split
 from .bounds.gradient import gradient_bounds
+from .kernels.arrays import Array
 from .lookup.table import Table, load
+from .lookup.tails import TailTable, load_tails
 from .statistics.summary import Statistics
 from .threats.declare import resolve
-from .threats.sets import Quantity, Ray, Threat, containment
+from .threats.sets import Quantity, Threat, containment
 
-Array = npt.NDArray[np.float64]
+# "first-order" is the paper's own method; "tails" adds docs/tails.md.
+CERTIFICATES = ("tails", "first-order")
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,17 @@ class Evaluation:
     budget: Budget
 
 
-def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: float, estimator: str, table: Table) -> Evaluation:
+def evaluate(
+    statistics: Statistics,
+    threats: Sequence[str | Threat],
+    alpha: float,
+    estimator: str,
+    table: Table,
+    tails: TailTable | None = None,
+) -> Evaluation:
     """Bounds and radii of every input; all radii but "cohen" hold together with probability >= 1 - alpha, per input.
+
+    Without a tail table, or where no tails were counted, the certificates are first-order ones.
 
     Raises:
         ValueError: statistics that are damaged or lack what a threat needs; alpha, estimator or a threat that is not known; a table
@@ -40,7 +52,8 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     threats = resolve(threats)
     statistics.check(threats)
     table.check_sigma(statistics.sigma)
-    budget = split(alpha, threats, estimator)
+    users = {} if tails is None else tail_users(statistics, threats)
+    budget = split(alpha, threats, estimator, families=users)
     votes, n = statistics.count.sum(axis=1), statistics.n.sum(axis=1)
     if alpha > 0.5 and n.size and n.min() < n.max():
         # early_stop.py: what was stopped is certain to abstain for alpha <= 1/2 only.
@@ -50,17 +63,16 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
     z = -ndtri(1.0 - np.where(sure, q, 0.5))
     # The largest |y|_2 that q allows, rounded up.
     rim = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) * (1.0 + 1e-12)
-    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim, estimator)
+    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim)
     scale = statistics.sigma / table.sigma
     own: dict[str, Array] = {}
     for threat in threats:
-        m1, m2 = threat.cut(bounds, statistics.d)
-        radius = np.asarray(table.radius(q, m1, m2), dtype=np.float64)
-        if isinstance(threat, Ray):
-            # Toward the gradient, near the rim, the table may say more with less, which is as valid: m1 and m2 are lower bounds.
-            for share1, share2 in ((1.0, 0.0), (0.0, 1.0), (0.99, 0.99), (0.97, 0.97), (0.9, 0.9)):
-                radius = np.maximum(radius, table.radius(q, np.minimum(m1, share1 * m1), share2 * m2))
-        own[threat.name] = np.where(sure, scale * radius / threat.kappa(statistics.d), 0.0)
+        found = [np.asarray(table.radius(q, m1, m2), dtype=np.float64) for m1, m2 in threat.queries(bounds, statistics.d)]
+        own[threat.name] = np.where(sure, scale * np.max(found, axis=0) / threat.kappa(statistics.d), 0.0)
+    if tails is not None and users:
+        first = {name: radius / statistics.sigma for name, radius in own.items()}
+        beyond = extended(statistics, threats, first, q, rim, bounds, budget.tails, table, tails)
+        own |= {name: np.where(sure, np.maximum(own[name], statistics.sigma * radius), 0.0) for name, radius in beyond.items()}
     radii = {threat.name: own[threat.name] for threat in threats}
     for inner in threats:
         for outer in threats:
@@ -68,7 +80,14 @@ def evaluate(statistics: Statistics, threats: Sequence[str | Threat], alpha: flo
             radii[inner.name] = np.maximum(radii[inner.name], own[outer.name] / factor)
     baseline = lower_probability(votes, n, alpha)
     radii["cohen"] = np.where(baseline > 0.5, -ndtri(1.0 - np.maximum(baseline, 0.5)) * statistics.sigma, 0.0)
-    return Evaluation(q, radii, bounds, budget)
+    return Evaluation(q_lower=q, radius=radii, bounds=bounds, budget=budget)
+
+
+def find_tails(certificate: str) -> TailTable | None:
+    """The tail table that a certificate looks up: the shipped one, or none for "first-order". ValueError for another name."""
+    if certificate not in CERTIFICATES:
+        raise ValueError(f"certificate {certificate!r}: expected one of {', '.join(CERTIFICATES)}")
+    return load_tails() if certificate == "tails" else None
 
 
 def radii(
@@ -77,10 +96,11 @@ def radii(
     alpha: float = 0.001,
     estimator: str = "adaptive",
     table: Table | None = None,
+    certificate: str = "tails",
 ) -> dict[str, Array]:
     """Certified radii from stored statistics: threat -> array of shape (N,) in input units, "l2" and "cohen" always there.
 
     Raises:
         ValueError: alpha, estimator or a threat that is not known; a table bound to another sigma.
     """
-    return evaluate(statistics, threats, alpha, estimator, table or load()).radius
+    return evaluate(statistics, threats, alpha, estimator, table or load(), find_tails(certificate)).radius

@@ -1,13 +1,16 @@
 """`Smooth`, with the interface that the field's scripts know: certify and predict of a smoothed classifier."""
 
-import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
 
 from .certify import Certifier
 from .runs.results import ABSTAIN
-
-if TYPE_CHECKING:
-    from .sampling.scores import Model
+from .sampling.card import Sampling, whole
+from .sampling.engine import Input
+from .sampling.sampler import check_input
+from .sampling.scores import Model
 
 
 class Smooth:
@@ -21,7 +24,7 @@ class Smooth:
 
     ABSTAIN = ABSTAIN
 
-    def __init__(self, base_classifier: "Model", num_classes: int, sigma: float) -> None:
+    def __init__(self, base_classifier: Model, num_classes: int, sigma: float) -> None:
         self.base_classifier, self.num_classes, self.sigma = base_classifier, num_classes, sigma
         self._certifier = Certifier(base_classifier, sigma, num_classes, threats=("l2",))
 
@@ -31,17 +34,18 @@ class Smooth:
         return certificate.prediction, certificate.radius["l2"]
 
     def predict(self, x: Any, n: int, alpha: float, batch_size: int) -> int:
-        """The smoothed class, wrong with probability at most alpha; ABSTAIN where the two leading classes cannot be told apart."""
-        from scipy.stats import binomtest
+        """The smoothed class, wrong with probability at most alpha; ABSTAIN where the two leading classes cannot be told apart.
 
-        from .sampling.engine import Sampler, check_input
-
-        if not 0.0 < alpha < 1.0:
-            raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1")
-        sampler = Sampler(self.base_classifier, self.sigma, self.num_classes, secrets.randbits(63))
-        tensor = check_input(x, n=n, batch_size=batch_size)
-        self._certifier.check_company([tensor], batch_size)
-        counts = sampler.votes(tensor, n, 0, batch_size)
-        first, second = (int(c) for c in counts.argsort()[::-1][:2])
+        Raises:
+            ValueError: an argument out of range, an n whose unanimous vote could not tell them apart, an input with NaN.
+        """
+        sampler = self._certifier.sampler
+        card = Sampling(n0=whole("n", n, 1), n=max(2, n), alpha=alpha, batch_size=batch_size).seeded()
+        if (chance := 2.0 ** -(card.n0 - 1)) > card.alpha:
+            raise ValueError(f"n = {n}: even a unanimous vote comes by chance ({chance:.3g}) more often than alpha = {alpha}")
+        tensor = check_input(x)
+        sampler.check_rows([tensor], card.rows(1))
+        counts = sampler.engine.votes([Input(0, tensor)], card)[0]
+        first, second = (int(c) for c in np.argsort(counts)[::-1][:2])
         votes = int(counts[first]), int(counts[second])
         return first if binomtest(votes[0], sum(votes), 0.5).pvalue <= alpha else ABSTAIN

@@ -16,6 +16,8 @@ import torch  # noqa: E402
 
 from certlut import Table  # noqa: E402
 from certlut.lookup.format import TableData, read_table  # noqa: E402
+from certlut.lookup.tail_format import TailData, read_tails  # noqa: E402
+from certlut.lookup.tails import TailTable  # noqa: E402
 from certlut.tablegen import build  # noqa: E402
 
 # Two processes are done at the same time where no long file starts last.
@@ -53,3 +55,15 @@ def shipped_data() -> TableData:
 def shipped(shipped_data: TableData) -> Table:
     """The shipped default table."""
     return Table(shipped_data, ROOT / "tables" / "default.h5")
+
+
+@pytest.fixture(scope="session")
+def tails_data() -> TailData:
+    """The shipped tail table as read."""
+    return read_tails(ROOT / "tables" / "tails.h5")
+
+
+@pytest.fixture(scope="session")
+def tails(tails_data: TailData) -> TailTable:
+    """The shipped tail table."""
+    return TailTable(tails_data, ROOT / "tables" / "tails.h5")

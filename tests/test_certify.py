@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,10 @@ from scipy.stats import beta
 from certlut import ABSTAIN, Certificate, Certifier, Direction, Subspace, Table
 from certlut.bounds.binomial import lower_probability
 from certlut.runs.results import read_tsv
-from certlut.threats.sets import Ray, Threat
+from certlut.threats.lines import Ray
+from certlut.threats.sets import Threat
 
 Array = npt.NDArray[np.float64]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The batches here are small: on busy cores a second thread would only be waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Linear(torch.nn.Module):
@@ -54,7 +46,7 @@ def _never(x: torch.Tensor) -> torch.Tensor:
 
 
 def _asked(x: torch.Tensor) -> torch.Tensor:
-    assert len(x) == 16, "no samples must be drawn"
+    assert len(x) != 20, "no samples must be drawn"
     return torch.zeros(len(x), 2)
 
 
@@ -97,7 +89,7 @@ def _certified_beyond_the_truth(rng: np.random.Generator, table: Table, n: int, 
     c = certifier.certify(torch.from_numpy(x), n0=50, n=n, alpha=alpha, batch_size=4096)
     label = int(score > 0.0)
     # A step toward the other class is a step along sign(score) w the wrong way round.
-    truth = _true_radii(-math.copysign(1.0, score) * w, abs(score), certifier.threats)
+    truth = _true_radii(-math.copysign(1.0, score) * w, abs(score), certifier.sampler.threats)
     if c.prediction == ABSTAIN:
         assert set(c.radius.values()) == {0.0}
     wrong = {name for name in truth if c.radius[name] > (truth[name] if c.prediction in (label, ABSTAIN) else 0.0)}
@@ -145,7 +137,7 @@ def test_cohens_radius_is_what_the_fields_formula_gives_for_the_same_counts(ship
     c = Certifier(_plain(), 0.5, 2, shipped, seed=1).certify(np.full(4, 0.4), n=5000, alpha=0.001)
     lower = beta.ppf(0.001, c.count, c.n - c.count + 1)
     assert c.radius["cohen"] == pytest.approx(0.5 * ndtri(lower), rel=1e-8)
-    assert c.radius["l2"] >= 0.5 * ndtri(beta.ppf(0.0009, c.count, c.n - c.count + 1)) * (1.0 - 1e-8)
+    assert c.radius["l2"] >= 0.5 * ndtri(beta.ppf(0.00085, c.count, c.n - c.count + 1)) * (1.0 - 1e-8)
 
 
 # What a certificate holds
@@ -192,6 +184,15 @@ def test_an_input_of_any_shape_and_type_is_certified(x: Any, shipped: Table) -> 
     assert 0.0 < c.radius["l2"] < float(torch.as_tensor(x).detach().reshape(-1)[0])
 
 
+def test_a_table_is_given_by_its_path_too(shipped: Table) -> None:
+    x, path = np.full(2, 0.5), shipped.path
+    assert path is not None
+    certificates = [Certifier(_plain(), 0.5, 2, table, seed=1).certify(x, n=2000) for table in (shipped, path, str(path))]
+    assert all(_same(certificates[0], other) for other in certificates)
+    with pytest.raises(FileNotFoundError, match=r"absent\.h5: no such table file"):
+        Certifier(_plain(), 0.5, 2, "absent.h5")
+
+
 def test_an_input_is_not_changed(shipped: Table) -> None:
     x = np.array([0.5, 1.0], dtype=np.float32)
     Certifier(_plain(), 0.5, 2, shipped, seed=1).certify(x, n=1000)
@@ -217,8 +218,8 @@ def test_when_q_is_sure_only_at_the_full_alpha_every_radius_is_0_cohens_too(ship
         return torch.stack((1.0 - ones, ones), dim=1)
 
     certifier = Certifier(model, 0.5, 2, shipped, seed=1)
-    # Behind the rows that it is checked with, three times 16.
-    seen = -10 - 48
+    # Behind the rows that it is checked with, two batches of 16 and two of 1000.
+    seen = -10 - 2032
     c = certifier.certify(np.zeros(3), n0=10, n=n, alpha=0.001)
     assert c.count == count
     assert c.prediction == ABSTAIN
@@ -226,9 +227,9 @@ def test_when_q_is_sure_only_at_the_full_alpha_every_radius_is_0_cohens_too(ship
 
 
 def test_the_class_comes_from_the_selection_samples_alone(shipped: Table) -> None:
-    # The model says 1 to the first 100 samples (and to the 48 rows that it is checked with), 0 to all others: a class chosen again
+    # The model says 1 to the first 100 samples (and to the rows that it is checked with), 0 to all others: a class chosen again
     # from those would be certified.
-    seen = -48
+    seen = -2032
 
     def model(x: torch.Tensor) -> torch.Tensor:
         nonlocal seen
@@ -279,16 +280,16 @@ def test_the_batch_size_changes_votes_not_at_all_and_bounds_by_rounding_only(shi
     ("change", "message"),
     [
         ({"n": 5}, r"n = 5: even a unanimous vote cannot reach alpha = 0.001"),
-        ({"n": 0}, r"n = 0"),
+        ({"n": 0}, r"n = 0: expected a whole number, 2 or more"),
         ({"alpha": 0.0}, r"alpha = 0.0: expected 0 < alpha < 1"),
         ({"alpha": 1.0}, r"alpha = 1.0"),
         ({"alpha": math.nan}, r"alpha = nan"),
-        ({"n0": 0}, r"n0 = 0: expected 1 or more"),
+        ({"n0": 0}, r"n0 = 0: expected a whole number, 1 or more"),
         ({"n0": -3}, r"n0 = -3"),
-        ({"batch_size": 0}, r"batch_size = 0: expected 1 or more"),
+        ({"batch_size": 0}, r"batch_size = 0: expected a whole number, 1 or more"),
         ({"x": np.array([1.0, math.nan])}, r"input 0 of shape \(2,\): expected finite real numbers"),
         ({"x": np.array([1.0, -math.inf])}, r"input 0 of shape \(2,\)"),
-        ({"x": np.array([1j])}, r"input 0 of shape \(1,\)"),
+        ({"x": np.array([1j])}, r"input 0 holds torch.complex128"),
         ({"x": np.zeros((0, 3))}, r"input 0 of shape \(0, 3\)"),
     ],
 )
@@ -305,7 +306,7 @@ def test_bad_arguments_are_refused_by_name_before_the_model_is_asked(change: dic
         ({"sigma": -1.0}, r"sigma = -1.0"),
         ({"sigma": math.nan}, r"sigma = nan"),
         ({"sigma": math.inf}, r"sigma = inf"),
-        ({"num_classes": 1}, r"num_classes = 1: expected 2 or more"),
+        ({"num_classes": 1}, r"num_classes = 1: expected a whole number, 2 or more"),
         ({"estimator": "best"}, r"estimator 'best': expected one of adaptive, paper"),
         ({"seed": -1}, r"seed = -1"),
         ({"seed": 2**63}, r"seed = 9223372036854775808"),
@@ -387,7 +388,7 @@ def test_a_data_set_has_a_row_for_every_input_equal_to_its_certificate(tmp_path:
             assert radius - 2e-6 < columns[f"radius_{name}"][i] <= radius
         assert columns["radius"][i] == columns["radius_l2"][i]
     assert columns["correct"].sum() == 6.0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.tsv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.tsv", "results.tsv.json"]
 
 
 @pytest.mark.parametrize(("tail", "kept"), [("whole", 3), ("followed by a torn record", 3), ("torn", 2)])
@@ -399,8 +400,8 @@ def test_an_interrupted_data_set_goes_on_with_the_same_output(tail: str, kept: i
         calls = 0
 
     def stopping(x: torch.Tensor) -> torch.Tensor:
-        # Batches of 16 are those that it is known by and checked with; each input takes 5 others, 1 of selection, 2 a half.
-        Seen.calls += len(x) != 16
+        # From the first batch of 20 on: each input takes 5, 1 of selection, 2 a half.
+        Seen.calls += len(x) == 20 or Seen.calls % 100 > 0
         if Seen.calls == 18:
             raise KeyboardInterrupt
         return _plain()(x)
@@ -429,7 +430,7 @@ def test_a_journal_torn_in_its_first_record_starts_again(tmp_path: Path, shipped
     (tmp_path / "results.tsv.journal").write_bytes(b'{"inputs": 7, "sig')
     rows = Certifier(_plain(), 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS)
     assert len(rows) == len(_data())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.tsv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.tsv", "results.tsv.json"]
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path, shipped: Table) -> None:
@@ -470,8 +471,8 @@ def test_a_data_set_begun_with_other_settings_is_refused_naming_the_difference(
 
     def stopping(x: torch.Tensor) -> torch.Tensor:
         nonlocal calls
-        calls += 1
-        if calls > 15:
+        calls += len(x) == 20
+        if calls == 3:
             raise KeyboardInterrupt
         return _plain()(x)
 
@@ -496,12 +497,74 @@ def test_a_data_set_is_refused_before_sampling_where_n_or_the_folder_will_not_do
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_data_set_is_replaced(tmp_path: Path, shipped: Table) -> None:
+def test_finished_results_of_the_same_settings_are_returned_and_nothing_is_sampled(tmp_path: Path, shipped: Table) -> None:
+    out, calls = tmp_path / "results.tsv", []
+
+    def counting(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return _plain()(x)
+
+    first = Certifier(_plain(), 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    # The size of a batch is no setting where each input has its own.
+    again = Certifier(counting, 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS | {"batch_size": 400})
+    assert again == first
+    assert set(calls) <= {16, 400}
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("certifier", "arguments", "message"),
+    [
+        ({"sigma": 0.25}, {}, r"sigma was 0\.5, is 0\.25"),
+        ({"seed": 5}, {}, "seed was 4, is 5"),
+        ({"estimator": "paper"}, {}, "estimator was 'adaptive', is 'paper'"),
+        ({"model": _plain(-1.0)}, {}, "model scores was"),
+        ({}, {"n": 3000}, "n was 2000, is 3000"),
+        ({}, {"alpha": 0.02}, r"alpha was 0\.01, is 0\.02"),
+        ({}, {"data": _data()[:2]}, "inputs was 7, is 2"),
+    ],
+)
+def test_finished_results_of_other_settings_are_not_replaced(
+    certifier: dict[str, Any], arguments: dict[str, Any], message: str, tmp_path: Path, shipped: Table
+) -> None:
     out = tmp_path / "results.tsv"
+    common: dict[str, Any] = {"model": _plain(), "num_classes": 2, "table": shipped, "sigma": 0.5, "seed": 4}
+    Certifier(**common).certify_dataset(_data(), out, **SETTINGS)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=rf"results\.tsv: holds the results of other settings: .*{message}.*; delete it or write"):
+        Certifier(**common | certifier).certify_dataset(**{"data": _data(), "out": out} | SETTINGS | arguments)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_results_that_nothing_tells_the_settings_of_are_neither_returned_nor_replaced(tmp_path: Path, shipped: Table) -> None:
+    out, beside = tmp_path / "results.tsv", tmp_path / "results.tsv.json"
     certifier = Certifier(_plain(), 0.5, 2, shipped, seed=4)
     certifier.certify_dataset(_data(), out, **SETTINGS)
-    certifier.certify_dataset(_data()[:2], out, **SETTINGS)
-    assert len(read_tsv(out)["idx"]) == 2
+    text, settings = out.read_text(), beside.read_text()
+    for results, told in ((text, None), (text, ""), (text, "[]"), (text, settings[:-20]), (text.replace("0.", "1.", 1), settings)):
+        out.write_text(results)
+        beside.unlink(missing_ok=True)
+        if told is not None:
+            beside.write_text(told)
+        with pytest.raises(
+            ValueError, match=r"results\.tsv: exists, and results\.tsv\.json does not tell how it was made; delete it"
+        ):
+            certifier.certify_dataset(_data(), out, **SETTINGS)
+        assert out.read_text() == results
+    # What is told of a file that is gone does not matter.
+    out.unlink()
+    assert len(certifier.certify_dataset(_data(), out, **SETTINGS)) == len(_data())
+
+
+def test_rows_hold_numbers_as_they_are_printed(tmp_path: Path, shipped: Table) -> None:
+    out = tmp_path / "results.tsv"
+    rows = Certifier(_plain(), 0.5, 2, shipped, seed=4).certify_dataset(_data(), out, **SETTINGS)
+    columns = read_tsv(out)
+    for name, value in rows[3].items():
+        kind = int if name in ("idx", "label", "predict", "correct", "count", "n") else str if name == "time" else float
+        assert type(value) is kind, name
+        assert name == "time" or value == columns[name][3]
 
 
 def test_an_empty_data_set_gives_the_header_alone(tmp_path: Path, shipped: Table) -> None:

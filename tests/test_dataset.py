@@ -15,8 +15,8 @@ from certlut.runs.results import read_tsv
 SETTINGS: dict[str, Any] = {"n0": 20, "n": 1000, "alpha": 0.01, "progress": False}
 
 
-# Sizes of the batches by which a model is known again, four, and checked, three for each of two inputs.
-ASKED = [16] * 10
+# Sizes of the batches that choose classes: before the first of them a model is looked at.
+SELECTION = (20, 60, 80)
 
 
 class Net(torch.nn.Module):
@@ -25,18 +25,12 @@ class Net(torch.nn.Module):
     def __init__(self, stop: int = 10**9, room: int | None = None) -> None:
         super().__init__()
         self.w = torch.nn.Buffer(torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
-        self.room, self.until_stop, self.all = room, len(ASKED) + stop, list[int]()
-
-    @property
-    def sizes(self) -> list[int]:
-        """Of the batches of samples."""
-        assert self.all[: len(ASKED)] == ASKED
-        return self.all[len(ASKED) :]
+        self.room, self.stop, self.sizes = room, stop, list[int]()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.all.append(len(x))
-        self.until_stop -= 1
-        if self.until_stop == 0:
+        if self.sizes or len(x) in SELECTION:
+            self.sizes.append(len(x))
+        if len(self.sizes) == self.stop:
             raise KeyboardInterrupt
         if self.room is not None and len(x) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -88,7 +82,7 @@ def test_a_stop_in_any_group_ends_the_same(stop: int, tmp_path: Path, shipped: T
     again = _run(shipped, tmp_path / "out.tsv", model)
     assert {name: values.tolist() for name, values in again.items()} == {name: values.tolist() for name, values in whole.items()}
     assert len(model.sizes) == 6 - 2 * ((stop - 1) // 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tsv", "whole.tsv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tsv", "out.tsv.json", "whole.tsv", "whole.tsv.json"]
 
 
 def test_batches_that_memory_refuses_are_halved_for_good(tmp_path: Path, shipped: Table) -> None:
@@ -108,7 +102,7 @@ def test_inputs_of_different_shapes_are_taken_one_at_a_time(tmp_path: Path, ship
 
 
 def test_stopping_early_certifies_the_same_radii(tmp_path: Path, shipped: Table) -> None:
-    whole, early = (_run(shipped, tmp_path / "out.tsv", early_stop=on) for on in (False, True))
+    whole, early = (_run(shipped, tmp_path / f"{on}.tsv", early_stop=on) for on in (False, True))
     for name in whole:
         if name == "predict" or "radius" in name:
             assert np.array_equal(whole[name], early[name]), name

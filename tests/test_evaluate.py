@@ -16,7 +16,8 @@ from certlut.lookup.format import read_table
 from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.tablegen import radius as exact_radius
 from certlut.threats.declare import Direction, Subspace
-from certlut.threats.sets import ALL, L1, L2, LINF, Ball, Quantity, Ray, Threat, containment
+from certlut.threats.lines import Ray
+from certlut.threats.sets import ALL, L1, L2, LINF, Ball, Quantity, Threat, containment
 from reference.naive_statistics import Array, Known, half_space, slab
 from reference.simulate import sampled, unit
 

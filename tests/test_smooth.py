@@ -28,7 +28,7 @@ class Plane(torch.nn.Module):
 def smooth(shipped: Table, monkeypatch: pytest.MonkeyPatch) -> Smooth:
     """sigma = 0.5, with the shipped table and fixed seeds in place of fresh ones."""
     seeds = itertools.count(100)
-    monkeypatch.setattr("certlut.certify.load", lambda: shipped)
+    monkeypatch.setattr("certlut.certify.load", lambda table: shipped)
     monkeypatch.setattr("secrets.randbits", lambda bits: next(seeds))
     return Smooth(Plane(), 3, 0.5)
 
@@ -147,7 +147,8 @@ def test_predict_abstains_as_the_two_sided_test_of_the_two_leading_classes_says(
 
     model = Smooth(counted, 3, 0.5)
     answers = [model.predict(torch.tensor([0.05]), 100, 0.05, 100) for _ in range(60)]
-    expected = [2 if ones >= 61 else 0 if ones <= 39 else Smooth.ABSTAIN for ones in votes]
+    # The first two are the look at the model.
+    expected = [2 if ones >= 61 else 0 if ones <= 39 else Smooth.ABSTAIN for ones in votes[2:]]
     assert answers == expected
     assert {2, Smooth.ABSTAIN} <= set(answers)
 
@@ -171,6 +172,16 @@ def test_bad_arguments_are_refused_by_name(smooth: Smooth) -> None:
         Smooth(Plane(), 3, 0.0)
     with pytest.raises(ValueError, match=r"\(16, 2\) \(2 classes\)"):
         Smooth(Plane(), 2, 0.5).predict(x, 1000, 0.001, 1000)
+
+
+def test_predict_refuses_an_n_that_can_never_decide(smooth: Smooth) -> None:
+    # Ten votes of ten come by chance with 2^-9 = .00195.
+    x = torch.tensor([5.0, 0.0])
+    with pytest.raises(
+        ValueError, match=r"n = 10: even a unanimous vote comes by chance \(0\.00195\) more often than alpha = 0\.001"
+    ):
+        smooth.predict(x, 10, 0.001, 100)
+    assert smooth.predict(x, 10, 0.002, 100) == smooth.predict(x, 11, 0.001, 100) == 2
 
 
 @pytest.mark.parametrize(

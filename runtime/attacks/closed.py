@@ -8,21 +8,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr
 from scipy.stats import ncx2
 
+from ..kernels.arrays import Array
+from ..kernels.normal import densities
 from ..statistics.summary import Moments
-
-Array = npt.NDArray[np.float64]
 
 # Rows drawn at a time by `Sheets.moments`.
 CHUNK = 2**16
-
-
-def density(x: Array) -> Array:
-    """phi(x); 0 at infinity."""
-    return np.asarray(np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi))
 
 
 class Smoothed(ABC):
@@ -66,7 +60,7 @@ class Sheets(Smoothed):
         t = delta @ self.w.T
         # The smaller tail on both sides keeps its relative accuracy.
         inside = 1.0 - ndtr(self.low - t) - ndtr(t - self.high)
-        return inside, density(self.low - t) - density(self.high - t)
+        return inside, densities(self.low - t) - densities(self.high - t)
 
     def value(self, delta: Array) -> Array:
         """The w_i are orthonormal, so the slabs are independent: a product of their probabilities, or of those they fail."""

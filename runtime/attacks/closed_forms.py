@@ -13,33 +13,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq, root
 from scipy.special import ndtr, ndtri
 
-from ..bounds.budget import ESTIMATORS
+from ..bounds.estimators import ESTIMATORS
 from ..evaluate import evaluate
 from ..jobs.progress import progress_bar
+from ..kernels.arrays import Array
+from ..kernels.normal import densities
 from ..lookup.table import Table
-from ..sampling.bets import chosen_b
+from ..sampling.stakes import chosen_b
 from ..statistics.summary import summarise
 from ..threats.declare import Subspace
 from ..threats.sets import ALL, L1, L2, LINF, Ball, Quantity, complement
-from .closed import Sheets, Smoothed, density, random_classifier
+from .closed import Sheets, Smoothed, random_classifier
 
-Array = npt.NDArray[np.float64]
 # (q, m1, m2) -> (radius, (a0, a1, a2)), sigma = 1: the exact solver, handed in by the command line.
 Solve = Callable[[float, float, float], tuple[float, tuple[float, float, float]]]
 
 # What rounding can do to a closed-form value near 1/2.
 LEVEL_OF_ROUNDING = 1e-12
 DIMENSIONS = (2, 3, 8, 64, 3072)
-# Quadrature for the dual's own sets: tails beyond 10 hold 1e-23.
-REACH = 10.0
+# Quadrature for the dual's own sets is from -END to END: the tails beyond hold 1e-23.
+END = 10.0
 # The drawn samples: many, so that their balls are nearly as large as the exact ones, and an alpha that leaves nothing to chance.
 N0, N, ALPHA, SIGMAS = 100, 1_000_000, 1e-6, (0.25, 0.5, 2.0)
-_points, _weights = np.polynomial.legendre.leggauss(24)
-POINTS, WEIGHTS = 0.5 * (_points + 1.0), 0.5 * _weights
+_nodes, _weights = np.polynomial.legendre.leggauss(24)
+NODES, WEIGHTS = 0.5 * (_nodes + 1.0), 0.5 * _weights
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Outcome:
 
 def exact_bounds(threat: Ball, q: float, y: Array) -> dict[Quantity, Array]:
     """The bounds a threat asks for, at their true values; |y|_2 a hair low, to stay inside the rim phi(Phi^-1(q))."""
-    rim = float(density(-ndtri(np.array(1.0 - q))))
+    rim = float(densities(-ndtri(1.0 - q)))
     out: dict[Quantity, Array] = {}
     for quantity in threat.needs():
         part = y
@@ -161,7 +161,7 @@ def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int,
                 m1, m2 = (float(x[0]) for x in threat.cut(exact_bounds(threat, q, y), classifier.d))
                 radii = [float(table.radius(q, m1, m2)) / table.sigma]
                 # Nearer to the rim the solver may give up: a little less is asked of it.
-                most = (1.0 - 1e-5) * float(density(-ndtri(np.array(1.0 - q))))
+                most = (1.0 - 1e-5) * float(densities(-ndtri(1.0 - q)))
                 if abs(m1) < most:
                     radii.append(solve(q, m1, min(m2, math.sqrt(most**2 - m1**2)))[0])
                 kappa = threat.kappa(classifier.d)
@@ -178,10 +178,10 @@ def attack_closed_forms(table: Table, solve: Solve, classifiers: int, seed: int,
 def _attack_dual(outcome: Outcome, table: Table, solve: Solve, rng: np.random.Generator) -> None:
     """One random (q, m1, m2): the dual's worst classifier, at the exact radius and all over the set K it was made for."""
     z, rho, theta = rng.uniform(0.05, 3.5), rng.uniform(0.02, 0.98), rng.uniform(0.02, 0.98) * math.pi / 2
-    q, size = float(ndtr(z)), rho * float(density(np.array(z)))
+    q, size = float(ndtr(z)), rho * float(densities(z))
     m1, m2 = -size * math.cos(theta), size * math.sin(theta)
     radius, multipliers = solve(q, m1, m2)
-    worst = polish(DualSet(radius, multipliers), q, m1, m2)
+    worst = match_moments(DualSet(radius, multipliers), q, m1, m2)
     outcome.tightness.append(abs(float(worst.value(np.array([[radius, 0.0]]))[0]) - 0.5))
     # Its own slope y1 exceeds m1 where the bound a1 >= 0 is active.
     true_q, y = worst.moments_at_0()
@@ -216,18 +216,18 @@ class DualSet(Smoothed):
     def _edges(self, d1: float, d2: float) -> Array:
         """Where panels must end: where c(t + d1) + d2 is a few, so that the conditional vote is smooth on every panel."""
         a0, a1, a2 = self.a
-        top = 0.5 * self.r + math.log(a1 / self.r) / self.r if a1 > 0.0 else -REACH - 10.0
-        out = [-REACH, REACH, top - d1]
+        top = 0.5 * self.r + math.log(a1 / self.r) / self.r if a1 > 0.0 else -END - 10.0
+        out = [-END, END, top - d1]
 
         def above(t: float, level: float) -> float:
             # As _c, for one number: NumPy's scalars are ten times slower.
             return (a0 + a1 * t - math.exp(min(self.r * t - 0.5 * self.r**2, 700.0))) / a2 + d2 - level
 
         for level in (-9.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 9.0):
-            for end in (-REACH - 20.0, REACH + 20.0):
+            for end in (-END - 20.0, END + 20.0):
                 if above(top, level) * above(end, level) < 0.0:
                     out.append(brentq(above, top, end, args=(level,), xtol=1e-14) - d1)
-        return np.unique(np.clip(np.array(out), -REACH, REACH))
+        return np.unique(np.clip(np.array(out), -END, END))
 
     def _nodes(self, d1: float, d2: float) -> tuple[Array, Array, Array]:
         """(t, weights with phi(t), c(t + d1) + d2) of a rule for one shift: Gauss-Legendre on panels of at most 1/2."""
@@ -235,8 +235,8 @@ class DualSet(Smoothed):
         pieces = [np.linspace(x, y, 2 + int(2.0 * (y - x)))[:-1] for x, y in itertools.pairwise(edges)]
         left = np.concatenate([*pieces, edges[-1:]])
         width = np.diff(left)[:, None]
-        t = (left[:-1, None] + width * POINTS).ravel()
-        return t, (width * WEIGHTS).ravel() * density(t), self._c(t + d1) + d2
+        t = (left[:-1, None] + width * NODES).ravel()
+        return t, (width * WEIGHTS).ravel() * densities(t), self._c(t + d1) + d2
 
     def value(self, delta: Array) -> Array:
         """P(u + delta in the set)."""
@@ -245,10 +245,10 @@ class DualSet(Smoothed):
     def gradient(self, delta: Array) -> Array:
         """E[u f(u + delta)]."""
         rules = [self._nodes(*map(float, shift)) for shift in delta]
-        return np.array([[float(w @ (t * ndtr(c))), float(w @ density(c))] for t, w, c in rules])
+        return np.array([[float(w @ (t * ndtr(c))), float(w @ densities(c))] for t, w, c in rules])
 
 
-def polish(start: DualSet, q: float, m1: float, m2: float) -> DualSet:
+def match_moments(start: DualSet, q: float, m1: float, m2: float) -> DualSet:
     """The set of this family, at the same r, whose vote and gradient are (q, m1, m2) by this module's quadrature.
 
     A solver's multipliers are right to the root of its tolerance only, its radius much better. Where a1 = 0 the bound on it is

@@ -16,7 +16,6 @@ import torch
 from ..bounds.binomial import upper_probability
 from ..threats.sets import Ball
 
-Array = npt.NDArray[np.float64]
 Model = Callable[[torch.Tensor], torch.Tensor]
 
 STEPS = 20

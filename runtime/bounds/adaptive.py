@@ -5,69 +5,92 @@ X and Y are the half means of Z = u (f - b), v = P X / |P X|, tau as in chernoff
     |P y|^2 + tau1 |P y| >= P X.y = |P X| v.y    and    |P y|^2 - tau1 |P y| <= P X.y,    tau1 = tau(n1),
 
 each with the probability of its tau1; v.y is bounded by the bets of the second half, or by (P X.Y -+ |P X| tau(n2)) / |P X|. For
-the dual norm of any other exponent, |P y|_p' = w.y for one unknown w with |w|_2 <= kappa, and |P Zbar|_p' >= w.Zbar: so it is at
-most |P Zbar|_p' + kappa tau(n). No union over directions anywhere.
+any other dual norm N (an exponent's, or the l2 norm of the k largest coordinates), N(P y) = w.y for one unknown w with
+|w|_2 <= kappa, and N(P Zbar) >= w.Zbar: so it is at most N(P Zbar) + kappa tau(n). No union over directions anywhere.
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..statistics.summary import TARGETS, Part, Statistics
+from ..threats.projections import Projection
 from ..threats.sets import Quantity
 from .chernoff import tau
+from .estimator import Estimator, Events
 
-Array = npt.NDArray[np.float64]
-
-# The events that a bound rests on, and the share of its level that each gets.
-EVENTS: dict[tuple[str, str], dict[str, float]] = {
+# The events behind the bounds that bets give, by (norm, side), and the share of the bound's level that each gets.
+BET_EVENTS: dict[tuple[str, str], Events] = {
     ("l2", "lower"): {"bets on the length": 0.5, "the gradient along X": 0.25, "X along the gradient": 0.25},
     ("l2", "upper"): {"the gradient along X": 0.5, "X along the gradient": 0.5},
     ("linf", "upper"): {"bets on the coordinates": 1.0},
     ("dot", "lower"): {"bets along the direction": 1.0},
+    ("abs", "upper"): {"bets along the direction, with the gradient's sign": 1.0},
+}
+ATTAINED = {"the means along the vector that the norm is attained at": 1.0}
+# The same where no bets were made.
+MEAN_EVENTS: dict[tuple[str, str], Events] = {
+    ("l2", "lower"): BET_EVENTS["l2", "upper"],
+    ("l2", "upper"): BET_EVENTS["l2", "upper"],
+    **{
+        (norm, "upper"): {"the means along the vector that the norm is attained at": 1.0} for norm in ("linf", "l1", "lp", "sparse")
+    },
+    ("dot", "lower"): {"the mean along the direction": 1.0},
+    ("abs", "upper"): {"the mean along the direction, with the gradient's sign": 1.0},
 }
 # Covers the rounding of a bet's sums many times over.
 MARGIN = 1e-6
 
 
-def adaptive_bound(quantity: Quantity, statistics: Statistics, q: Array, alpha: float, bets: bool = True) -> Array:
-    """One bound of N inputs at level alpha, shape (N,).
+class Adaptive(Estimator):
+    """Bets and Chernoff bounds, at the levels of one direction throughout."""
 
-    Args:
-        quantity: what is bounded.
-        statistics: N inputs.
-        q: the lower bound of q from the same samples: the bound holds where q does, beyond that with probability 1 - alpha.
-        alpha: level.
-        bets: False leaves the bets aside, as for statistics that have none.
-    """
-    part, eps = statistics.parts[quantity.part], 1.0 - q
-    total = statistics.n.sum(axis=1).astype(np.float64)
+    name = "adaptive"
 
-    def deviation(n: Array, level: float) -> Array:
-        return tau(n, math.log(1.0 / level), statistics.b, eps)
+    def events(self, quantity: Quantity, projection: Projection, bets: bool = True) -> Events | None:
+        """Bets on coordinates are made where the part's numbers are coordinates."""
+        kind = quantity.norm, quantity.side
+        made = bets and (quantity.norm != "linf" or projection.keeps_coordinates)
+        return BET_EVENTS[kind] if made and kind in BET_EVENTS else MEAN_EVENTS.get(kind)
 
-    match quantity.norm, quantity.side:
-        case "l2", side:
-            return _length(part, statistics, eps, alpha, side, bets)
-        case "linf", "upper":
-            return _either(_upper(part.top, alpha), bets, lambda: part.linf_b + deviation(total, alpha))
-        case "dot", "lower":
-            return _either(_lower(part.along, alpha), bets, lambda: part.dot_b - deviation(total, alpha))
-        case "l1" | "lp" as norm, "upper":
-            value, dual = (part.l1_b, 1.0) if norm == "l1" else (part.lp_b, part.dual)
-            kappa = math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5))
-            return np.asarray(value + kappa * deviation(total, alpha))
-    raise ValueError(f"no bound known for the {quantity}")
+    def bound(self, quantity: Quantity, statistics: Statistics, q: Array, level: float) -> Array:
+        """By the bets where they were made for all inputs."""
+        part, eps = statistics.parts[quantity.part], 1.0 - q
+        total = statistics.n.sum(axis=1).astype(np.float64)
+
+        def deviation() -> Array:
+            return tau(total, math.log(1.0 / level), statistics.b, eps)
+
+        match quantity.norm, quantity.side:
+            case "l2", side:
+                return _length(part, statistics, eps, level, side)
+            case "linf", "upper":
+                return _upper(part.top, level) if _made(part.top) else part.linf_b + deviation()
+            case "dot", "lower":
+                return _lower(part.along, level) if _made(part.along) else part.dot_b - deviation()
+            case "abs", "upper":
+                # |v.y| is s v.y for one fixed unknown sign s: only that sign's bound must hold.
+                if _made(part.along) and _made(part.along_high):
+                    return np.maximum(_upper(part.along_high, level), -_lower(part.along, level))
+                return np.asarray(np.abs(part.dot_b) + deviation())
+            case "l1" | "lp" | "sparse" as norm, "upper":
+                # The l2 norm of the largest coordinates is w.y for a unit w: kappa = 1, as for the dual exponent 2.
+                value, dual = (part.l1_b, 1.0) if norm == "l1" else (part.norm_b, part.dual)
+                kappa = math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5))
+                return np.asarray(value + kappa * deviation())
+        raise ValueError(f"no bound known for the {quantity}")
 
 
-def _length(part: Part, statistics: Statistics, eps: Array, alpha: float, side: str, bets: bool) -> Array:
+ADAPTIVE = Adaptive()
+
+
+def _length(part: Part, statistics: Statistics, eps: Array, level: float, side: str) -> Array:
     """|P y|_2 from below (the better of two) or from above."""
     n1, n2 = (n.astype(np.float64) for n in statistics.n.T)
-    made = bets and not np.isnan(part.half_low).any()
-    shares = EVENTS["l2", side] if made else EVENTS["l2", "upper"]
-    across, along = (shares[name] * alpha for name in ("X along the gradient", "the gradient along X"))
+    made = _made(part.half_low)
+    shares = (BET_EVENTS if made else MEAN_EVENTS)["l2", side]
+    across, along = (shares[name] * level for name in ("X along the gradient", "the gradient along X"))
     tau1 = tau(n1, math.log(1.0 / across), statistics.b, eps)
     sign = 1.0 if side == "upper" else -1.0
     if made:
@@ -76,13 +99,13 @@ def _length(part: Part, statistics: Statistics, eps: Array, alpha: float, side: 
         product = part.inner_b + sign * part.x_l2_b * tau(n2, math.log(1.0 / along), statistics.b, eps)
     length = 0.5 * (sign * tau1 + np.sqrt(tau1**2 + 4.0 * np.maximum(product, 0.0)))
     if made and side == "lower":
-        length = np.maximum(length, _lower(part.length, shares["bets on the length"] * alpha))
+        length = np.maximum(length, _lower(part.length, shares["bets on the length"] * level))
     return np.asarray(np.maximum(length, 0.0))
 
 
-def _either(settled: Array, bets: bool, otherwise: Callable[[], Array]) -> Array:
-    """The bets' bound where they were made for all inputs, or the other one."""
-    return settled if bets and not np.isnan(settled).any() else otherwise()
+def _made(bet: Array) -> bool:
+    """Whether it was made for all inputs."""
+    return not np.isnan(bet).any()
 
 
 def _bet(bet: Array, level: float) -> tuple[Array, Array]:

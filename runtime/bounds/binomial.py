@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betainc, betaincc, betainccinv, betaincinv
 
-Array = npt.NDArray[np.float64]
+from ..kernels.arrays import Array
+
 # Allowances, for the inverse functions next to 0 and 1 and for 1 - p.
 SLACK, ROUNDING = 8e-16, 2e-16
 

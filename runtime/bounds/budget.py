@@ -3,37 +3,23 @@
 By the union bound all radii of a certificate hold together with probability at least 1 - alpha, alpha the sum of the levels.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
-from ..threats.sets import Ball, Quantity, Threat
-from .adaptive import EVENTS
+from ..threats.sets import Quantity, Threat, projections
 from .binomial import least_n
+from .estimator import Estimator, Events
+from .estimators import find_estimator
 
-ESTIMATORS = ("adaptive", "paper")
-# q carries every radius, also the zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only.
-SHARE_OF_Q = 0.9
+# What each group of bounds takes of alpha where it has any; the vote gets the rest. The vote carries every radius, also the
+# zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only.
+SHARES = {"gradient": 1.0 - 0.9, "tails": 0.05}
+TAIL_EVENTS: Events = {"the largest counts beyond the thresholds": 1.0}
 
-# The events behind each bound, and their shares of its level, for (norm, side).
-MEANS = {"the means along the vector that the norm is attained at": 1.0}
-ADAPTIVE: Mapping[tuple[str, str], Mapping[str, float]] = EVENTS | {("l1", "upper"): MEANS, ("lp", "upper"): MEANS}
-# The same where no bets were made.
-UNBET: Mapping[tuple[str, str], Mapping[str, float]] = {
-    **ADAPTIVE,
-    ("l2", "lower"): EVENTS["l2", "upper"],
-    ("linf", "upper"): MEANS,
-    ("dot", "lower"): {"the mean along the direction": 1.0},
-}
-PAPER: Mapping[tuple[str, str], Mapping[str, float]] = {
-    ("l2", "lower"): {"the noise of one half along the other's": 0.5, "noise along the gradient": 0.5},
-    ("l2", "upper"): {"the noise of one half along the other's": 0.5, "noise along the gradient": 0.5},
-    ("linf", "upper"): {"all signed coordinate axes": 1.0},
-    ("l1", "upper"): {"all sign vectors": 1.0},
-    ("dot", "lower"): {"the mean along the direction": 1.0},
-}
+NO_FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,30 +34,58 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Levels of the bound on q and of each norm bound; `total` is what is spent, at most the alpha that was asked for."""
+class Claim:
+    """A bound that is paid for."""
 
+    bound: Quantity | str
+    events: Events
+    users: tuple[str, ...]
+    level: float = 0.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Levels of the bound on q and of every other bound; `total` is what is spent, at most the alpha that was asked for."""
+
+    estimator: Estimator
     q: float
-    norms: dict[Quantity, float]
-    users: dict[Quantity, tuple[str, ...]]
-    shares: dict[Quantity, Mapping[str, float]]
-    """The events behind each norm bound, and their shares of its level."""
+    groups: Mapping[str, tuple[Claim, ...]]
+    """By the names of SHARES."""
+
+    @property
+    def norms(self) -> dict[Quantity, float]:
+        """Levels of the bounds on the gradient."""
+        return {claim.bound: claim.level for claim in self.groups["gradient"] if isinstance(claim.bound, Quantity)}
+
+    @property
+    def tails(self) -> dict[str, float]:
+        """Levels of the tail bounds, by family of directions."""
+        return {str(claim.bound): claim.level for claim in self.groups["tails"]}
+
+    @property
+    def users(self) -> dict[Quantity | str, tuple[str, ...]]:
+        """Bound -> the threats that use it."""
+        return {claim.bound: claim.users for claim in self._claims}
 
     @property
     def events(self) -> tuple[Event, ...]:
         """All of them; their levels add up to `total`."""
-        everyone = tuple(dict.fromkeys(name for names in self.users.values() for name in names))
-        first = Event("lower bound of q", "the number of votes", self.q, everyone)
-        return first, *(
-            Event(str(quantity), what, share * level, self.users[quantity])
-            for quantity, level in self.norms.items()
-            for what, share in self.shares[quantity].items()
+        everyone = tuple(dict.fromkeys(name for claim in self._claims for name in claim.users))
+        return Event("lower bound of q", "the number of votes", self.q, everyone), *(
+            Event(f"tails along {claim.bound}" if group == "tails" else str(claim.bound), what, share * claim.level, claim.users)
+            for group, claims in self.groups.items()
+            for claim in claims
+            for what, share in claim.events.items()
         )
 
     @property
     def total(self) -> float:
         """The sum of all levels."""
-        return self.q + sum(self.norms.values())
+        return self.q + sum(claim.level for claim in self._claims)
+
+    @property
+    def _claims(self) -> list[Claim]:
+        return [claim for group in self.groups.values() for claim in group]
 
     def __str__(self) -> str:
         return "\n".join(
@@ -82,14 +96,21 @@ class Budget:
         )
 
 
-def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", unbet: Collection[str] = ()) -> Budget:
-    """Divide alpha: SHARE_OF_Q to q, the rest equally among the norm bounds that the threats need.
+def split(
+    alpha: float,
+    threats: Sequence[Threat],
+    estimator: str = "adaptive",
+    unbet: Collection[str] = (),
+    families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+) -> Budget:
+    """Divide alpha: to each group of bounds that the threats need its share, equally among them, and the rest to q.
 
     Args:
         alpha: what the levels add up to, at most.
         threats: all that are certified together.
         estimator: "adaptive" or "paper".
         unbet: parts that no bets were made on while sampling; it changes the names of events only, no level of a bound.
+        families: of directions whose tails are used, each with the threats that use it.
 
     Raises:
         ValueError: alpha outside [1e-200, 1), an unknown estimator, or a norm that it has no bound of.
@@ -97,39 +118,38 @@ def split(alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", 
     # Below 1e-200 tails of the binomial distribution leave the range of doubles.
     if not 1e-200 <= alpha < 1.0:
         raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1, and not below 1e-200")
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
-    users: dict[Quantity, list[str]] = {}
-    shares: dict[Quantity, Mapping[str, float]] = {}
+    chosen = find_estimator(estimator)
+    # Every kind of event besides the vote: a line here, and a share above.
+    claims = {
+        "gradient": _gradient(threats, chosen, unbet),
+        "tails": [Claim(name, TAIL_EVENTS, users) for name, users in families.items()],
+    }
+    groups = {}
+    for name, wanted in claims.items():
+        # A hair less than the share, so that the rounded levels cannot add up to more than alpha.
+        level = SHARES[name] * alpha * (1.0 - 1e-12) / max(len(wanted), 1)
+        groups[name] = tuple(replace(claim, level=level) for claim in wanted)
+    return Budget(chosen, (1.0 - sum(SHARES[name] for name, wanted in claims.items() if wanted)) * alpha, groups)
+
+
+def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection[str]) -> list[Claim]:
+    """The bounds on the gradient that the threats need, each once."""
+    parts, claims = projections(threats), dict[Quantity, Claim]()
     for threat in threats:
         for quantity in threat.needs():
-            users.setdefault(quantity, []).append(threat.name)
-            shares[quantity] = _shares(quantity, threat, estimator, quantity.part in unbet)
-    # A hair less than the rest, so that the rounded levels cannot add up to more than alpha.
-    level = (1.0 - SHARE_OF_Q) * alpha * (1.0 - 1e-12) / len(users)
-    return Budget(
-        SHARE_OF_Q * alpha,
-        dict.fromkeys(users, level),
-        {quantity: tuple(names) for quantity, names in users.items()},
-        shares,
-    )
+            events = estimator.events(quantity, parts[quantity.part], quantity.part not in unbet)
+            if events is None:
+                p = f" (p = {threat.exponent:g})" if quantity.norm == "lp" else ""
+                raise ValueError(
+                    f"threat {threat.name!r}{p}: estimator {estimator.name!r} has no bound of the {quantity}, "
+                    "only of l1, l2 and linf norms; take estimator 'adaptive'"
+                )
+            users = claims[quantity].users if quantity in claims else ()
+            claims[quantity] = Claim(quantity, events, (*users, threat.name))
+    return list(claims.values())
 
 
-def _shares(quantity: Quantity, threat: Threat, estimator: str, unbet: bool) -> Mapping[str, float]:
-    """The events behind one bound."""
-    # No bets are made on the coordinates of a part that has a basis.
-    unbet |= quantity.norm == "linf" and isinstance(threat, Ball) and threat.basis is not None
-    known = PAPER if estimator == "paper" else UNBET if unbet else ADAPTIVE
-    if (quantity.norm, quantity.side) not in known:
-        p = f" (p = {threat.p:g})" if isinstance(threat, Ball) and math.isfinite(threat.p) else ""
-        raise ValueError(
-            f"threat {threat.name!r}{p}: estimator {estimator!r} has no bound of the {quantity}, only of l1, l2 and linf norms; "
-            "take estimator 'adaptive'"
-        )
-    return known[quantity.norm, quantity.side]
-
-
-def check_n(n: int, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
+def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
     """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
     level = split(alpha, threats, estimator).q
     if not isinstance(n, (int, np.integer)) or n < 2:

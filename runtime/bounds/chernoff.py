@@ -24,17 +24,17 @@ every rounding, together near 1e-14 where lam is small.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
+from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from ..kernels.normal import density, upper, upper_quantile
 
-Array = npt.NDArray[np.float64]
-
-# Grid points per unit of log(eps) and of log(x): the plane of the nearest one is within 1e-6 of the best, relatively.
+# Grid points per unit of log(eps) and of log(x): the affine bound of the nearest one is within 1e-6 of the best, relatively.
 GRID = 512
 # P(f = 0) is taken to be at least this.
 LEAST = 1e-12
@@ -119,13 +119,33 @@ def _tail(edge: float, c: float) -> float:
     return math.exp(0.5 * c * c) * upper(edge - c)
 
 
-@jit
-def excess(lam: float, left: float, b: float, peak: float) -> tuple[float, float, float, float, float]:
-    """C at h = H(-left).
+class Constant(NamedTuple):
+    """C at one h."""
 
-    Returns:
-        (C, error, h, mass, rate): |C - its exact value| <= error; mass = P(H > h), rate = lam dC/dlam at fixed h, both to rounding.
-    """
+    value: float
+    error: float
+    """|value - the exact C| is at most this."""
+    h: float
+    mass: float
+    """P(H > h), to rounding."""
+    rate: float
+    """lam dC/dlam at fixed h, to rounding."""
+
+
+class Affine(NamedTuple):
+    """tau <= (constant + level eps' + x') / lam for every eps' and x'."""
+
+    inverse: float
+    """1/lam."""
+    level: float
+    """h."""
+    constant: float
+    """C, raised by its error."""
+
+
+@jit
+def constant_at(lam: float, left: float, b: float, peak: float) -> Constant:
+    """C at h = H(-left)."""
     h = max(_curve(-lam * left, b), 0.0)
     u1, u2 = _right(lam, left, b, peak)
     down, up = lam * b, lam * (1.0 - b)
@@ -151,7 +171,7 @@ def excess(lam: float, left: float, b: float, peak: float) -> tuple[float, float
         if edge < FAR:
             # Between the edges |G - h| is at most the residual.
             error += reach * (abs(_curve(s, b) - h) + _noise(s, b))
-    return value, error, h, mass, rate
+    return Constant(value, error, h, mass, rate)
 
 
 @jit
@@ -177,22 +197,22 @@ def _left(lam: float, b: float, eps: float, peak: float) -> float:
 
 
 @jit
-def plane(x: float, b: float, eps: float) -> tuple[float, float, float]:
-    """(1/lam, h, C): tau <= (C + h eps' + x') / lam for every eps' and x', and nearly the best such bound at (eps, x)."""
+def affine_bound(x: float, b: float, eps: float) -> Affine:
+    """Nearly the best affine bound at (eps, x)."""
     peak = peak_of(b)
     z = upper_quantile(0.5 * eps)
     variance = (1.0 - b) ** 2 + (2.0 * b - 1.0) * 2.0 * (upper(z) + z * density(z))
     # The best lam of a normal variable, and where votes at the threshold alone would make up x.
     lam = min(math.sqrt(2.0 * x / variance), (1.0 + math.log1p(x / eps)) / (b * max(z, 1.0)), LAM_MAX)
     low, high, at_low, at_high, last = 0.0, 0.0, 0.0, 0.0, 0.0
-    best, slope, level, constant = math.inf, 0.0, 0.0, 0.0
+    least, best = math.inf, Affine(0.0, 0.0, 0.0)
     for _ in range(60):
-        value, error, h, _mass, rate = excess(lam, _left(lam, b, eps, peak), b, peak)
-        tau = (value + error + h * eps + x) / lam
-        if tau < best:
-            best, slope, level, constant = tau, 1.0 / lam, h, value + error
+        found = constant_at(lam, _left(lam, b, eps, peak), b, peak)
+        tau = (found.value + found.error + found.h * eps + x) / lam
+        if tau < least:
+            least, best = tau, Affine(1.0 / lam, found.h, found.value + found.error)
         # Stationary where lam psi' - psi = x: it increases, psi being convex, and log-log nearly along 2 log lam.
-        need = rate - value - h * eps
+        need = found.rate - found.value - found.h * eps
         gap = math.log(need / x) if need > 0.0 else -1.0
         if abs(gap) < 3e-4 or (gap < 0.0 and lam == LAM_MAX):
             break
@@ -206,14 +226,14 @@ def plane(x: float, b: float, eps: float) -> tuple[float, float, float]:
             lam = math.exp(low + (high - low) * at_low / (at_low - at_high))
         else:
             lam = min(lam * math.exp(-min(max(0.5 * gap, -1.0), 1.0)), LAM_MAX)
-    return slope, level, constant
+    return best
 
 
 @jit
-def _planes(x: Array, eps: Array, b: float, out: Array) -> None:
-    """Fill rows (1/lam, h, C) of `out`, shape (len(x), 3)."""
+def _affine_bounds(x: Array, eps: Array, b: float, out: Array) -> None:
+    """Fill rows Affine of `out`, shape (len(x), 3)."""
     for i in range(len(x)):
-        out[i, 0], out[i, 1], out[i, 2] = plane(x[i], b, eps[i])
+        out[i, 0], out[i, 1], out[i, 2] = affine_bound(x[i], b, eps[i])
 
 
 def tau(n: npt.ArrayLike, log_inverse: npt.ArrayLike, b: npt.ArrayLike, eps: npt.ArrayLike) -> Array:
@@ -247,13 +267,13 @@ def tau(n: npt.ArrayLike, log_inverse: npt.ArrayLike, b: npt.ArrayLike, eps: npt
 
 
 def _tau(x: Array, b: float, eps: Array) -> Array:
-    """`tau` for one b, shapes (m,): every element by the plane of its nearest grid point, each computed once."""
+    """`tau` for one b, shapes (m,): every element by the affine bound of its nearest grid point, each computed once."""
     row, column = (np.rint(GRID * np.log(a)).astype(np.int64) for a in (x, eps))
     first, width = int(column.min()), int(np.ptp(column)) + 1
     keys, where = np.unique(row * width + (column - first), return_inverse=True)
-    planes = np.empty((len(keys), 3))
-    _planes(np.exp(keys // width / GRID), np.minimum(np.exp((keys % width + first) / GRID), 1.0), b, planes)
-    inverse, level, constant = planes[where].T
+    bounds = np.empty((len(keys), 3))
+    _affine_bounds(np.exp(keys // width / GRID), np.minimum(np.exp((keys % width + first) / GRID), 1.0), b, bounds)
+    inverse, level, constant = bounds[where].T
     # All terms are positive or rounded up: a few roundings.
     return np.asarray((constant + level * eps + x) * inverse * (1.0 + 8.0 * ULP))
 

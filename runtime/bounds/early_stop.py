@@ -34,7 +34,7 @@ def tolerance(n: int, alpha: float) -> int:
     return n - low
 
 
-def hopeless(count: int, drawn: int, allowed: int) -> bool:
+def must_abstain(count: int, drawn: int, allowed: int) -> bool:
     """Whether `count` votes among `drawn` samples make the abstention certain; `allowed` from `tolerance`."""
     return drawn - count > allowed and 2 * count <= drawn
 

@@ -1,47 +1,38 @@
-"""Every norm bound of the gradient that a budget pays for, by either estimator, then tightened by what is free."""
+"""Every norm bound of the gradient that a budget pays for, then tightened by what is free."""
 
 import math
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..statistics.summary import Part, Statistics
 from ..threats.sets import ALL, Quantity
-from .adaptive import adaptive_bound
-from .budget import ESTIMATORS, Budget
-from .paper import paper_bound
-
-Array = npt.NDArray[np.float64]
+from .budget import Budget
 
 
-def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array, estimator: str) -> dict[Quantity, Array]:
-    """All bounds at the budget's levels.
+def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array) -> dict[Quantity, Array]:
+    """All bounds at the budget's levels, by its estimator.
 
     Args:
         statistics: N inputs.
-        budget: the levels.
+        budget: the estimator and the levels.
         q: lower bound of the class's probability at the budget's level, shape (N,); above 1/2 where the result counts.
         rim: phi(Phi^-1(q)), the largest |y|_2 that q allows, shape (N,).
-        estimator: "adaptive" or "paper".
 
     Returns:
         Quantity -> bound, shape (N,).
-
-    Raises:
-        ValueError: another estimator, or a norm that it has no bound of.
     """
-    if estimator == "paper":
-        bounds = {quantity: paper_bound(quantity, statistics, level) for quantity, level in budget.norms.items()}
-    elif estimator == "adaptive":
-        bounds = {quantity: adaptive_bound(quantity, statistics, q, level) for quantity, level in budget.norms.items()}
-    else:
-        raise ValueError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
+    bounds = {quantity: budget.estimator.bound(quantity, statistics, q, level) for quantity, level in budget.norms.items()}
     return tighten(bounds, statistics.parts, rim)
 
 
 def tighten(bounds: Mapping[Quantity, Array], parts: Mapping[str, Part], rim: Array) -> dict[Quantity, Array]:
-    """|P y|_inf <= |P y|_p' <= |P y|_2 <= |y|_2 <= rim for p' >= 2, and |P y|_p' <= coordinates^(1/p' - 1/2) |P y|_2 below."""
+    """What norms say of each other.
+
+    |P y|_inf <= |P y|_p' <= |P y|_2 <= |y|_2 <= rim for p' >= 2, |P y|_p' <= coordinates^(1/p' - 1/2) |P y|_2 below; the l2 norm of
+    k coordinates is at most sqrt(k) |y|_inf.
+    """
     # fmin, fmax: a bound that says nothing (NaN) leaves what is free.
     length = np.fmin(bounds.get(Quantity(ALL, "l2", "upper"), rim), rim)
     out: dict[Quantity, Array] = {}
@@ -53,6 +44,8 @@ def tighten(bounds: Mapping[Quantity, Array], parts: Mapping[str, Part], rim: Ar
         elif quantity.side == "lower":
             out[quantity] = np.clip(np.fmax(bound, 0.0), 0.0, rim)
         else:
+            if quantity.norm == "sparse":
+                bound = np.fmin(bound, math.sqrt(part.largest) * bounds.get(Quantity(ALL, "linf", "upper"), limit))
             dual = {"l1": 1.0, "l2": 2.0, "linf": math.inf}.get(quantity.norm, part.dual)
             out[quantity] = np.maximum(np.fmin(bound, math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5)) * limit), 0.0)
     return out

@@ -6,14 +6,23 @@ Z = u (f - 1/2) is sub-gaussian with constant K in every direction, whatever f i
 import math
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 
-from ..statistics.summary import Counts, Part, Statistics
+from ..kernels.arrays import Array, Counts
+from ..statistics.summary import Part, Statistics
+from ..threats.projections import Projection
 from ..threats.sets import Quantity
+from .estimator import Estimator, Events
 
-Array = npt.NDArray[np.float64]
-
+# The events behind each bound, by (norm, side), and the share of the bound's level that each gets.
+EVENTS: dict[tuple[str, str], Events] = {
+    ("l2", "lower"): {"the noise of one half along the other's": 0.5, "noise along the gradient": 0.5},
+    ("l2", "upper"): {"the noise of one half along the other's": 0.5, "noise along the gradient": 0.5},
+    ("linf", "upper"): {"all signed coordinate axes": 1.0},
+    ("l1", "upper"): {"all sign vectors": 1.0},
+    ("dot", "lower"): {"the mean along the direction": 1.0},
+    ("abs", "upper"): {"the mean along the direction, both signs": 1.0},
+}
 # log E exp(v.(Z - y)) <= K |v|^2 / 2 for b = 1/2 and every f.
 K = 0.25 + 3.0 / math.sqrt(8.0 * math.pi * math.e)
 
@@ -55,20 +64,35 @@ def _length(part: Part, n: Counts, alpha: float, side: str) -> Array:
     return np.asarray(np.maximum(root, 0.0), dtype=np.float64)
 
 
-def paper_bound(quantity: Quantity, statistics: Statistics, alpha: float) -> Array:
-    """One bound of N inputs at level alpha, shape (N,). ValueError for a norm that the paper has no bound of."""
-    part = statistics.parts[quantity.part]
-    total = statistics.n.sum(axis=1).astype(np.float64)
-    match quantity.norm, quantity.side:
-        case "l2", side:
-            return _length(part, statistics.n, alpha, side)
-        case "linf", "upper":
-            # Union over the signed coordinate axes.
-            return part.linf + deviation(total, math.log(2.0 * part.coordinates / alpha))
-        case "l1", "upper":
-            # Union over the sign vectors, each of length sqrt(coordinates).
-            union = part.coordinates * math.log(2.0) + math.log(1.0 / alpha)
-            return part.l1 + math.sqrt(part.coordinates) * deviation(total, union)
-        case "dot", "lower":
-            return part.dot - deviation(total, math.log(1.0 / alpha))
-    raise ValueError(f"estimator 'paper' has no bound of the {quantity}: its norms are l1, l2 and linf")
+class Paper(Estimator):
+    """Table 1: norms l1, l2 and linf, and the gradient along a direction."""
+
+    name = "paper"
+
+    def events(self, quantity: Quantity, projection: Projection, bets: bool = True) -> Events | None:
+        """The same whether bets were made or not."""
+        return EVENTS.get((quantity.norm, quantity.side))
+
+    def bound(self, quantity: Quantity, statistics: Statistics, q: Array, level: float) -> Array:
+        """Whatever q is."""
+        part = statistics.parts[quantity.part]
+        total = statistics.n.sum(axis=1).astype(np.float64)
+        match quantity.norm, quantity.side:
+            case "l2", side:
+                return _length(part, statistics.n, level, side)
+            case "linf", "upper":
+                # Union over the signed coordinate axes.
+                return part.linf + deviation(total, math.log(2.0 * part.coordinates / level))
+            case "l1", "upper":
+                # Union over the sign vectors, each of length sqrt(coordinates).
+                union = part.coordinates * math.log(2.0) + math.log(1.0 / level)
+                return part.l1 + math.sqrt(part.coordinates) * deviation(total, union)
+            case "dot", "lower":
+                return part.dot - deviation(total, math.log(1.0 / level))
+            case "abs", "upper":
+                # Union over both signs.
+                return np.asarray(np.abs(part.dot) + deviation(total, math.log(2.0 / level)))
+        raise ValueError(f"estimator 'paper' has no bound of the {quantity}: its norms are l1, l2 and linf")
+
+
+PAPER = Paper()

@@ -8,6 +8,7 @@ import typer
 
 from .reports import demo, plan, report
 from .sampling import certify, merge, sample
+from .slices import slice_
 from .tables import build, info, prove, radius, stamp
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 for command in (build, prove, stamp, info, radius, sample, merge, certify, plan, report, demo):
     app.command()(command)
+app.command("slice")(slice_)
 
 # torch's, which is not imported here: what a GPU reports, out of memory where no smaller batch helps among it.
 DEVICE_ERRORS = ("OutOfMemoryError", "AcceleratorError")

@@ -1,9 +1,14 @@
 """The commands that forecast and show: plan, demo, report."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+# What the extras `demo` and `report` bring.
+EXTRAS = ("jinja2", "matplotlib", "pydantic", "sklearn", "torch")
 
 
 def plan(
@@ -52,9 +57,9 @@ def demo(
 
     Example: certlut demo --out demo --quick
     """
-    from ..report.demo import run
-
-    run(out, quick)
+    with _extra("demo"):
+        from ..report.demo import run_demo
+    run_demo(out, quick)
 
 
 def report(
@@ -72,7 +77,8 @@ def report(
     """
     from certlut.tablegen.solve import solve
 
-    from ..report.report import run_report
+    with _extra("report"):
+        from ..report.report import run_report
 
     def exact(q: float, m1: float, m2: float) -> tuple[float, tuple[float, float, float]]:
         solution = solve(q, m1, m2)
@@ -82,3 +88,14 @@ def report(
 
     page = run_report(config, out, exact, quick, inputs, table)
     print(f"{page}: open it in a browser; tables and figures are beside it")
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Says which extra brings a package that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
+            raise
+        raise ImportError(f"{error}; pip install 'certlut[{name}]' brings it") from None

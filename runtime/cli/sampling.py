@@ -6,22 +6,15 @@ from typing import Annotated
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", help="File to write.")]
-Threats = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--threat",
-        help="Repeated: l1, l2, linf, lp:P, NAME=mask:FILE.npy or NAME=basis:FILE.npy (then ,p=P if not 2), "
-        "NAME=direction:FILE.npy; certify also takes names that the file was sampled for.",
-    ),
-]
+from .options import Alpha, Out, Surface, Threats
 
 
 def sample(
     out: Out,
     model: Annotated[str, typer.Option(help="TorchScript or .pt2 file, checkpoint {arch, state_dict}, or module:function.")],
     data: Annotated[
-        str, typer.Option(help=".npz or .pt with x and y, folder with CIFAR-10's batches, or folder [split/]class/image.")
+        str,
+        typer.Option(help=".npz or .pt with x and y, folder with CIFAR's batches or MNIST's IDX files, or [split/]class/image."),
     ],
     sigma: Annotated[float, typer.Option(help="Noise level in the model's input units.")],
     num_classes: Annotated[int, typer.Option(help="Number of classes.")],
@@ -50,6 +43,10 @@ def sample(
     compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
     early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop inputs that are certain to abstain at alpha.")] = False,
     threat: Threats = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(help="Repeated: count votes against beyond these, in units of sigma; by default 13 from 0.5 to 4."),
+    ] = None,
     keep_means: Annotated[
         bool,
         typer.Option("--keep-means", help="Keep mean vectors: threats chosen without looking at them can be certified later."),
@@ -70,32 +67,36 @@ def sample(
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.budget import check_n
-    from ..certify import Certifier
+    from ..bounds.tails import THRESHOLDS
     from ..inputs.data import load_data
     from ..inputs.models import load_model
-    from ..jobs.shards import Shard, group_size, groups, local_device
+    from ..jobs.shards import Shard, groups, local_device
     from ..runs.sample import sample_dataset
+    from ..sampling.card import Sampling
     from ..sampling.identity import file_digest
+    from ..sampling.sampler import Sampler
     from ..threats.specs import parse_threats
 
     part = Shard.from_environment() if shard is None else Shard.parse(shard)
     device = local_device(device)
-    certifier = Certifier(
-        load_model(model, device, trust),
-        sigma,
-        num_classes,
-        threats=parse_threats(threat or ("l1", "l2", "linf")),
+    card = Sampling(
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        batch_size=batch_size,
         seed=seed,
         autocast=autocast,
         channels_last=channels_last,
         compile=compile,
         early_stop=early_stop,
+        thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
     )
-    information = {"model": model, "data": data, "split": split, "max": limit, "device": device}
+    net = load_model(model, device, trust)
+    sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
+    check_n(n, alpha, sampler.threats)
     inputs = load_data(data, skip, limit, split)
-    check_n(n, alpha, certifier.threats, certifier.estimator)
-    if part.index and not part.pick(groups(len(inputs), group_size(n, batch_size))):
+    if part.index and not part.pick(groups(len(inputs), card.inputs_a_batch)):
         # Not a failure: torchrun would stop the others.
         print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
         return
@@ -103,10 +104,19 @@ def sample(
     if first and not no_check:
         from ..inputs.preflight import preflight
 
-        for warning in preflight(certifier.model, inputs, sigma, num_classes, batch_size).warnings:
+        for warning in preflight(net, inputs, sigma, num_classes, batch_size).warnings:
             print(f"certlut: warning: {warning}", file=sys.stderr)
-    source = file_digest(model)
-    sampled = sample_dataset(certifier, inputs, out, n0, n, alpha, batch_size, information, part, first, skip, source)
+    sampled = sample_dataset(
+        sampler,
+        inputs,
+        out,
+        card,
+        {"model": model, "data": data, "split": split, "max": limit, "device": device},
+        shard=part,
+        progress=first,
+        skip=skip,
+        model_file=file_digest(model),
+    )
     print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
 
 
@@ -126,9 +136,10 @@ def merge(
 def certify(
     out: Out,
     statistics: Annotated[Path | None, typer.Argument(help="Statistics file from `certlut sample`.")] = None,
-    alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
+    alpha: Alpha = 0.001,
     estimator: Annotated[str, typer.Option(help="Of the gradient: adaptive or paper.")] = "adaptive",
-    table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
+    certificate: Annotated[str, typer.Option(help="tails, or first-order: value and gradient alone, as in the paper.")] = "tails",
+    table: Surface = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every event that the radii rest on, its level and its users.")
     ] = False,
@@ -144,6 +155,8 @@ def certify(
 
     Examples: certlut certify stats.h5 --out results.tsv --alpha 0.001
 
+    certlut certify stats.h5 --out paper.tsv --certificate first-order --estimator paper
+
     certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 --out results.tsv
     """
     if from_counts is not None:
@@ -151,8 +164,10 @@ def certify(
 
         if statistics is not None or sigma is None:
             raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
-        if threat or explain or table is not None or estimator != "adaptive":
-            raise typer.BadParameter("--from-counts gives Cohen's radii: no --threat, --estimator, --table or --explain")
+        if threat or explain or table is not None or (estimator, certificate) != ("adaptive", "tails"):
+            raise typer.BadParameter(
+                "--from-counts gives Cohen's radii: no --threat, --estimator, --certificate, --table or --explain"
+            )
         print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d)} inputs")
         return
     if statistics is None or sigma is not None or d is not None:
@@ -160,7 +175,8 @@ def certify(
     from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats
 
-    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, parse_threats(threat or ()))
+    chosen = parse_threats(threat or ())
+    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, chosen, certificate=certificate)
     if explain:
         print(budget)
     print(f"{out}: {rows} inputs")

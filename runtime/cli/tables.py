@@ -11,7 +11,7 @@ TableFile = Annotated[Path, typer.Argument(help="Table file.")]
 
 def build(
     out: TableOut,
-    grid: Annotated[str, typer.Option(help="Preset: small, default or dense.")] = "default",
+    grid: Annotated[str, typer.Option(help="Preset: small, default or dense; tails for a tail table.")] = "default",
     sigma: Annotated[
         float | None, typer.Option(help="Bind the table to this noise level; without it, it serves every one.")
     ] = None,
@@ -24,10 +24,18 @@ def build(
 
     certlut build --out dense.h5 --grid dense --scheduler tcp://head:8786
     """
+    if grid == "tails":
+        from certlut.tablegen.tail_table import build_tails
+
+        if sigma is not None:
+            raise typer.BadParameter("a tail table serves every sigma: expected no --sigma")
+        made = build_tails(out, jobs=jobs, scheduler=scheduler)
+        print(f"{out}: {made.datasets['excess'].size} entries, digest {made.digest[:16]}; not proven yet: certlut prove {out}")
+        return
     from certlut.tablegen.build import build as build_table
 
     data = build_table(out, sigma, grid, jobs, scheduler)
-    print(f"{out}: {data.datasets['radius'].size} nodes, digest {data.digest[:16]}")
+    print(f"{out}: {data.datasets['radius'].size} nodes, digest {data.digest[:16]}; not proven yet: certlut prove {out}")
 
 
 def prove(
@@ -41,6 +49,11 @@ def prove(
 
     Example: certlut prove tables/default.h5 --nodes 500
     """
+    from ..lookup.tail_format import is_tails
+
+    if is_tails(file):
+        _prove_tails(file, nodes, jobs, seed, scheduler)
+        return
     from certlut.tablegen.prove import prove as prove_table
 
     proof = prove_table(file, nodes, jobs, seed, scheduler)
@@ -57,6 +70,21 @@ def prove(
     if proof.changed and not proof.whole:
         raise ValueError(f"{file}: of {proof.nodes} nodes tried, not all hold as stored ({changes}); prove the whole table")
     print(f"{file}: {proof.nodes} nodes, all proven; " + (changes if proof.whole else "a sample, the file is unchanged"))
+
+
+def _prove_tails(file: Path, nodes: int | None, jobs: int, seed: int | None, scheduler: str | None) -> None:
+    from certlut.tablegen.tail_prove import prove_tails
+
+    proof = prove_tails(file, nodes, jobs, seed, scheduler)
+    if proof.failed:
+        theta, r = proof.failed[0]
+        raise ValueError(
+            f"{file}: {len(proof.failed)} of {proof.nodes} nodes cannot be proven, the first at theta = {theta:g}, r = {r:g}"
+        )
+    if proof.raised and not proof.whole:
+        raise ValueError(f"{file}: of {proof.entries} entries tried, {proof.raised} do not hold as stored; prove the whole table")
+    outcome = f"{proof.raised} raised" if proof.whole else "a sample, the file is unchanged"
+    print(f"{file}: {proof.entries} entries at {proof.nodes} nodes, all proven; {outcome}")
 
 
 def stamp(
@@ -85,8 +113,15 @@ def info(file: Annotated[Path | None, typer.Argument(help="A table; without it, 
 
     from ..lookup.format import AXES, read_table
     from ..lookup.table import find
+    from ..lookup.tail_format import is_tails, read_tails
 
     path = find(file)
+    if is_tails(path):
+        tails = read_tails(path)
+        print(f"{'file':15}{path}\n{'digest':15}{tails.digest}")
+        for name, value in [*tails.attributes().items(), *((name, array.shape) for name, array in tails.datasets.items())]:
+            print(f"{name:15}{value}")
+        return
     data = read_table(path)
     lines: dict[str, Any] = {"file": path, "digest": data.digest}
     lines |= {name: value for name, value in data.attributes().items() if name not in ("grid", "filetype")}

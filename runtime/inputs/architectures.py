@@ -108,8 +108,8 @@ def resnet50() -> ResNet:
 def from_checkpoint(arch: Any, state_dict: Any) -> nn.Sequential:
     """The network in eval mode, for pixels in [0, 1]: (normalisation, ResNet).
 
-    The keys may be those of the network alone or of Sequential(normalisation, network), each wrapped in DataParallel or not; a
-    normalisation that is stored ("0.means", "0.sds") replaces the usual one of the data set.
+    The keys may be those of the network alone or of Sequential(normalisation, network), each wrapped in DataParallel or
+    torch.compile or not; a normalisation that is stored ("0.means", "0.sds") replaces the usual one of the data set.
 
     Raises:
         ValueError: an unknown architecture, weights that are missing, unexpected, of another shape or not finite.
@@ -124,7 +124,7 @@ def from_checkpoint(arch: Any, state_dict: Any) -> nn.Sequential:
         net = resnet50() if depth is None else cifar_resnet(int(depth[1]))
     weights, normalise = {}, dict(zip(("means", "sds"), IMAGENET if depth is None else CIFAR10, strict=True))
     for key, weight in state_dict.items():
-        name = re.sub(r"\bmodule\.", "", str(key))
+        name = re.sub(r"\b(module|_orig_mod)\.", "", str(key))
         if name in ("0.means", "0.sds") and weight.numel() == 3:
             normalise[name[2:]] = weight.tolist() if weight.ndim == 1 else weight.flatten().tolist()
         else:

@@ -1,4 +1,4 @@
-"""Data sets that people have on disk: .npz and .pt files, CIFAR-10's folder, a tree of class folders."""
+"""Data sets that people have on disk: .npz and .pt files, the folders of CIFAR and MNIST, a tree of class folders."""
 
 import zipfile
 import zlib
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .images import ImageFolder, cifar_folder, load_cifar, split_folder
+from .cifar import cifar_folder, load_cifar
+from .idx import idx_folder, load_idx
+from .images import ImageFolder, split_folder
 from .untrusted import load_tensors
 
 
@@ -33,11 +35,12 @@ def load_data(path: str, skip: int = 1, limit: int | None = None, split: str | N
 
     Args:
         path: an .npz file with arrays x (N, *shape) and y (N,); a .pt file of torch.save with tensors x and y (a dictionary or a
-            pair); a folder with CIFAR-10's binary or Python batches; a folder [split/]class/image. Images of folders are in
-            [0, 1], channels first; values of files are taken as they are.
+            pair); a folder with the binary or Python batches of CIFAR-10 or CIFAR-100; one with MNIST's four IDX files, plain or
+            .gz; a folder [split/]class/image. Images of folders are in [0, 1], channels first; values of files are taken as they
+            are.
         skip: take every skip-th input.
         limit: take at most this many.
-        split: train, test or val; for folders only. By default CIFAR-10's test, and a tree's val or test.
+        split: train, test or val; for folders only. By default CIFAR's and MNIST's test, and a tree's val or test.
 
     Raises:
         FileNotFoundError: no such file, folder or split.
@@ -61,11 +64,11 @@ def load_data(path: str, skip: int = 1, limit: int | None = None, split: str | N
 
 
 def _folder(path: Path, split: str | None) -> Arrays | ImageFolder:
-    found = cifar_folder(path)
-    if found is None:
-        return ImageFolder(split_folder(path, split))
-    x, y = load_cifar(*found, split or "test")
-    return Arrays(x, y, 255.0)
+    if (found := cifar_folder(path)) is not None:
+        return Arrays(*load_cifar(*found, split or "test"), 255.0)
+    if (folder := idx_folder(path)) is not None:
+        return Arrays(*load_idx(folder, split or "test"), 255.0)
+    return ImageFolder(split_folder(path, split))
 
 
 def _npz(path: str) -> Arrays:

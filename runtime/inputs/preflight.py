@@ -5,8 +5,6 @@ inputs that one usual mistake would explain: normalised, un-normalised, times or
 do better by more than four standard deviations of chance (McNemar's test of paired answers).
 """
 
-import contextlib
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..sampling.scores import in_parts, scores_of
+from ..sampling.scores import in_parts, placement, scores_of, set_to_eval
 from .architectures import CIFAR10, IMAGENET
 
 INPUTS = 50
@@ -77,10 +75,7 @@ def preflight(
     clean = torch.from_numpy(np.stack(inputs))
     labels = torch.tensor([label for _, label in pairs])
     noise = torch.from_numpy(np.random.default_rng(SEED).standard_normal(clean.shape, dtype=np.float32))
-    if isinstance(model, torch.nn.Module):
-        # A torch.export program has no modes and refuses to change them.
-        with contextlib.suppress(NotImplementedError):
-            model.eval()
+    set_to_eval(model)
 
     def right(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """(2, inputs): whether the class is right without and with noise."""
@@ -111,12 +106,10 @@ def _check_labels(indices: Sequence[int], labels: Any, num_classes: int) -> None
 @torch.inference_mode()
 def _classes(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, num_classes: int, batch_size: int) -> torch.Tensor:
     """Predicted class of each row, shape (B,); ValueError as the sampler's."""
-    tensors = itertools.chain(model.parameters(), model.buffers()) if isinstance(model, torch.nn.Module) else ()
-    like = next((t for t in tensors if t.is_floating_point()), batch)
-    found = []
+    place, found = placement(model, batch), []
     # Of nearly equal size: an exported program may refuse a batch of one.
     for part in batch.tensor_split(-(-len(batch) // max(1, batch_size))):
-        scores = in_parts(lambda rows: scores_of(model, rows.to(like.device, like.dtype), num_classes), part)
+        scores = in_parts(lambda rows: scores_of(model, rows.to(*place), num_classes), part)
         if np.isnan(scores).any():
             raise ValueError("the model returned NaN scores")
         found.append(torch.from_numpy(scores.argmax(axis=1)))
@@ -149,13 +142,20 @@ def _units(low: float, high: float, sigma: float) -> list[str]:
 
 
 def _classes_of_folders(data: Any, num_classes: int) -> list[str]:
-    classes = getattr(data, "classes", None)
-    if classes is None or len(classes) == num_classes:
+    classes, warnings = getattr(data, "classes", None), []
+    if classes is None:
         return []
-    return [
-        f"the tree has {len(classes)} class folders, the model {num_classes} classes: labels number the folders that are there "
-        f"({classes[0]} is 0), which is the model's numbering only if the missing ones come last"
-    ]
+    if classes != sorted(classes):
+        warnings.append(
+            f"the class folders are numbers and labelled in their order ({', '.join(classes[:3])}, ...); torchvision's ImageFolder "
+            f"sorts them as text: rename them if the model was trained so"
+        )
+    if len(classes) != num_classes:
+        warnings.append(
+            f"the tree has {len(classes)} class folders, the model {num_classes} classes: labels number the folders that are there "
+            f"({classes[0]} is 0), which is the model's numbering only if the missing ones come last"
+        )
+    return warnings
 
 
 def _mistakes(

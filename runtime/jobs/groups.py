@@ -1,8 +1,9 @@
 """A long job over many inputs, group by group, that may be stopped at any moment and goes on with the same call."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.progress import Progress
@@ -10,71 +11,72 @@ from rich.progress import Progress
 from .journal import Journal
 from .progress import Lines, progress_bar
 
+# JSON values; "idx" is the input's number, "certified" whether it counts for the accuracy that is shown.
 Record = dict[str, Any]
 
 
-def run_groups(
-    out: str | os.PathLike[str],
-    settings: Mapping[str, Any],
-    groups: Sequence[range],
-    work: Callable[[range], Iterable[Record]],
-    write: Callable[[Iterator[Record]], None],
-    verb: str,
-    certified: Callable[[Record], bool],
-    progress: bool = True,
-    finished: Callable[[], bool] = lambda: False,
-) -> None:
-    """Work on every group, append the record of each finished input to the journal beside `out`, and write `out` from all.
+class Job:
+    """What is done of a job and what remains of it; made by `resuming`."""
+
+    def __init__(self, journal: Journal, groups: Sequence[range], bar: Progress, verb: str) -> None:
+        self._journal, self._groups, self._bar, self._lines = journal, groups, bar, Lines(bar, verb)
+        self._done = {int(json.loads(record)["idx"]): record for record in journal.records}
+        journal.records.clear()
+        self._good = sum(json.loads(record)["certified"] for record in self._done.values())
+        self.started = bool(self._done)
+        """Whether an earlier run left records: then its output is not complete, whatever lies there."""
+
+    def remaining(self) -> Iterator[range]:
+        """The groups that are not done; one that a stop cut comes again as a whole, so that batches stay the same."""
+        self._task = self._bar.add_task(self._note(), total=sum(map(len, self._groups)), completed=len(self._done))
+        for group in self._groups:
+            if not all(index in self._done for index in group):
+                yield group
+
+    def add(self, record: Record) -> None:
+        """Keep the record of a finished input, and show it; one that is there already stays."""
+        index = int(record["idx"])
+        if index not in self._done:
+            data = json.dumps(record).encode()
+            self._journal.append(data)
+            self._done[index] = data
+            self._good += record["certified"]
+            self._bar.update(self._task, advance=1, description=self._note())
+            self._lines.say(self._task)
+
+    def records(self) -> Iterator[Record]:
+        """All of them, in the order of the groups."""
+        for group in self._groups:
+            for index in group:
+                yield json.loads(self._done[index])
+
+    def _note(self) -> str:
+        return f"certified accuracy {self._good / len(self._done):.3f}" if self._done else ""
+
+
+@contextlib.contextmanager
+def resuming(
+    out: str | os.PathLike[str], settings: Mapping[str, Any], groups: Sequence[range], verb: str, progress: bool = True
+) -> Iterator[Job]:
+    """The job that leads to the file `out`: its journal is open beside it, and deleted when the block ends without an error.
+
+        with resuming(out, settings, groups, "sampling") as job:
+            for group in job.remaining():
+                for record in work(group):
+                    job.add(record)
+            write(out, job.records())
 
     Args:
-        out: the output; `write` must make it at once, complete.
+        out: the output; the block must write it at once, complete.
         settings: what the records depend on: another run goes on only with the same.
-        groups: input numbers; a group is done again as a whole where a stop cut it, so that batches stay the same.
-        work: one record for each input of a group, in order: JSON values, with its number as "idx".
-        write: makes `out` from the records, in the order of the groups.
+        groups: input numbers.
         verb: shown beside the progress bar.
-        certified: whether a record counts for the certified accuracy that is shown.
         progress: show the bar.
-        finished: asked where there is no journal yet: True where `out` is complete already; it may raise.
 
     Raises:
         ValueError: a journal of other settings, or another process at work on `out`.
         OSError: no folder, no permission or no room; what was finished is kept.
     """
-    with Journal(out, settings) as journal:
-        done = {int(json.loads(record)["idx"]): record for record in journal.records}
-        journal.records.clear()
-        if done or not finished():
-            with progress_bar(verb, disable=not progress, note=True) as bar:
-                _work(journal, done, groups, work, certified, bar, Lines(bar, verb))
-            write(json.loads(done[index]) for group in groups for index in group)
+    with Journal(out, settings) as journal, progress_bar(verb, disable=not progress, note=True) as bar:
+        yield Job(journal, groups, bar, verb)
         journal.finish()
-
-
-def _work(
-    journal: Journal,
-    done: dict[int, bytes],
-    groups: Sequence[range],
-    work: Callable[[range], Iterable[Record]],
-    certified: Callable[[Record], bool],
-    bar: Progress,
-    lines: Lines,
-) -> None:
-    good = sum(certified(json.loads(record)) for record in done.values())
-    task = bar.add_task(_note(good, len(done)), total=sum(map(len, groups)), completed=len(done))
-    for group in groups:
-        if all(index in done for index in group):
-            continue
-        for record in work(group):
-            index = int(record["idx"])
-            if index not in done:
-                data = json.dumps(record).encode()
-                journal.append(data)
-                done[index] = data
-                good += certified(record)
-                bar.update(task, advance=1, description=_note(good, len(done)))
-                lines.say(task)
-
-
-def _note(good: int, done: int) -> str:
-    return f"certified accuracy {good / done:.3f}" if done else ""

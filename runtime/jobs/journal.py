@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from .lock import Lock
 
 _HEAD = struct.Struct("<II")  # length, crc32
 # Scores that differ by less, relative to the largest, may be those of one model on two machines.
@@ -36,6 +36,13 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple
     return changed
 
 
+def check_same(path: Path, what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """ValueError naming what differs between a finished file's settings and those wanted; "information" is not compared."""
+    changed = [f"{name} was {a!r}, is {b!r}" for name, a, b in differing(found, wanted) if name != "information"]
+    if changed:
+        raise ValueError(f"{path}: holds the {what} of other settings: {'; '.join(changed)}; delete it or write another file")
+
+
 class Journal:
     """The journal `<out>.journal`; use as a context manager, and call `finish` once the output is complete."""
 
@@ -51,19 +58,12 @@ class Journal:
             raise FileNotFoundError(f"{self.path.parent}: no such folder to write {Path(out).name} in")
         self.records: list[bytes] = []
         wanted = json.loads(json.dumps(settings))
-        self._lock = FileLock(f"{os.fspath(out)}.lock")
-        try:
-            # Not 0: one who is just leaving deletes the file on the way.
-            self._lock.acquire(timeout=0.2)
-        except Timeout:
-            if not os.path.exists(self._lock.lock_file):
-                raise PermissionError(f"{self._lock.lock_file}: cannot be created") from None
-            raise ValueError(f"{os.fspath(out)}: another process is writing it (it holds {self._lock.lock_file})") from None
+        self._lock = Lock(out)
         try:
             # "r+b" cannot create and "ab" cannot truncate. Unbuffered: a failed write leaves nothing to be tried again on closing.
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except BaseException:
-            self._unlock()
+            self._lock.release()
             raise
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
         try:
@@ -126,18 +126,12 @@ class Journal:
         """Delete the journal: its output is complete."""
         self._file.close()
         self.path.unlink()
-        self._unlock()
+        self._lock.release()
 
     def close(self) -> None:
         """Close it and let other processes in; what was appended stays."""
         self._file.close()
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock.is_locked:
-            # Before it is released; one who has opened this file meanwhile sees that it has no name any more, and starts over.
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock.release()
+        self._lock.release()
 
     def __enter__(self) -> "Journal":
         return self

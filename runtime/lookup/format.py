@@ -86,12 +86,14 @@ class TableData:
         }
 
 
-def compute_digest(attributes: dict[str, Any], datasets: dict[str, npt.NDArray[Any]]) -> str:
+def compute_digest(
+    attributes: dict[str, Any], datasets: dict[str, npt.NDArray[Any]], layout: dict[str, tuple[str, str, str]] = DATASETS
+) -> str:
     """sha256 over canonical JSON of the attributes (less digest and proof.date), then name, dtype, shape, bytes of each dataset."""
     plain = {name: value for name, value in attributes.items() if name != "digest"}
     plain["proof"] = {key: value for key, value in json.loads(plain["proof"]).items() if key != "date"}
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
-    for name, (dtype, _, _) in DATASETS.items():
+    for name, (dtype, _, _) in layout.items():
         values = np.ascontiguousarray(datasets[name], dtype=dtype)
         digest.update(f"{name} {dtype} {values.shape}".encode())
         digest.update(values.tobytes())

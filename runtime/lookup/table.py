@@ -107,29 +107,29 @@ def _check_probability(q: float) -> None:
         raise ValueError(f"q = {q!r}: expected a probability 0 <= q < 1 (a lower confidence bound is never 1)")
 
 
-def find(path: str | os.PathLike[str] | None = None) -> Path:
+def find(path: str | os.PathLike[str] | None = None, variable: str = "CERTLUT_TABLE", name: str = "default.h5") -> Path:
     """The table to use: `path`, else $CERTLUT_TABLE, else tables/default.h5 beside the packages, else the installed copy.
+
+    `variable` and `name` are those of another kind of table.
 
     Raises:
         FileNotFoundError: none of these.
     """
     if path is not None:
         return Path(path)
-    if chosen := os.environ.get("CERTLUT_TABLE"):
+    if chosen := os.environ.get(variable):
         return Path(chosen)
-    beside = Path(__file__).resolve().parents[2] / "tables" / "default.h5"
+    beside = Path(__file__).resolve().parents[2] / "tables" / name
     if beside.is_file():
         return beside
-    try:
-        files = importlib.metadata.files("certlut") or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.parts[-3:] == ("certlut", "tables", "default.h5"):
-            return Path(str(file.locate())).resolve()
+    # All that go by this name: a source folder that was built from has metadata too, without the installed files.
+    for installed in importlib.metadata.distributions(name="certlut"):
+        for file in installed.files or ():
+            if file.parts[-3:] == ("certlut", "tables", name):
+                return Path(str(file.locate())).resolve()
     raise FileNotFoundError(
-        "no table found: none beside the packages, none installed with certlut; "
-        "give a path, set CERTLUT_TABLE, or run `certlut build --out tables/default.h5`"
+        f"no table found: no {name} beside the packages, none installed with certlut; "
+        f"give a path, set {variable}, or write tables/{name} by `certlut build`"
     )
 
 

@@ -1,7 +1,8 @@
 """How many samples a gain needs: `certlut plan`. A forecast of one model input (forecast.py), not a bound.
 
-For every threat and both estimators: the n at which its radius is expected to beat Cohen's (the threat's ball inside his l2 ball,
-at the full alpha) by some per cent, and the gain that endless samples tend to: exact q and norms in place of their bounds.
+For every threat and both estimators, and with tails where it has them: the n at which its radius is expected to beat Cohen's (the
+threat's ball inside his l2 ball, at the full alpha) by some per cent, and the gain that endless samples tend to: exact q and norms
+in place of their bounds; with tails the gain at n = MOST.
 """
 
 import math
@@ -14,17 +15,20 @@ from rich.table import Table as RichTable
 from scipy.special import ndtri
 
 from ..bounds.binomial import least_n, lower_probability
-from ..bounds.budget import ESTIMATORS, check_n, split
-from ..evaluate import evaluate
+from ..bounds.budget import check_n, split
+from ..bounds.estimators import ESTIMATORS
+from ..evaluate import evaluate, find_tails
+from ..gains import gain, pair
+from ..kernels.arrays import Array
 from ..lookup.table import Table
-from ..threats.sets import L2, Ball, Threat, containment, projections
-from .forecast import forecast, gradient
-
-Array = npt.NDArray[np.float64]
+from ..threats.sets import Ball, Threat, projections
+from .forecast import forecast
+from .model import gradient
 
 GOALS = (1.0, 5.0, 10.0)
 PER_DECADE = 8
 MOST = 1e12
+TAILS = "adaptive, tails"
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def plan(
         alpha: declared for all threats together.
         n: also say the gain at this many samples.
         n0: selection samples.
-        shape: of the gradient (forecast.SHAPES).
+        shape: of the gradient (model.SHAPES).
         goals: gains in per cent.
 
     Raises:
@@ -111,14 +115,18 @@ def plan(
     statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma)
     ends = limits(d, q, rho, threats, table, shape)
     rows = []
-    for estimator in ESTIMATORS:
-        radius = evaluate(statistics, threats, alpha, estimator, table).radius
+    for estimator in (*ESTIMATORS, TAILS):
+        with_tails = estimator == TAILS
+        tails = find_tails("tails") if with_tails else None
+        radius = evaluate(statistics, threats, alpha, "adaptive" if with_tails else estimator, table, tails).radius
         for threat in threats:
-            cohen = radius["cohen"] / containment(threat, L2, d)
-            with np.errstate(invalid="ignore"):
-                gain = 100.0 * (radius[threat.name] / cohen - 1.0)
-            first = tuple(reached(np.array(grid), gain[: len(grid)], goal, ends[threat.name]) for goal in goals)
-            rows.append(Row(threat.name, estimator, first, ends[threat.name], None if n is None else float(gain[-1])))
+            if with_tails and threat.tails(d) is None:
+                continue
+            gains = gain(*pair(radius, threat, d))
+            end = float(gains[len(grid) - 1]) if with_tails else ends[threat.name]
+            first = tuple(reached(np.array(grid), gains[: len(grid)], goal, end) for goal in goals)
+            at_n = None if n is None else float(gains[-1])
+            rows.append(Row(threat=threat.name, estimator=estimator, samples=first, limit=end, gain=at_n))
     order = [threat.name for threat in threats]
     rows.sort(key=lambda row: order.index(row.threat))
     return Plan(tuple(rows), tuple(goals), least(q, alpha, threats), n)
@@ -129,15 +137,15 @@ def limits(d: int, q: float, rho: float, threats: Sequence[Threat], table: Table
     z = float(-ndtri(1.0 - q))
     whole = rho * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
     parts = {}
-    for name, by in projections(threats).items():
-        rank = by.rank(d)
+    for name, projection in projections(threats).items():
+        rank = projection.rank(d)
         parts[name] = gradient(rank, whole * math.sqrt(rank / d), shape)
     out = {}
     for threat in threats:
         bounds = {quantity: np.array([getattr(parts[quantity.part], quantity.norm)]) for quantity in threat.needs()}
         radius = table.radius(np.array([q]), *threat.cut(bounds, d))
-        ratio = np.asarray(radius)[0] / table.sigma / threat.kappa(d) / (z / containment(threat, L2, d))
-        out[threat.name] = 100.0 * (float(ratio) - 1.0)
+        ours = {threat.name: np.asarray(radius) / table.sigma / threat.kappa(d), "cohen": np.array([z])}
+        out[threat.name] = float(gain(*pair(ours, threat, d))[0])
     return out
 
 

@@ -1,1 +1,1 @@
-"""The evidence on one page."""
+"""What `certlut demo` and `certlut report` make: inputs sampled and certified, averages, figures, attacks, and their page."""

@@ -15,9 +15,11 @@ import torch
 from sklearn.datasets import load_digits, load_sample_images
 
 from ..inputs.data import Arrays
-from . import demo
 
+NAMES = ("digits", "patches")
 SEED = 0
+HELD_OUT_DIGITS = 100
+# Of the patches.
 SIDE = 32
 BANDS = 3
 STRIPS = 10
@@ -25,7 +27,6 @@ STRIPS = 10
 TEST_STRIPS = (2, 5, 8)
 TRAIN_PATCHES = 6000
 TEST_PATCHES = 600
-NAMES = ("digits", "patches")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,20 @@ class Bundled:
 def load(name: str) -> Bundled:
     """A bundled data set by name. ValueError for another name."""
     if name == "digits":
-        train, test = demo.digits()
-        return Bundled(train, test, 10, tuple(str(label) for label in load_digits().target_names), np.arange(len(test)))
+        return digits()
     if name == "patches":
         return patches()
     raise ValueError(f"data set {name!r}: expected one of {', '.join(NAMES)}")
+
+
+def digits() -> Bundled:
+    """The 1,797 scans, float32 in [0, 1], shape (8, 8); HELD_OUT_DIGITS random ones for the test, the same every time."""
+    data = load_digits()
+    x, y = (data.images / 16.0).astype(np.float32), data.target
+    order = np.random.default_rng(SEED).permutation(len(x))
+    test, train = order[:HELD_OUT_DIGITS], order[HELD_OUT_DIGITS:]
+    classes = tuple(str(label) for label in data.target_names)
+    return Bundled(Arrays(x[train], y[train]), Arrays(x[test], y[test]), len(classes), classes, np.arange(len(test)))
 
 
 def patches(train_count: int = TRAIN_PATCHES, test_count: int = TEST_PATCHES) -> Bundled:
@@ -85,27 +95,44 @@ def _cut(
 
 def network(name: str) -> torch.nn.Module:
     """The untrained network of a bundled data set, the same weights every time."""
+    convolution, linear, relu, flatten = torch.nn.Conv2d, torch.nn.Linear, torch.nn.ReLU, torch.nn.Flatten
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         if name == "digits":
-            return demo.network()
-        convolution, relu = torch.nn.Conv2d, torch.nn.ReLU
+            return torch.nn.Sequential(flatten(), linear(64, 128), relu(), linear(128, 128), relu(), linear(128, 10))
         return torch.nn.Sequential(
             # Strides instead of pooling: one forward pass costs about as much as its noise.
             convolution(3, 16, kernel_size=4, stride=4),
             relu(),
             convolution(16, 32, kernel_size=3, stride=2, padding=1),
             relu(),
-            torch.nn.Flatten(),
-            torch.nn.Linear(32 * 4 * 4, 64),
+            flatten(),
+            linear(32 * 4 * 4, 64),
             relu(),
-            torch.nn.Linear(64, 2 * BANDS),
+            linear(64, 2 * BANDS),
         )
 
 
 def train(name: str, data: Arrays, sigma: float, epochs: int) -> torch.nn.Module:
     """The network of `name` trained on `data` plus N(0, sigma^2) noise, in eval mode; reproducible on one machine."""
-    return demo.fit(network(name), data, sigma, epochs)
+    return fit(network(name), data, sigma, epochs)
+
+
+def fit(model: torch.nn.Module, data: Arrays, sigma: float, epochs: int) -> torch.nn.Module:
+    """Train `model` in place on the data plus N(0, sigma^2) noise, fresh in every epoch; returns it in eval mode."""
+    generator = torch.Generator().manual_seed(SEED)
+    x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x), generator=generator).split(128):
+            noisy = x[batch] + sigma * torch.randn(x[batch].shape, generator=generator)
+            loss = torch.nn.functional.cross_entropy(model(noisy), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    return model.eval()
 
 
 @contextmanager

@@ -1,42 +1,59 @@
-"""The configuration of a report: a TOML file with every setting, checked field by field. Shipped ones are found by name."""
+"""The configuration of a report: a TOML file with every setting, checked by pydantic. Shipped ones are found by name."""
 
 import dataclasses
-import math
 import os
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from ..threats.declare import Subspace
 from ..threats.sets import Ball
 
-SUBSPACES = ("left", "red")
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 BUNDLED = ("digits", "patches")
 
 
+def _different(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("different numbers")
+    return values
+
+
+# Strict: true is no number, "5" and 5.0 are no whole numbers; 1 will do for 1.0.
+Whole = Annotated[int, Field(strict=True, ge=1)]
+Sigma = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
+NotEmpty = Field(min_length=1)
+NO_OTHER_KEYS = ConfigDict(extra="forbid")
+
+
+@with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class Growth:
     """How the gain grows with n: the first `inputs` inputs at one sigma, at each n."""
 
-    sigma: float = 0.5
-    inputs: int = 4
-    n: tuple[int, ...] = (10_000, 100_000)
+    sigma: Sigma = 0.5
+    inputs: Whole = 4
+    n: Annotated[tuple[Whole, ...], NotEmpty, AfterValidator(_different)] = (10_000, 100_000)
 
 
+@with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class Attack:
     """The search for adversarial points: `inputs` inputs of the network, and `classifiers` random closed-form ones."""
 
-    sigma: float = 0.5
-    inputs: int = 2
-    classifiers: int = 60
+    sigma: Sigma = 0.5
+    inputs: Whole = 2
+    classifiers: Whole = 60
 
 
+@with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class Config:
     """Every setting of a report; the field names are the keys of the TOML file."""
@@ -44,25 +61,25 @@ class Config:
     title: str
     data: str
     """digits or patches, or what `load_data` opens: an .npz file or a data set's folder."""
-    inputs: int
+    inputs: Whole
     """How many test inputs are certified."""
     model: str = ""
     """For data of your own: what `load_model` opens, with {sigma} where each noise level has a model of its own."""
-    num_classes: int = 0
+    num_classes: Annotated[int, Field(strict=True, ge=0)] = 0
     """For data of your own."""
-    skip: int = 1
+    skip: Whole = 1
     """Take every skip-th input of data of your own."""
     split: str = "test"
-    epochs: int = 10
+    epochs: Whole = 10
     """Training of the bundled networks."""
-    sigma: tuple[float, ...] = (0.12, 0.25, 0.5, 1.0)
-    alpha: float = 0.001
-    n0: int = 100
-    n: int = 100_000
-    batch_size: int = 1000
-    seed: int = 0
+    sigma: Annotated[tuple[Sigma, ...], NotEmpty, AfterValidator(_different)] = (0.12, 0.25, 0.5, 1.0)
+    alpha: Annotated[float, Field(strict=True, gt=0.0, lt=1.0)] = 0.001
+    n0: Whole = 100
+    n: Whole = 100_000
+    batch_size: Whole = 1000
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     device: str = "cpu"
-    subspace: str = "left"
+    subspace: Literal["left", "red"] = "left"
     """The fourth threat, in l2: the left half of the image, or the red channel of a (3, h, w) input."""
     growth: Growth = field(default_factory=Growth)
     attack: Attack = field(default_factory=Attack)
@@ -106,72 +123,40 @@ def read_config(name: str | os.PathLike[str]) -> Config:
     else:
         raise FileNotFoundError(f"{name}: no such configuration file (shipped ones: {', '.join(shipped())})")
     try:
-        config: Config = _fill(Config, tomllib.loads(data.decode()), "")
+        config = TypeAdapter(Config).validate_python(tomllib.loads(data.decode()))
         _check(config)
+    except ValidationError as error:
+        raise ValueError(f"{source}: {_in_words(error.errors()[0])}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
     return config
 
 
-def _fill(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    """An instance of the dataclass `kind`; every key and type checked."""
-    hints = get_type_hints(kind)
-    if unknown := sorted(set(values) - set(hints)):
-        raise ValueError(f"unknown key {prefix}{unknown[0]}, expected one of {', '.join(prefix + name for name in hints)}")
-    needed = [
-        f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing := [name for name in needed if name not in values]:
-        raise ValueError(f"key {prefix}{missing[0]} is missing")
-    return kind(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ValueError(f"{key} = {value!r}: expected a section [{key}]")
-        return _fill(hint, value, f"{key}.")
-    if arguments := get_args(hint):
-        if not isinstance(value, list) or not value:
-            raise ValueError(f"{key} = {value!r}: expected a list of numbers")
-        return tuple(_convert(arguments[0], item, key) for item in value)
-    # A bool is an int for isinstance; an int will do where a float is expected.
-    if isinstance(value, bool) or not isinstance(value, (int, float) if hint is float else hint):
-        raise ValueError(
-            f"{key} = {value!r}: expected {'a number' if hint is float else 'a whole number' if hint is int else 'text'}"
-        )
-    return hint(value)
+def _in_words(error: "ErrorDetails") -> str:
+    """What pydantic found, in one line: key, what was seen, what was expected."""
+    key, kind = ".".join(name for name in error["loc"] if isinstance(name, str)), error["type"]
+    section, _, _ = key.rpartition(".")
+    if kind == "missing":
+        return f"key {key} is missing"
+    if kind == "unexpected_keyword_argument":
+        known = dataclasses.fields({"growth": Growth, "attack": Attack}.get(section, Config))
+        return f"unknown key {key}, expected one of {', '.join(f'{section}.{f.name}'.lstrip('.') for f in known)}"
+    # TOML's words where pydantic's are Python's.
+    words = {"tuple_type": "a list of numbers", "too_short": "a list of one number or more", "dataclass_type": f"a section [{key}]"}
+    expected = (
+        str(error["ctx"]["error"]) if kind == "value_error" else words.get(kind, error["msg"].removeprefix("Input should be "))
+    )
+    return f"{key} = {error['input']!r}: expected {expected}"
 
 
 def _check(config: Config) -> None:
-    positive = {
-        "inputs": config.inputs,
-        "epochs": config.epochs,
-        "skip": config.skip,
-        "n0": config.n0,
-        "batch_size": config.batch_size,
-    }
-    positive |= {"n": config.n, "growth.inputs": config.growth.inputs, "growth.n": min(config.growth.n)}
-    positive |= {"attack.inputs": config.attack.inputs, "attack.classifiers": config.attack.classifiers}
-    for key, value in positive.items():
-        if value < 1:
-            raise ValueError(f"{key} = {value}: expected 1 or more")
-    if not all(math.isfinite(sigma) and sigma > 0 for sigma in config.sigma) or len(set(config.sigma)) < len(config.sigma):
-        raise ValueError(f"sigma = {list(config.sigma)}: expected different positive numbers")
+    """What no single key tells."""
     for key, sigma in (("growth.sigma", config.growth.sigma), ("attack.sigma", config.attack.sigma)):
         if sigma not in config.sigma:
             raise ValueError(f"{key} = {sigma}: expected one of sigma = {list(config.sigma)}")
-    if not 0.0 < config.alpha < 1.0:
-        raise ValueError(f"alpha = {config.alpha}: expected 0 < alpha < 1")
-    if not 0 <= config.seed < 2**63:
-        raise ValueError(f"seed = {config.seed}: expected 0 <= seed < 2**63")
-    if config.subspace not in SUBSPACES:
-        raise ValueError(f"subspace = {config.subspace!r}: expected one of {', '.join(SUBSPACES)}")
     own = [f for f in dataclasses.fields(config) if f.name in ("model", "num_classes", "skip", "split", "device")]
     if config.bundled and (changed := [f.name for f in own if getattr(config, f.name) != f.default]):
         raise ValueError(f"data = {config.data!r} comes with its networks: leave out {' and '.join(changed)}")
-    if len(set(config.growth.n)) < len(config.growth.n):
-        raise ValueError(f"growth.n = {list(config.growth.n)}: expected different numbers")
     if not config.bundled and (not config.model or config.num_classes < 2):
         raise ValueError(f"data = {config.data!r} needs a model and num_classes of 2 or more (bundled data: {', '.join(BUNDLED)})")
 

@@ -1,33 +1,33 @@
-"""The report's pictures as SVG text that can stand inline in one page: small panels, text as text, no fixed ids of groups."""
+"""The report's pictures as SVG that can stand inline in one page: small panels, text as text, no fixed ids of groups."""
 
-import html
 import io
+import os
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
-import numpy.typing as npt
+from matplotlib.figure import Figure
 
-from .gains import pair
-from .growth import Curve
-from .slices import Slice
-from .study import COMPARED, Study
+from ..gains import Radii, pair
+from ..kernels.arrays import Array
+from ..threats.sets import Threat
+from .gains import METHODS, NAME, OURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-Array = npt.NDArray[np.float64]
+    from .growth import Curve
+    from .slices import Slice
+    from .study import Study
 
-# Zeroth order green, first order blue; the line's style tells them apart without colour.
-COLOUR = {"cohen": "#2e7d32", "paper": "#c2571a", "adaptive": "#1a56b0"}
-STYLE = {"cohen": (0, (4, 2)), "paper": (0, (1, 1)), "adaptive": "-"}
-# l1, l2, linf and the subspace in the growth figure.
-THREAT_COLOURS = ("#1a56b0", "#6b6b6b", "#c2571a", "#7b3fa0")
-NAME = {"cohen": "Cohen", "paper": "first order, paper's estimator", "adaptive": "first order, adaptive estimator"}
+# Zeroth order green, first order blue, tails red; the line's style tells them apart without colour.
+COLOUR = {"cohen": "#2e7d32", "paper": "#c2571a", "first order": "#1a56b0", "tails": "#a3201d"}
+STYLE = {"cohen": (0, (4, 2)), "paper": (0, (6, 2, 1, 2)), "first order": (0, (1, 1)), "tails": "-"}
+# l1, l2, linf, the subspace, a pixel, three pixels and brightness in the growth figure.
+THREAT_COLOURS = ("#1a56b0", "#6b6b6b", "#c2571a", "#7b3fa0", "#a3201d", "#00838f", "#8a6d00")
 RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "certlut",
@@ -46,85 +46,81 @@ RC: Any = {
 }
 
 
-TEXT = 'style="font: 7px sans-serif; fill: #333"'
-
-
 @dataclass(frozen=True)
 class Panel:
     """One picture, and what a reader who does not see it is told."""
 
     name: str
-    svg: str
     alt: str
-
-
-def svg(figure: "Figure", alt: str) -> str:
-    """The figure as an <svg> element without prolog, labelled; width and height follow the page."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    # Several pictures share a page: matplotlib numbers the ids of groups from 1 in each; those of clips and markers are hashes.
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    box = re.search(r'viewBox="[^"]*"', text)
-    label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    head = f'<svg {spaces} {box[0] if box else ""} role="img" aria-label="{label}">'
-    return head + text[text.index(">") + 1 :].strip()
-
-
-def standalone(panel: Panel, key: Sequence[tuple[str, str, str]], caption: str) -> str:
-    """The picture as a file of its own: below it the (name, colour, dashes) of its lines, and where its numbers come from."""
-    head, body = panel.svg.split(">", 1)
-    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
-    assert box is not None
-    width, y = float(box[1]), float(box[2])
-    below = []
-    for name, colour, dash in key:
-        y += 11.0
-        line = f'<path d="M6 {y - 2.5:g}h22" fill="none" stroke="{colour}" stroke-width="1.7" stroke-dasharray="{dash}"/>'
-        below.append(f'{line}<text x="34" y="{y:g}" {TEXT}>{html.escape(name)}</text>')
-    for words in textwrap.wrap(caption, int(width / 3.7)):
-        y += 10.0
-        below.append(f'<text x="6" y="{y:g}" {TEXT}>{html.escape(words)}</text>')
-    opening = head.replace(box[0], f'viewBox="0 0 {box[1]} {y + 5.0:g}"')
-    title = f"<title>{html.escape(panel.alt, quote=False)}</title>"
-    return f"{opening}>{title}{body.removesuffix('</svg>')}{''.join(below)}</svg>\n"
+    width: float
+    height: float
+    drawing: str
+    """What stands inside its <svg> element."""
 
 
 def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[float, float] = (3.6, 2.9)) -> Panel:
-    import matplotlib
-    from matplotlib.figure import Figure
-
+    """Drawn in a rectangle of `size` inches, which are 72 units each."""
+    file = io.StringIO()
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
-        return Panel(name, svg(figure, alt), alt)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    _, _, text = file.getvalue().partition("<svg")
+    _, _, text = text.partition(">")
+    # Several pictures share a page: matplotlib numbers the ids of groups from 1 in each; those of clips and markers are hashes.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    width, height = (round(72.0 * inches, 2) for inches in size)
+    return Panel(name, alt, width, height, text.rstrip().removesuffix("</svg>").strip())
 
 
-def envelope(radii: Sequence[Array]) -> tuple[Array, Array]:
-    """(radii, largest share over the sets of inputs certified at that radius or more): one array of radii for each sigma."""
+def accuracy(radii: Sequence[Array]) -> tuple[Array, Array]:
+    """(radii from 0 up, share of inputs certified at that radius or more): of several sets of radii the largest share.
+
+    An uncertified input has radius 0, and does not count there either.
+    """
     x = np.unique(np.concatenate([np.zeros(1), *radii]))
     shares = [np.array([np.mean((r > 0) & (r >= level)) for level in x]) for r in radii]
     return x, np.max(shares, axis=0)
 
 
-def accuracy_panels(study: Study) -> list[Panel]:
+def plot_curves(
+    path: str | os.PathLike[str], results: Mapping[float, Mapping[str, Radii]], threats: Sequence[Threat], d: int
+) -> None:
+    """Certified accuracy against radius, sigma -> method -> radii: a panel per threat, a line per method, to PNG or SVG."""
+    figure = Figure(figsize=(3.6 * len(threats), 3.4), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, len(threats), sharey=True, squeeze=False)[0]
+    for axis, threat in zip(axes, threats, strict=True):
+        for number, (sigma, methods) in enumerate(results.items()):
+            pairs = {method: pair(radii, threat, d) for method, radii in methods.items()}
+            _, cohen = list(pairs.values())[-1]
+            for method, radius in {"cohen": cohen, **{method: ours for method, (ours, _) in pairs.items()}}.items():
+                x, y = accuracy([radius])
+                label = rf"$\sigma$={sigma:g}, {NAME[method]}"
+                axis.plot(x, y, ls=STYLE[method], color=f"C{number}", label=label, drawstyle="steps-pre")
+        axis.set(title=threat.name, xlabel="radius", xlim=(0, None), ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("certified accuracy")
+    axes[0].legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def accuracy_panels(study: "Study") -> list[Panel]:
     """Certified accuracy against radius, the upper envelope over sigma, a panel for each threat."""
     panels = []
     for threat in study.threats:
         radii: dict[str, list[Array]] = {"cohen": []}
         for sigma in study.config.sigma:
-            for estimator in COMPARED:
-                ours, cohen = pair(study.results[sigma, estimator], threat, study.d)
-                radii.setdefault(estimator, []).append(ours)
-            radii["cohen"].append(cohen)
+            for method in METHODS:
+                result = study.results[sigma, method]
+                if threat.name in result:
+                    radii.setdefault(method, []).append(result[threat.name])
+            radii["cohen"].append(pair(study.results[sigma, OURS], threat, study.d)[1])
         title = threat_title(threat.name)
 
         def draw(axis: "Axes", radii: Mapping[str, list[Array]] = radii, title: str = title) -> None:
             for method, sets in radii.items():
-                x, y = envelope(sets)
+                x, y = accuracy(sets)
                 # Down to 0 behind the largest radius.
                 x, y = np.append(x, x[-1]), np.append(y, 0.0)
                 axis.plot(x, y, ls=STYLE[method], color=COLOUR[method], drawstyle="steps-pre")
@@ -139,19 +135,19 @@ def accuracy_panels(study: Study) -> list[Panel]:
 
 def threat_title(name: str) -> str:
     """A threat's name as a heading."""
-    return {"left": "l2, left half", "red": "l2, red channel"}.get(name, name)
+    titles = {"left": "l2, left half", "red": "l2, red channel", "sparse1": "one pixel", "sparse3": "three pixels"}
+    return titles.get(name, name)
 
 
-def growth_panels(curves: Sequence[Curve]) -> list[Panel]:
-    """Gain against n, a panel for each curve: a colour for each threat, a line style for each estimator."""
+def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
+    """Gain against n, a panel for each curve: a colour for each threat, a line style for each method."""
     panels = []
     for number, curve in enumerate(curves):
 
-        def draw(axis: "Axes", curve: Curve = curve) -> None:
-            for colour, (threat, by) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
-                for estimator, values in by.items():
-                    last = estimator == list(by)[-1]
-                    axis.plot(curve.n, values, color=colour, ls="-" if last else ":", marker="o" if last else ".", ms=3.5)
+        def draw(axis: "Axes", curve: "Curve" = curve) -> None:
+            for colour, (threat, gains) in zip(THREAT_COLOURS, curve.gain.items(), strict=False):
+                for method, values in gains.items():
+                    axis.plot(curve.n, values, color=colour, ls=STYLE[method], marker="o" if method == OURS else ".", ms=3.5)
                 if threat in curve.limit:
                     axis.axhline(curve.limit[threat], color=colour, lw=0.8, ls=(0, (6, 3)))
             axis.axhline(0.0, color="#555", lw=0.8)
@@ -159,7 +155,7 @@ def growth_panels(curves: Sequence[Curve]) -> list[Panel]:
             axis.set_xticks(curve.n, [_short(n) for n in curve.n])
             axis.set_xticks([], minor=True)
 
-        last = {threat: list(by.values())[-1] for threat, by in curve.gain.items()}
+        last = {threat: list(gains.values())[-1] for threat, gains in curve.gain.items()}
         said = "; ".join(f"{threat_title(threat)} {values[0]:+.1f} % to {values[-1]:+.1f} %" for threat, values in last.items())
         alt = f"Gain against n for {curve.label}, n = {curve.n[0]:,} to {curve.n[-1]:,}: {said}."
         panels.append(_panel(f"growth_{number}", alt, draw))
@@ -174,18 +170,18 @@ def _short(n: int) -> str:
     return str(n)
 
 
-def slice_panels(slices: Sequence[Slice]) -> list[Panel]:
+def slice_panels(slices: Sequence["Slice"]) -> list[Panel]:
     """Certified regions in the plane of the gradient (which points right), sigma = 1."""
     panels = []
     for number, piece in enumerate(slices):
 
-        def draw(axis: "Axes", piece: Slice = piece) -> None:
+        def draw(axis: "Axes", piece: "Slice" = piece) -> None:
             z = piece.z
             view = 1.9 * z
             x, y = -piece.radius * np.cos(piece.theta), piece.radius * np.sin(piece.theta)
             x, y = np.concatenate([x, x[::-1]]), np.concatenate([y, -y[::-1]])
-            axis.fill(x, y, color=COLOUR["adaptive"], alpha=0.18, lw=0)
-            axis.plot(x, y, color=COLOUR["adaptive"])
+            axis.fill(x, y, color=COLOUR["first order"], alpha=0.18, lw=0)
+            axis.plot(x, y, color=COLOUR["first order"])
             turn = np.linspace(0.0, 2.0 * np.pi, 181)
             axis.fill(z * np.cos(turn), z * np.sin(turn), color=COLOUR["cohen"], alpha=0.25, lw=0)
             axis.plot(z * np.cos(turn), z * np.sin(turn), color=COLOUR["cohen"])

@@ -1,125 +1,48 @@
-"""Average certified radii by threat, sigma and estimator, with confidence intervals over the test inputs; Markdown, LaTeX, CSV.
+"""What is compared, and how: methods, average certified radius, gain over Cohen's, the same for tables, figures and forecasts.
 
-An input that is wrong or abstains counts 0. Intervals are 95 % bootstrap percentiles over the inputs (their regions, where these
-are crops), the same resamples for every column: they say how far another draw of test inputs might move the averages, the radii
-themselves hold at level alpha anyway.
+A wrong or abstaining input has radius 0, each method by its own certificate: Cohen's has all of alpha to itself, so that his may
+stand where ours abstains. Of another threat he certifies the largest ball inside his l2 ball.
 """
 
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from ..threats.sets import L2, Ball, containment
-from .gains_old import Columns
-from .study import COMPARED, Study
+from ..bounds.estimators import find_estimator
+from ..evaluate import evaluate, find_tails
+from ..gains import Radii
+from ..kernels.arrays import Mask
+from ..lookup.table import Table
+from ..lookup.tails import TailTable
+from ..statistics.summary import Statistics
+from ..threats.sets import Threat, projections
 
-Array = npt.NDArray[np.float64]
-
-RESAMPLES = 4000
-COVERAGE = 0.95
-
-
-@dataclass(frozen=True)
-class Row:
-    """One threat at one sigma by one estimator, in input units."""
-
-    sigma: float
-    threat: str
-    estimator: str
-    inputs: int
-    cohen: tuple[float, float, float]
-    """(ACR, lower, upper) of the threat's ball inside Cohen's l2 ball."""
-    ours: tuple[float, float, float]
-    gain: tuple[float, float, float]
-    """Of ours over Cohen's, in percent; NaN where Cohen certifies nothing."""
+# Method -> (estimator, certificate), in the order in which they are shown; the last one is shown as ours.
+METHODS = {"paper": ("paper", "first-order"), "first order": ("adaptive", "first-order"), "tails": ("adaptive", "tails")}
+OURS = "tails"
+NAME = {"cohen": "Cohen", "paper": "first order, paper's estimator", "first order": "first order", "tails": "with tails"}
 
 
-def pair(columns: Columns, threat: Ball, d: int) -> tuple[Array, Array]:
-    """(our radius, Cohen's for this threat), 0 where wrong or abstained, each at its own level."""
-    cohen = columns["correct_cohen"] * columns["radius_cohen"] / containment(threat, L2, d)
-    return columns["correct"] * columns[f"radius_{threat.name}"], cohen
+def certified(
+    statistics: Statistics, threats: Sequence[Threat], alpha: float, methods: Sequence[str], table: Table
+) -> Iterator[tuple[str, Radii]]:
+    """Every method's name and radii, from the same statistics; without the threats that its estimator has no bound for."""
+    tables: dict[str, TailTable | None] = {name: find_tails(name) for name in {METHODS[method][1] for method in methods}}
+    for method in methods:
+        estimator, certificate = METHODS[method]
+        known = [threat for threat in threats if has_bounds(estimator, threat)]
+        yield method, evaluate(statistics, known, alpha, estimator, table, tables[certificate]).radius
 
 
-def rows(study: Study) -> list[Row]:
-    """Every (sigma, threat, estimator) of a study."""
-    out = []
-    for sigma in study.config.sigma:
-        for threat in study.threats:
-            for estimator in COMPARED:
-                columns = study.results[sigma, estimator]
-                ours, cohen = pair(columns, threat, study.d)
-                around = intervals(ours, cohen, study.regions, study.config.seed)
-                out.append(Row(sigma, threat.name, estimator, len(ours), *around))
-    return out
+def has_bounds(estimator: str, threat: Threat) -> bool:
+    """Whether the estimator bounds everything that the threat needs."""
+    parts, by = projections([threat]), find_estimator(estimator)
+    return all(by.events(quantity, parts[quantity.part]) is not None for quantity in threat.needs())
 
 
-def intervals(ours: Array, cohen: Array, regions: npt.NDArray[np.int64], seed: int) -> tuple[tuple[float, float, float], ...]:
-    """(mean, lower, upper) of Cohen's radii, of ours, and of the gain in percent; paired bootstrap over whole regions."""
-    rng = np.random.default_rng([seed, 11])
-    _, place = np.unique(regions, return_inverse=True)
-    size, cohens, own = (np.bincount(place, weights) for weights in (np.ones(len(ours)), cohen, ours))
-    chosen = rng.integers(len(size), size=(RESAMPLES, len(size)))
-    c, o = (sums[chosen].sum(axis=1) / size[chosen].sum(axis=1) for sums in (cohens, own))
-    tails = [(1.0 - COVERAGE) / 2.0, (1.0 + COVERAGE) / 2.0]
+def counted(radii: Radii, right: Mask) -> Radii:
+    """The radii of `evaluate`, 0 also where the input is not `right`: the class chosen from the selection samples is not its label.
 
-    def around(value: float, sample: Array) -> tuple[float, float, float]:
-        low, high = np.quantile(sample, tails)
-        return value, float(low), float(high)
-
-    mean = float(cohen.mean())
-    if mean <= 0.0:
-        gain = (float("nan"),) * 3
-    else:
-        kept = c > 0
-        gain = around(100.0 * (float(ours.mean()) / mean - 1.0), 100.0 * (o[kept] / c[kept] - 1.0))
-    return around(mean, c), around(float(ours.mean()), o), gain
-
-
-def resampled(inputs: int, regions: int) -> str:
-    """What the intervals are over, in words."""
-    return "the test inputs" if regions == inputs else f"the {regions} regions that the test inputs are cut from"
-
-
-HEADINGS = ("sigma", "threat", "estimator", "gain %", "Cohen ACR", "first-order ACR")
-
-
-def cells(row: Row) -> tuple[str, ...]:
-    """A row as text, the interval behind each number."""
-
-    def interval(values: tuple[float, float, float], digits: int, sign: str = "") -> str:
-        value, low, high = (format(x, f"{sign}.{digits}f") for x in values)
-        return f"{value} [{low}, {high}]"
-
-    # Four digits are few for linf in thousands of dimensions.
-    digits = 4 if row.cohen[0] >= 0.05 else 5
-    gain = "no radius" if np.isnan(row.gain[0]) else interval(row.gain, 2 if abs(row.gain[0]) < 1 else 1, "+")
-    return (f"{row.sigma:g}", row.threat, row.estimator, gain, interval(row.cohen, digits), interval(row.ours, digits))
-
-
-def markdown(table: Sequence[Row], origin: str) -> str:
-    """A pipe table, and below it where its numbers come from."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|---|---|---|---|"]
-    return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in table), "", origin]) + "\n"
-
-
-def latex(table: Sequence[Row], origin: str) -> str:
-    """A tabular of the booktabs package; where its numbers come from is a comment."""
-    head = " & ".join(HEADINGS).replace("%", r"\%").replace("sigma", r"$\sigma$")
-    body = [" & ".join(cells(row)).replace("%", r"\%").replace("_", r"\_") + r" \\" for row in table]
-    opening = [f"% {origin}", r"\begin{tabular}{rllrrr}", r"\toprule", head + r" \\", r"\midrule"]
-    return "\n".join([*opening, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def comma_separated(table: Sequence[Row]) -> str:
-    """Every number in a column of its own, at full precision."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    triples = [f"{name}{end}" for name in ("cohen", "ours", "gain_percent") for end in ("", "_low", "_high")]
-    writer.writerow(["sigma", "threat", "estimator", "inputs", *triples])
-    for row in table:
-        writer.writerow([row.sigma, row.threat, row.estimator, row.inputs, *row.cohen, *row.ours, *row.gain])
-    return file.getvalue()
+    A method has no radius where it abstains, and the class is known there too: ours and Cohen's each keep their own inputs.
+    """
+    return {name: np.where(right, radius, 0.0) for name, radius in radii.items()}

@@ -1,28 +1,45 @@
 """The report's page: one HTML file that needs no network: pictures inline, sortable tables, the explorer of the certified region.
 
-The words are in page.html, the code that runs in the reader's browser in page.js; here the numbers are put in.
+The words are in templates/page.html, the code that runs in the reader's browser in templates/page.js; here the numbers are put in.
 """
 
-import html
-import json
-from collections.abc import Mapping, Sequence
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from string import Template
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..attacks import network as pgd
 from ..attacks.closed_forms import ALPHA, LEVEL_OF_ROUNDING, N, Outcome, summary
+from .averages import COVERAGE, HEADINGS, Row, cells, resampled
 from .card import Config
-from .figures import COLOUR, NAME, THREAT_COLOURS, Panel, standalone, threat_title
-from .gains import COVERAGE, HEADINGS, Row, cells, resampled
+from .figures import COLOUR, THREAT_COLOURS, Panel, threat_title
+from .gains import METHODS, NAME, OURS
 
-DASH = {"cohen": "4 2", "paper": "1.5 1.5", "adaptive": "none", "limit": "6 3"}
-# (text, number to sort by; None for text)
-Cell = tuple[str, float | None]
+DASH = {"cohen": "4 2", "paper": "6 2 1 2", "first order": "1.5 1.5", "tails": "none", "limit": "6 3"}
 
 
-@dataclass(frozen=True)
+class Line(NamedTuple):
+    """An entry of a legend."""
+
+    name: str
+    colour: str
+    dash: str
+
+
+class Cell(NamedTuple):
+    """Of a table that can be sorted."""
+
+    text: str
+    number: float | None = None
+    """To sort by; None for text."""
+    loss: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contents:
     """What the page shows."""
 
@@ -34,8 +51,7 @@ class Contents:
     threats: Sequence[str]
     digest: str
     version: str
-    estimators: Sequence[str]
-    """The last one is shown as ours."""
+    methods: Sequence[str]
     accuracy: Sequence[Panel]
     rows: Sequence[Row]
     growth: Sequence[Panel]
@@ -47,59 +63,60 @@ class Contents:
     """sigma -> share of the inputs that are right and certified."""
 
 
+@cache
+def templates() -> Environment:
+    """Every value is escaped where its template does not say otherwise; a name that is not there is an error."""
+    loader = PackageLoader(__package__)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return made
+
+
 def render(c: Contents) -> str:
     """The page as text."""
-    folder = files(__package__)
-    ours = c.estimators[-1]
     made = {
-        "title": html.escape(c.config.title),
-        "lead": html.escape(_lead(c)),
-        "facts": "\n".join(f"<li>{html.escape(name)}<strong>{html.escape(value)}</strong></li>" for name, value in _facts(c)),
+        "lead": _lead(c),
+        "facts": _facts(c),
         "right": ", ".join(f"{100 * share:.0f} % at {sigma:g}" for sigma, share in c.right.items()),
-        "methods": _key(_method_keys(c)),
-        "accuracy": _panels(c.accuracy),
+        "methods": _method_lines(c),
         "sigmas": ", ".join(f"{sigma:g}" for sigma in c.config.sigma),
-        "provenance": html.escape(provenance(c)),
+        "provenance": provenance(c),
         "coverage": f"{100 * COVERAGE:.0f} %",
         "resampled": resampled(c.inputs, c.regions),
-        "averages": _averages(c),
-        "threats": _key(_threat_keys(c)),
-        "growth": _panels(c.growth),
+        "headings": HEADINGS,
+        "averages": list(_averages(c)),
+        "threats": _threat_lines(c),
         "growth_lines": _growth_lines(c),
-        "growth_provenance": html.escape(provenance(c, "n as on the axis")),
-        "slices": _panels(c.slices),
+        "growth_provenance": provenance(c, "n as on the axis"),
         "rounding": f"{LEVEL_OF_ROUNDING:g}",
         "sampled": f"{N:,}",
         "sampled_alpha": f"{ALPHA:g}",
-        "closed": _closed(c),
-        "tight_count": f"{len(c.closed.tightness)}",
-        "tight": f"{max(c.closed.tightness, default=float('nan')):.1e}",
-        "attack_sigma": f"{c.config.attack.sigma:g}",
-        "steps": f"{pgd.STEPS}",
-        "gradient_samples": f"{pgd.GRADIENT_SAMPLES}",
+        "closed": list(_closed(c)),
+        "tight_count": len(c.closed.tightness),
+        "tight": f"{max(c.closed.tightness, default=math.nan):.1e}",
+        "steps": pgd.STEPS,
+        "gradient_samples": pgd.GRADIENT_SAMPLES,
         "votes": f"{pgd.VOTES:,}",
         "confidence": f"{pgd.LEVEL:g}",
-        "network": _network(c),
-        "network_provenance": html.escape(provenance(c, f"radii at n = {c.config.n:,}", ours)),
+        "network": list(_network(c)),
+        "network_provenance": provenance(c, f"radii at n = {c.config.n:,}", (OURS,)),
         "digest": c.digest[:16],
-        "explorer": json.dumps(c.explorer, separators=(",", ":")),
-        "script": (folder / "page.js").read_text(encoding="utf-8"),
     }
-    return Template((folder / "page.html").read_text(encoding="utf-8")).substitute(made)
+    return templates().get_template("page.html").render(made, c=c)
 
 
 def _lead(c: Contents) -> str:
-    ours = [row for row in c.rows if row.estimator == c.estimators[-1] and row.gain[0] == row.gain[0]]
+    ours = [row for row in c.rows if row.method == OURS and not math.isnan(row.gain.value)]
     shape = "×".join(map(str, c.shape))
     threats = f"{len(c.threats)} threats at once"
     text = f"{c.inputs} inputs of shape {shape}, certified against {threats}, beside Cohen’s radii from the same votes."
     if not ours:
         return text
-    best = max(ours, key=lambda row: row.gain[0])
-    losses = sum(row.gain[0] < 0 for row in ours)
+    best = max(ours, key=lambda row: row.gain.value)
+    losses = sum(row.gain.value < 0 for row in ours)
     where = f"{threat_title(best.threat)}, sigma = {best.sigma:g}"
     return (
-        f"{text} Largest gain in average certified radius: {best.gain[0]:+.1f} % ({where}); "
+        f"{text} Largest gain in average certified radius: {best.gain.value:+.1f} % ({where}); "
         f"below Cohen’s in {losses} of {len(ours)} combinations of threat and sigma."
     )
 
@@ -110,105 +127,82 @@ def _facts(c: Contents) -> list[tuple[str, str]]:
         ("samples n0 + n", f"{c.config.n0:,} + {c.config.n:,}"),
         ("alpha, per input", f"{c.config.alpha:g}"),
         ("sigma", ", ".join(f"{s:g}" for s in c.config.sigma)),
-        ("estimators", ", ".join(c.estimators)),
+        ("methods", ", ".join(c.methods)),
         ("table digest", c.digest[:16]),
         ("seed", str(c.config.seed)),
         ("certlut", c.version),
     ]
 
 
-def provenance(c: Contents, n: str = "", estimator: str = "") -> str:
+def provenance(c: Contents, n: str = "", methods: Sequence[str] = ()) -> str:
     """What every figure and table says about where its numbers come from."""
-    said = f"{n or f'n = {c.config.n:,}'}, alpha = {c.config.alpha:g}, estimator {estimator or ' and '.join(c.estimators)}"
-    return f"{said}, table {c.digest[:16]}."
+    made = "; ".join(f"{method}: estimator {METHODS[method][0]}" for method in methods or c.methods)
+    return f"{n or f'n = {c.config.n:,}'}, alpha = {c.config.alpha:g}, {made}; table {c.digest[:16]}."
 
 
 def figure_files(c: Contents) -> dict[str, str]:
     """Every picture as a file of its own, with its legend and origin: name -> SVG."""
-    blue, green = COLOUR["adaptive"], COLOUR["cohen"]
-    regions = [("zeroth order", green, "none"), ("first order", blue, "none"), ("half-space with this q", "#333", DASH["limit"])]
+    regions = [
+        Line("zeroth order", COLOUR["cohen"], "none"),
+        Line("first order", COLOUR["first order"], "none"),
+        Line("half-space with this q", "#333", DASH["limit"]),
+    ]
     kinds = (
-        (c.accuracy, _method_keys(c), f"Upper envelope over sigma; {provenance(c)}"),
-        (c.growth, _threat_keys(c), f"{_growth_lines(c)} {provenance(c, 'n as on the axis')}"),
+        (c.accuracy, _method_lines(c), f"Upper envelope over sigma; {provenance(c)}"),
+        (c.growth, _threat_lines(c), f"{_growth_lines(c)} {provenance(c, 'n as on the axis')}"),
         (c.slices, regions, "In units of sigma; exact solver, exact moments: no n, alpha, estimator or table."),
     )
-    return {panel.name: standalone(panel, key, caption) for panels, key, caption in kinds for panel in panels}
+    return {panel.name: standalone(panel, lines, caption) for panels, lines, caption in kinds for panel in panels}
+
+
+def standalone(panel: Panel, lines: Sequence[Line], caption: str) -> str:
+    """The picture as a file of its own: below it what its lines mean, and where its numbers come from."""
+    template = templates().get_template("figure.svg")
+    # In its font 3.7 units hold a letter.
+    return template.render(panel=panel, lines=lines, caption=textwrap.wrap(caption, int(panel.width / 3.7)))
 
 
 def _growth_lines(c: Contents) -> str:
-    return "Dotted: the paper’s estimator; solid: the adaptive one." if len(c.estimators) > 1 else ""
+    return (
+        "Dash-dotted: first order by the paper’s estimator; dotted: by the adaptive one; solid: with tails, "
+        "of the network only: the constructed classifier’s are first-order certificates."
+    )
 
 
-def _key(lines: Sequence[tuple[str, str, str]]) -> str:
-    """A legend: (name, colour, dashes) of each line."""
-    items = []
-    for name, colour, dash in lines:
-        path = f'<path d="M0 4h22" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>'
-        items.append(f'<li><svg viewBox="0 0 22 8" aria-hidden="true">{path}</svg>{html.escape(name)}</li>')
-    return f'<ul class="key">{"".join(items)}</ul>'
+def _method_lines(c: Contents) -> list[Line]:
+    return [Line(NAME[m], COLOUR[m], DASH[m]) for m in ("cohen", *c.methods)]
 
 
-def _method_keys(c: Contents) -> list[tuple[str, str, str]]:
-    return [(NAME[m], COLOUR[m], DASH[m]) for m in ("cohen", *c.estimators)]
+def _threat_lines(c: Contents) -> list[Line]:
+    threats = [Line(threat_title(name), colour, "none") for name, colour in zip(c.threats, THREAT_COLOURS, strict=False)]
+    return [*threats, Line("gain with exact moments", "#555", DASH["limit"])]
 
 
-def _threat_keys(c: Contents) -> list[tuple[str, str, str]]:
-    threats = [(threat_title(name), colour, "none") for name, colour in zip(c.threats, THREAT_COLOURS, strict=False)]
-    return [*threats, ("gain with exact moments", "#555", DASH["limit"])]
-
-
-def _panels(panels: Sequence[Panel]) -> str:
-    return "\n".join(f"<div>{panel.svg}</div>" for panel in panels)
-
-
-def table(headings: Sequence[str], body: Sequence[Sequence[Cell]], loss: int | None = None) -> str:
-    """A sortable table; a negative number in column `loss` is marked, the interval behind a number steps back."""
-    lines = []
-    text = [column == 0 or all(row[column][1] is None for row in body) for column in range(len(headings))]
-    for row in body:
-        line = []
-        for column, (shown, number) in enumerate(row):
-            names = ["text"] * text[column] + ["loss"] * (column == loss and number is not None and number < 0)
-            attributes = f' class="{" ".join(names)}"' if names else ""
-            attributes += "" if number is None or number != number else f' data-value="{number!r}"'
-            value, bracket, interval = html.escape(shown).partition(" [")
-            line.append(f"<td{attributes}>{value}" + (f" <small>[{interval}</small>" if bracket else "") + "</td>")
-        lines.append(f"<tr>{''.join(line)}</tr>")
-    kinds = [' class="text"' if kind else "" for kind in text]
-    head = "".join(f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in zip(headings, kinds, strict=True))
-    rows = "\n".join(lines)
-    # A region that scrolls must be reachable by keyboard.
-    opening = '<div class="scroll" tabindex="0" role="region" aria-label="table"><table class="sortable">'
-    return f"{opening}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
-
-
-def _averages(c: Contents) -> str:
-    body = []
+def _averages(c: Contents) -> Iterator[list[Cell]]:
     for row in c.rows:
-        texts = list(cells(row))
-        texts[1] = threat_title(row.threat)
-        numbers = (row.sigma, None, None, row.gain[0], row.cohen[0], row.ours[0])
-        body.append(list(zip(texts, numbers, strict=True)))
-    return table(HEADINGS, body, loss=3)
+        sigma, _, method, gain, cohen, ours = cells(row)
+        percent = None if math.isnan(row.gain.value) else row.gain.value
+        yield [
+            Cell(sigma, row.sigma),
+            Cell(threat_title(row.threat)),
+            Cell(method),
+            Cell(gain, percent, loss=percent is not None and percent < 0.0),
+            Cell(cohen, row.cohen.value),
+            Cell(ours, row.ours.value),
+        ]
 
 
-def _closed(c: Contents) -> str:
-    body: list[list[Cell]] = []
+def _closed(c: Contents) -> Iterator[list[Cell]]:
     for kind, tally in summary(c.closed):
-        counts = [(f"{count:,}", float(count)) for count in (tally.balls, tally.points, tally.violations)]
-        body.append([(kind, None), *counts, (f"{tally.lowest:.9f}", tally.lowest)])
-    return table(("classifier", "balls", "points", "violations", "lowest vote"), body)
+        counts = [Cell(f"{count:,}", count) for count in (tally.balls, tally.points, tally.violations)]
+        yield [Cell(kind), *counts, Cell(f"{tally.lowest:.9f}", tally.lowest)]
 
 
-def _network(c: Contents) -> str:
-    if not c.network:
-        return "<p>No input is right and certified at this sigma: nothing was attacked.</p>"
+def _network(c: Contents) -> Iterator[list[Cell]]:
     groups: dict[tuple[str, float], list[pgd.Attempt]] = {}
     for attempt in c.network:
         groups.setdefault((attempt.threat, attempt.factor), []).append(attempt)
-    body: list[list[Cell]] = []
     for (threat, factor), attempts in groups.items():
-        broken, lowest = sum(a.broken for a in attempts), min(a.vote for a in attempts)
-        numbers = [(str(count), float(count)) for count in (len(attempts), broken)]
-        body.append([(threat_title(threat), None), (f"{factor:g} R", factor), *numbers, (f"{lowest:.3f}", lowest)])
-    return table(("threat", "ball", "attacks", "broken", "lowest vote"), body)
+        counts = [Cell(str(count), count) for count in (len(attempts), sum(a.broken for a in attempts))]
+        lowest = min(a.vote for a in attempts)
+        yield [Cell(threat_title(threat)), Cell(f"{factor:g} R", factor), *counts, Cell(f"{lowest:.3f}", lowest)]

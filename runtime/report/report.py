@@ -17,17 +17,19 @@ from ..bounds.budget import check_n
 from ..jobs.atomic import replacing
 from ..jobs.progress import progress_bar
 from ..lookup.table import load
-from ..threats.sets import L1, L2, LINF
+from ..threats.sets import L1, L2, LINF, Ball
+from .averages import averages, comma_separated, latex, markdown, resampled
 from .card import Config, read_config
 from .figures import accuracy_panels, growth_panels, slice_panels
-from .gains import comma_separated, latex, markdown, resampled, rows
+from .gains import METHODS, OURS
 from .growth import SIZES, Curve, constructed_curves, network_curve
 from .page import Contents, figure_files, provenance, render
 from .slices import exact_slices, explorer
-from .study import COMPARED, Study, growing_samples, run_study
+from .study import Study, growing_samples, run_study
 
 # Balls searched on the network, over the certified radius: the certificate's own, and larger ones where an attack may succeed.
 FACTORS = (1.0, 2.0, 4.0)
+FIRST_ORDER = tuple(method for method, (_, certificate) in METHODS.items() if certificate == "first-order")
 
 
 def run_report(
@@ -48,15 +50,7 @@ def run_report(
         inputs: another number of test inputs than the card's.
         table: a table file; by default the shipped one.
     """
-    card = read_config(config)
-    if inputs is not None:
-        if inputs < 1:
-            raise ValueError(f"inputs = {inputs}: expected 1 or more")
-        card = dataclasses.replace(card, inputs=inputs)
-    if quick:
-        card = card.quick()
-    for n in (card.n, *card.growth.n):
-        check_n(n, card.alpha, (L1, L2, LINF))
+    card = _card(config, quick, inputs)
     radii = load(table)
     for sigma in card.sigma:
         radii.check_sigma(sigma)
@@ -70,11 +64,11 @@ def run_report(
     with _threads(card):
         study = run_study(card, out, radii, say)
         grown = dict(zip(card.growth.n, growing_samples(study, out, say), strict=True))
-        curves = [network_curve(grown, study.threats, card.alpha, COMPARED, radii)]
+        curves = [network_curve(grown, study.threats, card.alpha, tuple(METHODS), radii)]
         network = attack_study(study)
-    curves += constructed_curves(radii, card.alpha, COMPARED, card.seed, SIZES[:2] if quick else SIZES)
+    curves += constructed_curves(radii, card.alpha, FIRST_ORDER, card.seed, SIZES[:2] if quick else SIZES)
     closed = attack_closed_forms(radii, solve, card.attack.classifiers, card.seed)
-    contents = contents_of(study, curves, network, closed, solve)
+    contents = gather(study, curves, network, closed, solve)
     for name, picture in figure_files(contents).items():
         _write(out / "figures" / f"{name}.svg", picture)
     origin = f"{provenance(contents)} Intervals over {resampled(contents.inputs, contents.regions)}."
@@ -88,40 +82,53 @@ def run_report(
     return page
 
 
-def contents_of(study: Study, curves: list[Curve], network: list[Attempt], closed: Outcome, solve: Solve) -> Contents:
-    """Draw the figures and gather what the page shows."""
-    last = COMPARED[-1]
+def _card(config: str | os.PathLike[str], quick: bool, inputs: int | None) -> Config:
+    card = read_config(config)
+    if inputs is not None:
+        if inputs < 1:
+            raise ValueError(f"inputs = {inputs}: expected 1 or more")
+        card = dataclasses.replace(card, inputs=inputs)
+    if quick:
+        card = card.quick()
+    for n in (card.n, *card.growth.n):
+        check_n(n, card.alpha, (L1, L2, LINF))
+    return card
+
+
+def gather(study: Study, curves: list[Curve], network: list[Attempt], closed: Outcome, solve: Solve) -> Contents:
+    """What the page shows, its pictures drawn."""
     return Contents(
-        study.config,
-        study.shape,
-        len(study.test),
-        len(np.unique(study.regions)),
-        [threat.name for threat in study.threats],
-        study.table.digest,
-        _version(),
-        COMPARED,
-        accuracy_panels(study),
-        rows(study),
-        growth_panels(curves),
-        slice_panels(exact_slices(lambda q, m1, m2: solve(q, m1, m2)[0])),
-        closed,
-        network,
-        explorer(study.table),
-        {sigma: float(study.results[sigma, last]["correct"].mean()) for sigma in study.config.sigma},
+        config=study.config,
+        shape=study.shape,
+        inputs=len(study.test),
+        regions=len(np.unique(study.regions)),
+        threats=[threat.name for threat in study.threats],
+        digest=study.table.digest,
+        version=_version(),
+        methods=tuple(METHODS),
+        accuracy=accuracy_panels(study),
+        rows=averages(study),
+        growth=growth_panels(curves),
+        slices=slice_panels(exact_slices(lambda q, m1, m2: solve(q, m1, m2)[0])),
+        closed=closed,
+        network=network,
+        explorer=explorer(study.table),
+        right={sigma: float(np.mean(study.results[sigma, OURS]["l2"] > 0.0)) for sigma in study.config.sigma},
     )
 
 
 def attack_study(study: Study) -> list[Attempt]:
-    """Attack the first correctly certified inputs in the balls of every threat, by the last estimator's radii."""
+    """Attack the first correctly certified inputs in the balls of every threat that is one, by our radii."""
     sigma = study.config.attack.sigma
-    columns = study.results[sigma, COMPARED[-1]]
-    chosen = np.flatnonzero(columns["correct"])[: study.config.attack.inputs]
+    radii = study.results[sigma, OURS]
+    chosen = np.flatnonzero(radii["l2"])[: study.config.attack.inputs]
     model = study.models[sigma]()
-    jobs = [(int(i), threat, factor) for i in chosen for threat in study.threats for factor in FACTORS]
+    balls = [threat for threat in study.threats if isinstance(threat, Ball)]
+    jobs = [(int(i), threat, factor) for i in chosen for threat in balls for factor in FACTORS]
     out = []
     with progress_bar("attacking the network") as bar:
         for number, (i, threat, factor) in enumerate(bar.track(jobs, total=len(jobs))):
-            radius = float(columns[f"radius_{threat.name}"][i])
+            radius = float(radii[threat.name][i])
             x, label = study.test[i][0], int(study.predict[sigma][i])
             out.append(attack_network(model, x, label, sigma, threat, radius, factor, study.config.seed + number))
     return out
@@ -145,12 +152,12 @@ def attack_counts(closed: Outcome, network: list[Attempt]) -> dict[str, Any]:
 
 def growth_csv(curves: list[Curve]) -> str:
     """Every point of the growth figure; the last column is the gain with exact moments, where known."""
-    lines = ["curve,threat,estimator,n,gain_percent,limit_percent"]
+    lines = ["curve,threat,method,n,gain_percent,limit_percent"]
     for curve in curves:
-        for threat, by in curve.gain.items():
-            for estimator, values in by.items():
+        for threat, gains in curve.gain.items():
+            for method, values in gains.items():
                 limit = curve.limit.get(threat, "")
-                lines += [f'"{curve.label}",{threat},{estimator},{n},{v},{limit}' for n, v in zip(curve.n, values, strict=True)]
+                lines += [f'"{curve.label}",{threat},{method},{n},{v},{limit}' for n, v in zip(curve.n, values, strict=True)]
     return "\n".join(lines) + "\n"
 
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from ..attacks.closed import density
+from ..kernels.arrays import Array
+from ..kernels.normal import densities
 from ..lookup.table import Table
 
-Array = npt.NDArray[np.float64]
 # (q, m1, m2) -> radius, sigma = 1: the exact solver, handed in by the command line.
 Exact = Callable[[float, float, float], float]
 
@@ -49,7 +48,7 @@ def exact_slices(exact: Exact) -> list[Slice]:
     for q in QS:
         for size in SIZES:
             theta = np.linspace(0.0, np.pi, ANGLES)
-            length = size * float(density(ndtri(q)))
+            length = size * float(densities(ndtri(q)))
             # sin(pi) is not 0 in floating point, but the slab at m2 = 0 is another, simpler problem.
             m1, m2 = -length * np.cos(theta), np.where((theta == 0) | (theta == np.pi), 0.0, length * np.sin(theta))
             radius = np.array([exact(q, float(a), float(b)) for a, b in zip(m1, m2, strict=True)])
@@ -60,7 +59,7 @@ def exact_slices(exact: Exact) -> list[Slice]:
 def explorer(table: Table) -> dict[str, Any]:
     """A coarse copy of the table for drawing: 10,000 z / r, rounded, with its axes; in the order z, rho, theta."""
     z, rho, theta = np.meshgrid(EXPLORER_Z, EXPLORER_RHO, np.radians(EXPLORER_THETA), indexing="ij")
-    length = rho * density(z)
+    length = rho * densities(z)
     radius = np.asarray(table.radius(ndtr(z), -length * np.cos(theta), np.abs(length * np.sin(theta)))) / table.sigma
     ratio = np.rint(STEPS * np.minimum(z / np.maximum(radius, 1e-12), 1.0)).astype(int)
     return {

@@ -1,4 +1,4 @@
-"""The sampling part of a report: data, networks, statistics (kept and used again), radii by every estimator from the same ones."""
+"""The sampling part of a report: data, networks, statistics (kept and used again), radii by every method from the same ones."""
 
 import dataclasses
 import hashlib
@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..certify import Certifier
-from ..evaluate import evaluate
+from ..gains import Radii
 from ..inputs.data import load_data
 from ..inputs.models import load_model
 from ..jobs.atomic import replacing
@@ -22,18 +21,16 @@ from ..jobs.progress import progress_bar
 from ..jobs.shards import group_size
 from ..lookup.table import Table
 from ..runs.sample import sample_dataset
+from ..sampling.card import Sampling
 from ..sampling.identity import data_digest, state_digest
+from ..sampling.sampler import Sampler
 from ..sampling.scores import Model
 from ..statistics.file import STATISTICS_VERSION, Sampled
 from ..statistics.summary import Statistics
-from ..threats.sets import L1, L2, LINF, Ball
+from ..threats.declare import Line, Sparse
+from ..threats.sets import L1, L2, LINF, Threat
 from .card import Config, subspace
-
-Array = npt.NDArray[np.float64]
-Columns = dict[str, Array]
-
-# The estimators a report compares, in this order; the last one is shown as ours.
-COMPARED = ("paper", "adaptive")
+from .gains import METHODS, certified, counted
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Study:
 
     config: Config
     table: Table
-    threats: tuple[Ball, ...]
+    threats: tuple[Threat, ...]
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     test: Sequence[tuple[Any, int]]
@@ -51,22 +48,21 @@ class Study:
     models: dict[float, Callable[[], Model]]
     """sigma -> its network, opened on use."""
     predict: dict[float, npt.NDArray[np.int64]]
-    results: dict[tuple[float, str], Columns]
-    """(sigma, estimator) -> correct, certified, correct_cohen (0 or 1), q_lower, radius_<threat>, radius_cohen, each (inputs,)."""
+    results: dict[tuple[float, str], Radii]
+    """(sigma, method) -> radii, 0 where wrong or abstaining; without threats that the method has no bound for."""
 
     @property
     def d(self) -> int:
         """Coordinates of an input."""
         return int(np.prod(self.shape))
 
-    def certifier(self, sigma: float) -> Certifier:
-        """A certifier of the network for `sigma`."""
-        classes = self.config.num_classes or len(self.classes)
-        return Certifier(self.models[sigma](), sigma, classes, self.table, self.threats, seed=self.config.seed)
+    def sampler(self, sigma: float) -> Sampler:
+        """A sampler of the network for `sigma`."""
+        return Sampler(self.models[sigma](), sigma, self.config.num_classes or len(self.classes), self.threats)
 
 
 def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None]) -> Study:
-    """Train or open the networks, sample what is not on disk yet, and evaluate with every estimator.
+    """Train or open the networks, sample what is not on disk yet, and certify by every method.
 
     Statistics go to `out`/statistics_<sigma>_<key>.h5 as each sigma is done, the key standing for all settings; a file that is
     there already is used again.
@@ -88,14 +84,15 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
     if not len(test):
         raise ValueError(f"{config.data}: no input to certify")
     shape = tuple(np.shape(test[0][0]))
-    threats = (L1, L2, LINF, subspace(config.subspace, shape))
+    brightness = Line(np.ones(shape), name="brightness")
+    threats = (L1, L2, LINF, subspace(config.subspace, shape), Sparse(1), Sparse(3), brightness)
     predict: dict[float, npt.NDArray[np.int64]] = {}
-    results: dict[tuple[float, str], Columns] = {}
+    results: dict[tuple[float, str], Radii] = {}
     study = Study(config, table, threats, shape, classes, test, regions, models, predict, results)
     for sigma, sampled in zip(config.sigma, _sample_all(study, out, say), strict=True):
         predict[sigma] = sampled.predict
-        for estimator in COMPARED:
-            results[sigma, estimator] = _columns(sampled, threats, config.alpha, estimator, table)
+        for method, radii in certified(sampled.statistics, threats, config.alpha, tuple(METHODS), table):
+            results[sigma, method] = counted(radii, sampled.predict == sampled.label)
     return study
 
 
@@ -162,11 +159,11 @@ def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tu
     config = study.config
     settings: dict[str, Any] = {
         "report": config.data,
-        "model": state_digest(study.certifier(sigma).model),
+        "model": state_digest(study.sampler(sigma).model),
         "data digest": data_digest(study.test),
         "num_classes": study.config.num_classes,
         "inputs": len(study.test),
-        "subspace": config.subspace,
+        "threats": [threat.name for threat in study.threats],
         "skip": config.skip,
         "split": config.split,
     }
@@ -179,18 +176,5 @@ def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tu
 def _sampled(study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics") -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
     c, (path, settings) = study.config, _kept(study, out, sigma, name)
-    certifier = study.certifier(sigma)
-    return sample_dataset(certifier, study.test, path, c.n0, c.n, c.alpha, c.batch_size, settings, None, progress, c.skip)
-
-
-def _columns(sampled: Sampled, threats: Sequence[Ball], alpha: float, estimator: str, table: Table) -> Columns:
-    result = evaluate(sampled.statistics, threats, alpha, estimator, table)
-    right = (sampled.predict == sampled.label) & (result.q_lower > 0.5)
-    columns = {
-        "correct": right.astype(np.float64),
-        "certified": (result.q_lower > 0.5).astype(np.float64),
-        "q_lower": result.q_lower,
-    }
-    # Cohen's certificate stands on its own level: an input that abstains with ours may still count for his.
-    columns["correct_cohen"] = ((sampled.predict == sampled.label) & (result.radius["cohen"] > 0)).astype(np.float64)
-    return columns | {f"radius_{name}": values for name, values in result.radius.items()}
+    card = Sampling(n0=c.n0, n=c.n, alpha=c.alpha, batch_size=c.batch_size, seed=c.seed)
+    return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=c.skip)

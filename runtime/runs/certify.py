@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..beyond import tail_users
 from ..bounds.budget import Budget, split
-from ..evaluate import Evaluation, evaluate
+from ..evaluate import Evaluation, evaluate, find_tails
 from ..jobs.atomic import check_out
 from ..jobs.progress import progress_bar
 from ..lookup.table import load
@@ -29,6 +30,7 @@ def certify_statistics(
     table: Path | None,
     threats: Sequence[str | Threat] = (),
     progress: bool = True,
+    certificate: str = "tails",
 ) -> tuple[Budget, int]:
     """Radii of a statistics file as results TSV; returns (budget, number of rows).
 
@@ -43,12 +45,14 @@ def certify_statistics(
         threats: names (l1, l2, linf, or any that the file was sampled for), or new ones where means were kept; by default all
             that the file was sampled for.
         progress: show a bar.
+        certificate: "tails" or "first-order"; statistics without tail counts give first-order radii.
 
     Raises:
         FileNotFoundError: no such statistics or table, or no folder to write in.
         ValueError: damaged statistics; alpha, estimator or a threat that they cannot serve; a table bound to another sigma.
     """
     out, surface, total = check_out(out, path, table), load(table), count_inputs(path)
+    tails = find_tails(certificate)
     header = read_statistics(path, slice(0, 1))
     if header.settings.get("early_stop") is not None and alpha > 0.5:
         raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
@@ -62,14 +66,17 @@ def certify_statistics(
         check_shape(added, tuple(shape))
     extended = extend(header.statistics, chosen)
     extended.check(chosen)
-    budget = split(alpha, chosen, estimator, {*extended.parts} - {*header.statistics.parts})
+    users = {} if tails is None else tail_users(extended, chosen)
+    budget = split(alpha, chosen, estimator, {*extended.parts} - {*header.statistics.parts}, users)
 
     def rows() -> Iterator[dict[str, str]]:
         with progress_bar("certifying", disable=not progress) as bar:
             task = bar.add_task("", total=total)
             for start in range(0, total, SLICE):
                 sampled = read_statistics(path, slice(start, start + SLICE))
-                yield from result_rows(sampled, evaluate(extend(sampled.statistics, chosen), chosen, alpha, estimator, surface))
+                yield from result_rows(
+                    sampled, evaluate(extend(sampled.statistics, chosen), chosen, alpha, estimator, surface, tails)
+                )
                 bar.advance(task, len(sampled.idx))
 
     write_tsv(out, rows())
@@ -86,4 +93,5 @@ def result_rows(sampled: Sampled, result: Evaluation) -> Iterator[dict[str, str]
     columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes)
     for *values, radius in zip(*(column.tolist() for column in columns), radii.tolist(), strict=True):
         idx, label, predicted, seconds, count, n, q = values
-        yield row(idx, label, predicted, seconds, count, n, q, dict(zip(names, radius, strict=True)))
+        found = dict(zip(names, radius, strict=True))
+        yield row(idx=idx, label=label, predict=predicted, seconds=seconds, count=count, n=n, q_lower=q, radius=found)

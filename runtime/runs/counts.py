@@ -32,7 +32,7 @@ def read_counts(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.int64]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of counts")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, delimiter="\t")
             names = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = names
@@ -43,12 +43,13 @@ def read_counts(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.int64]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a TSV ({error})") from None
     values = np.array([values for _, values in rows], dtype=np.int64).reshape(-1, len(COLUMNS))
-    _, _, predict, count, n = values.T
+    columns = dict(zip(COLUMNS, values.T, strict=True))
+    predict, count, n = (columns[name] for name in ("predict", "count", "n"))
     bad = np.flatnonzero((n < 1) | (count < 0) | (count > n) | (predict < ABSTAIN))
     if bad.size:
-        line, said = rows[bad[0]][0], ", ".join(f"{k} {v}" for k, v in zip(COLUMNS[2:], values[bad[0], 2:], strict=True))
+        line, said = rows[bad[0]][0], f"predict {predict[bad[0]]}, count {count[bad[0]]}, n {n[bad[0]]}"
         raise ValueError(f"{path}, line {line}: {said}; expected 0 <= count <= n, n >= 1 and a class from 0 (or -1: abstained)")
-    return dict(zip(COLUMNS, values.T, strict=True))
+    return columns
 
 
 def _whole(path: Path, line: int, name: str, text: str | None) -> int:
@@ -90,8 +91,9 @@ def certify_counts(
     radius = {"l1": l2, "l2": l2} | ({} if d is None else {"linf": l2 / math.sqrt(d)}) | {"cohen": l2}
     rows = []
     for i in range(len(q)):
-        idx, label, predict, count, n = (int(columns[name][i]) for name in COLUMNS)
+        line = {name: int(values[i]) for name, values in columns.items()}
+        line |= {} if sure[i] else {"predict": ABSTAIN}
         found = {name: float(values[i]) for name, values in radius.items()}
-        rows.append(row(idx, label, predict if sure[i] else ABSTAIN, 0.0, count, n, float(q[i]), found))
+        rows.append(row(**line, seconds=0.0, q_lower=float(q[i]), radius=found))
     write_tsv(out, rows)
     return len(rows)

@@ -46,18 +46,14 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     if not np.array_equal(idx[order], np.arange(first.settings["inputs"]) * first.settings["skip"]):
         lacking = f"; missing of {count} shards: {', '.join(missing)}" if missing else ""
         raise ValueError(f"the shards hold {len(idx)} inputs, expected each of {first.settings['inputs']} once{lacking}")
-    label, predict, seconds = (
-        np.concatenate([getattr(part, name) for part in parts])[order] for name in ("label", "predict", "seconds")
-    )
-    settings = {name: value for name, value in parts[0].settings.items() if name != "shard"}
     merged = Sampled(
         take(join([part.statistics for part in parts]), order.tolist()),
-        idx[order],
-        label,
-        predict,
-        seconds,
-        settings,
-        first.threats,
+        idx=idx[order],
+        label=np.concatenate([part.label for part in parts])[order],
+        predict=np.concatenate([part.predict for part in parts])[order],
+        seconds=np.concatenate([part.seconds for part in parts])[order],
+        settings={name: value for name, value in parts[0].settings.items() if name != "shard"},
+        threats=first.threats,
     )
     write_statistics(out, merged)
     return merged

@@ -1,23 +1,30 @@
-"""Results: the field's TSV, and the statistics file (HDF5) that radii can be redone from."""
+"""Results: the field's TSV, and beside it, where one call sampled and certified, the settings that it was made with."""
 
 import csv
 import datetime
+import hashlib
 import io
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..jobs.atomic import replacing
+from ..jobs.journal import check_same
 
+ABSTAIN = -1
 FIRST = ("idx", "label", "predict", "radius", "correct", "time", "count", "n", "q_lower")
+WHOLE = ("idx", "label", "predict", "correct", "count", "n")
+Row = dict[str, int | float | str]
 
 
 def row(
-    idx: int, label: int, predict: int, seconds: float, count: int, n: int, q_lower: float, radius: Mapping[str, float]
+    *, idx: int, label: int, predict: int, seconds: float, count: int, n: int, q_lower: float, radius: Mapping[str, float]
 ) -> dict[str, str]:
     """One line of results.tsv; every radius and bound is rounded down to six decimals, q_lower to ten."""
     values = {
@@ -55,12 +62,47 @@ def write_tsv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]]) -
         text.detach()
 
 
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """The lines of a results file: whole numbers as int, others as float, `time` as text."""
+    kinds: dict[str, type[int] | type[str]] = dict.fromkeys(WHOLE, int) | {"time": str}
+    return [{name: kinds.get(name, float)(text) for name, text in line.items()} for line in _lines(path)]
+
+
 def read_tsv(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float64]]:
     """Numeric columns of a results file, by name (`time` is left out)."""
-    with Path(path).open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    rows = _lines(path)
     names = [name for name in (rows[0] if rows else FIRST) if name != "time"]
     return {name: np.array([float(r[name]) for r in rows]) for name in names}
 
 
-ABSTAIN = -1
+def _lines(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    # An editor may have put a byte order mark in front.
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write beside the results `path` the settings that they were made with, and by what they are known."""
+    with replacing(_beside(path)) as file:
+        file.write(json.dumps({"settings": settings, "sha256": _digest(path)}, indent=1).encode() + b"\n")
+
+
+def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """ValueError unless `write_settings` told these settings, and `path` has not been changed since."""
+    beside = _beside(path)
+    try:
+        known = json.loads(beside.read_text(encoding="utf-8"))
+        found, digest = dict(known["settings"]), known["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found, digest = {}, ""
+    if digest != _digest(path):
+        raise ValueError(f"{path}: exists, and {beside.name} does not tell how it was made; delete it or write another file")
+    check_same(path, "results", found, json.loads(json.dumps(settings)))
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,18 +1,19 @@
-"""The two halves of a long job: draw a data set's statistics to a file; turn a statistics file into results."""
+"""The first half of a long job: draw a data set's statistics to a file, from which runs/certify.py makes results."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..bounds.binomial import lower_probability
-from ..certify import Certifier
+from ..inputs.pairs import as_pairs
 from ..jobs.atomic import check_out
-from ..jobs.groups import Record, run_groups
-from ..jobs.journal import differing
-from ..jobs.shards import Shard, group_size, groups
+from ..jobs.groups import Record, resuming
+from ..jobs.journal import check_same
+from ..jobs.shards import Shard, groups
+from ..sampling.card import Sampling
+from ..sampling.sampler import Labelled, Sampler
 from ..statistics.file import Sampled, read_statistics, write_statistics
 from ..statistics.records import join, pack, unpack
 from ..statistics.summary import Statistics
@@ -23,14 +24,12 @@ CHUNK = 1000
 
 
 def sample_dataset(
-    certifier: Certifier,
-    data: Sequence[tuple[Any, int]],
+    sampler: Sampler,
+    data: Any,
     out: str | os.PathLike[str],
-    n0: int,
-    n: int,
-    alpha: float,
-    batch_size: int,
-    information: Mapping[str, Any],
+    card: Sampling,
+    information: Mapping[str, Any] | None = None,
+    *,
     shard: Shard | None = None,
     progress: bool = True,
     skip: int = 1,
@@ -42,6 +41,10 @@ def sample_dataset(
     has the same settings is left as it is.
 
     Args:
+        sampler: model, noise and threats.
+        data: (input, label) pairs, in any form that `inputs.pairs.as_pairs` takes.
+        out: the statistics file.
+        card: what is drawn of each input.
         information: written with the settings, but not compared with those of a stopped run or of another shard.
         shard: written to a file of its own, `shard.path(out)`.
         progress: show a bar.
@@ -49,67 +52,57 @@ def sample_dataset(
         model_file: digest of what the model was loaded from (`identity.file_digest`), a setting like the others.
 
     Raises:
-        ValueError: as `Certifier.certify`; a journal or a complete file of other settings, with the difference named; another
-            process at work on the file; an empty data set or shard.
+        ValueError: as `Sampler.sample`; a journal or a complete file of other settings, with the difference named; another
+            process at work on the file; an empty data set or shard; a label that is no class.
     """
     shard = shard or Shard()
     out = shard.path(check_out(out))
-    settings = certifier.settings(data, n0, n, alpha, batch_size) | {"skip": skip, "model file": model_file}
+    data = as_pairs(data, sampler.num_classes)
+    settings = sampler.settings(data, card) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
-    pieces = shard.pick(groups(len(data), group_size(n, batch_size)))
+    pieces = shard.pick(groups(len(data), card.inputs_a_batch))
     if not pieces:
         raise ValueError(f"shard {shard}: nothing is left for it, {len(data)} inputs make fewer batches; use fewer shards")
     if shard.count > 1:
         settings["shard"] = str(shard)
-
-    def work(group: range) -> Iterator[Record]:
-        for index, label, drawn, seconds in certifier.draw(data, group, n0, n, alpha, batch_size, skip):
-            yield {
-                "idx": index,
-                "label": label,
-                "predict": drawn.label,
-                "seconds": seconds,
-                "statistics": pack(drawn.statistics),
-            }
-
-    def write(records: Iterator[Record]) -> None:
-        described = dict(settings) | {"information": dict(information) | {"alpha": alpha, "batch_size": batch_size}}
-        write_statistics(out, gather(records, described, certifier.threats))
-
-    def certified(record: Record) -> bool:
-        count, drawn = (int(np.sum(record["statistics"][name])) for name in ("count", "n"))
-        return record["predict"] == record["label"] and bool(lower_probability(count, drawn, alpha) > 0.5)
-
-    def finished() -> bool:
-        if out.exists():
-            check_same(out, read_statistics(out).settings, settings)
-        return out.exists()
-
-    run_groups(out, settings, pieces, work, write, "sampling", certified, progress, finished)
+    described = settings | {"information": {**(information or {}), "alpha": card.alpha, "batch_size": card.batch_size}}
+    with resuming(out, settings, pieces, "sampling", progress) as job:
+        if out.exists() and not job.started:
+            check_same(out, "statistics", read_statistics(out).settings, settings)
+        else:
+            for group in job.remaining():
+                for done in sampler.draw(data, group, card, skip):
+                    job.add(_record(done, card.alpha))
+            write_statistics(out, gather(job.records(), described, sampler.threats))
     return read_statistics(out)
 
 
-def check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """ValueError naming what differs between a finished file's settings and those wanted; information is not compared."""
-    changed = [f"{name} was {a!r}, is {b!r}" for name, a, b in differing(found, wanted) if name != "information"]
-    if changed:
-        text = "; ".join(changed)
-        raise ValueError(f"{path}: holds the statistics of other settings: {text}; delete it or write another file")
+def _record(done: Labelled, alpha: float) -> Record:
+    statistics = done.drawn.statistics
+    votes, n = int(statistics.count.sum()), int(statistics.n.sum())
+    return {
+        "idx": done.idx,
+        "label": done.label,
+        "predict": done.drawn.predict,
+        "seconds": done.seconds,
+        "certified": done.drawn.predict == done.label and bool(lower_probability(votes, n, alpha) > 0.5),
+        "statistics": pack(statistics),
+    }
 
 
 def gather(records: Iterator[Record], settings: Mapping[str, Any], threats: tuple[Threat, ...]) -> Sampled:
     """The records of inputs of one shape, joined."""
-    columns: list[tuple[int, int, int]] = []
-    seconds: list[float] = []
+    columns: dict[str, list[Any]] = {"idx": [], "label": [], "predict": [], "seconds": []}
     joined: list[Statistics] = []
     waiting: list[Statistics] = []
     for record in records:
-        columns.append((record["idx"] * settings["skip"], record["label"], record["predict"]))
-        seconds.append(record["seconds"])
+        for name, values in columns.items():
+            values.append(record[name])
         waiting.append(unpack(record["statistics"]))
         if len(waiting) == CHUNK:
             joined.append(join(waiting))
             waiting.clear()
-    idx, label, predict = np.array(columns, dtype=np.int64).T
-    return Sampled(join(joined + waiting), idx, label, predict, np.array(seconds), dict(settings), threats)
+    found = {name: np.array(values) for name, values in columns.items()}
+    found["idx"] *= settings["skip"]
+    return Sampled(join(joined + waiting), **found, settings=dict(settings), threats=threats)

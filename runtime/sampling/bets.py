@@ -18,7 +18,7 @@ e^-L of TARGETS; dividing by the total stake makes every bound of the form value
 - top: w = +-e_j for every coordinate j of a part. The largest |y_j| is that of one fixed j and sign: no union over coordinates.
 - length: w = v, the direction of the part's mean in the stages before. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
 - half: the same in the last stage alone, whose direction is that of X, the mean of the first half (adaptive.py). From above too.
-- along: w = v of a threat's direction.
+- along: w = v of a threat's direction, from below and from above.
 
 h takes out what the direction of y predicts of the vote: f is compared with Phi((z + rho t)/sqrt(1 - rho^2)), t = v.u, the vote of
 a half-space seen through noise; E[u h] = rho phi(z) v.
@@ -31,25 +31,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..bounds.chernoff import tail_square
 from ..statistics.summary import BETS, TARGETS, Moments
 from ..threats.projections import Projection
+from .stakes import REACH, RHO_MAX, TAIL, best_stake, centre, chosen_b, first_constant, first_spread, stages, vote_square
 
-REACH = 4.4
-# E[(|t| - REACH)+], rounded up: 2 (phi(REACH) - REACH Q(REACH)) = 2.2546e-6.
-TAIL = 2.26e-6
-# Keeps xi below 1.
-BETA_MAX = 0.2
-MU_MAX = 0.3
-RHO_MAX = 0.95
 # Factors to a logarithm: each lies between 1 - xi and some 3.
 CHUNK = 16
 TINY = 1e-300
-
-
-def stages(n: int) -> tuple[int, int, int, int]:
-    """Sizes of the four stages; the first three are the first half."""
-    return n // 8, n // 8, n // 2 - 2 * (n // 8), n - n // 2
 
 
 def log_product(factors: torch.Tensor) -> torch.Tensor:
@@ -112,19 +100,23 @@ class Tally:
         self.along_stake = zeros(BETS, count)
         self.half = zeros(2, BETS, count)
         self.half_stake = zeros(BETS, count)
+        lines = [column for column, part in enumerate(parts.values()) if part.vector is not None]
+        self._lines = torch.tensor(lines, dtype=torch.int64, device=device)
+        self.along_high = zeros(BETS, len(lines))
+        """From above, along the vectors of directions alone."""
         self._square, self._square_along = zeros(d), zeros(count)
         self._targets = torch.tensor(TARGETS, dtype=torch.float64, device=device)
-        self._fixed = torch.tensor([by.vector is not None for by in parts.values()], device=device)
+        self._fixed = torch.tensor([part.vector is not None for part in parts.values()], device=device)
         self._vectors = zeros(d, count)
-        for column, by in enumerate(parts.values()):
-            if by.vector is not None:
-                self._vectors[:, column] = torch.as_tensor(by.vector, device=device)
-        self._bases = {
-            column: torch.as_tensor(by.basis, device=device) for column, by in enumerate(parts.values()) if by.basis is not None
-        }
-        self._masks = {
-            column: torch.as_tensor(by.mask, device=device) for column, by in enumerate(parts.values()) if by.mask is not None
-        }
+        self._bases: dict[int, torch.Tensor] = {}
+        self._masks: dict[int, torch.Tensor] = {}
+        for column, part in enumerate(parts.values()):
+            if part.vector is not None:
+                self._vectors[:, column] = torch.as_tensor(part.vector, device=device)
+            if part.basis is not None:
+                self._bases[column] = torch.as_tensor(part.basis, device=device)
+            if part.mask is not None:
+                self._masks[column] = torch.as_tensor(part.mask, device=device)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
         # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
@@ -158,35 +150,33 @@ class Tally:
         norm = directions.norm(dim=0)
         directions = directions / torch.clamp(norm, min=TINY)
         if self._index == 0:
-            guess = torch.clamp(1.0 - 1.3 * eps, min=0.5)
-            spread = (1.0 - guess) ** 2 + (2.0 * guess - 1.0) * 1.3 * eps
+            b, spread = first_constant(torch, eps)
             h: torch.Tensor | None = None
-            b, mean_h = guess, torch.zeros_like(mean)
-            mu, along = torch.zeros_like(norm), spread.expand(count)
+            mean_h, mu, along = torch.zeros_like(mean), torch.zeros_like(norm), spread.expand(count)
         else:
             # |mean|^2 holds its own noise, which is as large as that of any vote of this frequency across all directions.
-            noise = ((1.0 - self.b) ** 2 + (2.0 * self.b - 1.0) * eps) / max(drawn, 1)
+            noise = vote_square(self.b, eps) / max(drawn, 1)
             length = torch.clamp(norm - noise * self._ranks() / torch.clamp(norm, min=TINY), min=0.0)
             length = torch.minimum(torch.where(self._fixed, mean @ directions, length), rim)
             rho = torch.clamp(length[0] / rim, 0.0, RHO_MAX)
             h, b, mean_h = torch.stack((z, rho)), torch.zeros_like(z), rho * rim * directions[:, 0]
-            mu = torch.clamp(length - mean_h @ directions, -MU_MAX, MU_MAX)
+            mu = centre(torch, length - mean_h @ directions)
             before = max(self._taken, 1)
             spread = torch.clamp(self._square.mean() / before, min=TINY)
-            seen = self._square_along / before
+            along = self._square_along / before
             if self._index == 1:
-                # Nothing was seen along these directions yet: somewhat less than for a half-space, and f - h is smaller than f.
-                seen = torch.where(self._fixed, seen, 0.8 * (eps + z * rim) * (1.0 - 0.8 * rho**4))
-            along = torch.maximum(seen, spread)
+                # Nothing was seen along these directions yet.
+                along = torch.where(self._fixed, along, first_spread(eps, z, rim, rho))
+            along = torch.maximum(along, spread)
         n = sum(self.sizes)
         self._stage = _Stage(
-            directions,
-            h,
-            b,
-            mean_h,
-            torch.clamp((2.0 * self._targets / (n * spread)).sqrt(), max=BETA_MAX),
-            mu,
-            torch.clamp((2.0 * self._targets[:, None] / (n * torch.clamp(along, min=TINY))).sqrt(), max=BETA_MAX),
+            directions=directions,
+            h=h,
+            b=b,
+            mean_h=mean_h,
+            beta=best_stake(torch, self._targets, n, spread),
+            mu=mu,
+            beta_along=best_stake(torch, self._targets[:, None], n, torch.clamp(along, min=TINY)),
         )
         self._left, self._taken = self.sizes[self._index], 0
         self._square.zero_()
@@ -204,6 +194,7 @@ class Tally:
         self.length += along * (known - TAIL)
         self.stake += along[:, None, :] * stage.directions
         self.along_stake += along
+        self.along_high += (along * (-known - TAIL)).index_select(1, self._lines)
         if self._index == 3:
             self.half_stake += along
             self.half += torch.stack((along * (known - TAIL), along * (-known - TAIL)))
@@ -232,6 +223,9 @@ class Tally:
         low = 1.0 - stage.beta_along * (REACH + stage.mu.abs())
         grown = log_product(torch.maximum(1.0 + scaled, low))
         self.length += grown
+        if len(self._lines):
+            against, least = (a.index_select(-1, self._lines) for a in (scaled, low))
+            self.along_high += log_product(torch.maximum(1.0 - against, least))
         if half:
             self.half[0] += grown
             self.half[1] += log_product(torch.maximum(1.0 - scaled, low))
@@ -250,14 +244,19 @@ class Tally:
             "half_high": (-self.half[1] * half, half),
         }
         columns = {name: torch.stack(pair).cpu().numpy() for name, pair in rows.items()}
+        high = along.index_select(1, self._lines)
+        lines = iter(torch.stack((-self.along_high * high, high)).cpu().numpy().transpose(2, 0, 1))
         bets = {}
-        for column, (name, by) in enumerate(self.parts.items()):
-            own = {key: value[:, :, column] for key, value in columns.items()}
-            if by.basis is None and by.vector is None:
+        for column, (name, part) in enumerate(self.parts.items()):
+            bets[name] = {key: value[:, :, column] for key, value in columns.items()}
+            if part.keeps_coordinates:
                 top = self.top[:, :, self._masks[column]] if column in self._masks else self.top
-                own["top"] = torch.stack((-top.amin(dim=(0, 2)) * inverse, inverse)).cpu().numpy()
-            bets[name] = own
-        return Moments(np.array(self.drawn, dtype=np.int64), count, sums[:, 0], sums[:, 1], self.b, bets)
+                bets[name]["top"] = torch.stack((-top.amin(dim=(0, 2)) * inverse, inverse)).cpu().numpy()
+            if part.vector is not None:
+                bets[name]["along_high"] = next(lines)
+        return Moments(
+            n=np.array(self.drawn, dtype=np.int64), count=count, sum_uf=sums[:, 0], sum_u=sums[:, 1], b=self.b, bets=bets
+        )
 
     def _part(self, column: int, y: torch.Tensor) -> torch.Tensor:
         """P y of the part in this column."""
@@ -270,12 +269,4 @@ class Tally:
         return y
 
     def _ranks(self) -> torch.Tensor:
-        return torch.tensor([by.rank(self.d) for by in self.parts.values()], dtype=torch.float64, device=self.device)
-
-
-def chosen_b(eps: float) -> float:
-    """The constant b of Z = u (f - b) where votes against have frequency eps: in between a worst direction's and a typical one's.
-
-    A multiple of 1/64: few distinct values are cheaper to evaluate many inputs with.
-    """
-    return max(0.5, round(64.0 * (1.0 - 0.7 * float(tail_square(np.asarray(eps))))) / 64.0)
+        return torch.tensor([part.rank(self.d) for part in self.parts.values()], dtype=torch.float64, device=self.device)

@@ -1,15 +1,47 @@
-"""How the model is run while sampling. Whatever is on changes the base classifier, and is written beside the results."""
+"""How inputs are sampled: one card of numbers, checked once, that travels from the caller to the engine and into every file."""
 
-from dataclasses import dataclass
+import itertools
+import math
+import operator
+import secrets
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+
+from ..bounds.early_stop import tolerance
+from ..bounds.tails import THRESHOLDS
+from ..jobs.shards import group_size
 
 PRECISIONS = ("bf16", "fp16")
 
 
-@dataclass(frozen=True)
-class Options:
-    """All off by default: the model as it is, in its own precision. ValueError for a precision that is not known."""
+def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
+    """`value` as an int; ValueError, with its name, unless it is a whole number (no bool) from `least` to `most`."""
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        range_ = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} = {value!s}: expected a whole number, {range_}")
+    return number
 
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is drawn of each input, and how the model is run. ValueError, with its name, for a field that is out of range."""
+
+    n0: int = 100
+    """Samples to choose the class from; they are not used again."""
+    n: int = 100_000
+    """Fresh samples to certify it with, in two halves."""
+    alpha: float = 0.001
+    """Probability that any radius of an input is wrong. What is drawn depends on it with `early_stop` only."""
+    batch_size: int = 1000
+    """Rows of a forward pass."""
+    seed: int | None = None
+    """With a seed the noise depends on (seed, index) alone; without one it is fresh each time."""
     autocast: str | None = None
     """"bf16" or "fp16": torch.autocast. Another precision is another classifier: certify what you will deploy."""
     channels_last: bool = False
@@ -18,16 +50,54 @@ class Options:
     """True, or a backend's name, for torch.compile: the same function up to kernel rounding."""
     early_stop: bool = False
     """Stop an input whose abstention is certain (`certlut.bounds.early_stop`)."""
+    thresholds: tuple[float, ...] = THRESHOLDS
+    """Beyond which votes against are counted along directions, increasing, sigma = 1 units; () counts none."""
+    keep_means: bool = False
+    """Keep mean vectors in statistics files, 32 d bytes an input, so that threats thought of later can be certified."""
 
     def __post_init__(self) -> None:
+        for name, least in (("n0", 1), ("n", 2), ("batch_size", 1)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**63 - 1))
+        if not 0.0 < self.alpha < 1.0:
+            raise ValueError(f"alpha = {self.alpha}: expected 0 < alpha < 1")
+        object.__setattr__(self, "alpha", float(self.alpha))
+        object.__setattr__(self, "thresholds", tuple(map(float, self.thresholds)))
+        if any(not 0.0 < low < high < math.inf for low, high in itertools.pairwise((*self.thresholds, 1e9))):
+            raise ValueError(f"thresholds = {self.thresholds}: expected increasing positive numbers, in units of sigma")
         if self.autocast is not None and self.autocast not in PRECISIONS:
-            raise ValueError(f"autocast {self.autocast!r}: expected None or one of {', '.join(PRECISIONS)}")
+            raise ValueError(f"autocast = {self.autocast!r}: expected None or one of {', '.join(PRECISIONS)}")
 
-    def settings(self, alpha: float) -> dict[str, Any]:
-        """What the results depend on; early stopping depends on alpha."""
+    @property
+    def inputs_a_batch(self) -> int:
+        """How many inputs share batches."""
+        return group_size(self.n, self.batch_size)
+
+    def rows(self, inputs: int) -> int:
+        """Rows of the largest batch that the model is asked with, for so many inputs."""
+        return min(self.batch_size, min(inputs, self.inputs_a_batch) * max(self.n0, self.n))
+
+    @property
+    def allowed(self) -> int | None:
+        """The most votes against that an input may get before it is stopped; None where none is."""
+        return tolerance(self.n, self.alpha) if self.early_stop else None
+
+    def seeded(self) -> "Sampling":
+        """The same, with a fresh seed where it has none."""
+        return self if self.seed is not None else replace(self, seed=secrets.randbits(63))
+
+    def settings(self) -> dict[str, Any]:
+        """What the numbers drawn depend on: a run goes on only with the same."""
         return {
+            "seed": self.seed,
+            "n0": self.n0,
+            "n": self.n,
+            "inputs a batch": self.inputs_a_batch,
+            "thresholds": list(self.thresholds),
+            "keep_means": self.keep_means,
             "autocast": self.autocast,
             "channels_last": self.channels_last,
             "compile": self.compile,
-            "early_stop": alpha if self.early_stop else None,
+            "early_stop": self.alpha if self.early_stop else None,
         }

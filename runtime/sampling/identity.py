@@ -44,11 +44,10 @@ def data_digest(data: Sequence[tuple[Any, int]]) -> str:
 
 
 def file_digest(spec: str) -> str:
-    """Identifies what a model was loaded from: the file's bytes, or for module:function those of the imported module's source."""
-    path = Path(spec)
+    """Identifies what a model was loaded from: the file's bytes, or for a function those of its module's source."""
+    path, where = Path(spec), spec.rpartition(":")[0]
     if not path.exists():
-        module = sys.modules.get(spec.partition(":")[0])
-        path = Path(getattr(module, "__file__", None) or "")
+        path = Path(where if where.endswith(".py") else getattr(sys.modules.get(where), "__file__", None) or "")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32] if path.is_file() else ""
 
 

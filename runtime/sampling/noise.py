@@ -121,9 +121,9 @@ def batches(
             while taken < height:
                 room = len(u) - filled
                 take = min(height - taken, room)
-                own = take == height == whole
-                tasks.append(_Task(slice(filled, filled + take), segment, block if own else None))
-                if not own:
+                in_place = take == height == whole
+                tasks.append(_Task(slice(filled, filled + take), segment, block if in_place else None))
+                if not in_place:
                     if taken == 0:
                         spare = spare if spare is not None else torch.empty((rows, d), dtype=torch.float64, device=device)
                         fill_block(spare[:whole], seed, segment.index, segment.stage, block)

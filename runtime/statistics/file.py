@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..jobs.atomic import replacing
-from ..threats.sets import Ball, Ray, Threat
+from ..threats.declare import KINDS
+from ..threats.sets import Threat
 from .summary import SCALARS, Part, Statistics
+from .votes import Tail, none_counted
 
 STATISTICS = "certlut-statistics"
-
-STATISTICS_VERSION = 2
+# Version 2 has no class counts, tails, looks, proposal and noise, and six sums that nothing reads.
+STATISTICS_VERSION, OLDEST_VERSION = 3, 2
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Sampled:
 
 
 _COLUMNS = ("idx", "label", "predict", "seconds")
+_VOTES = ("count", "n", "b", "sums", "classes", "class_count", "looks")
+# Attributes of a part.
+_ABOUT: Mapping[str, Callable[[Any], Any]] = {"d": int, "coordinates": int, "dual": float, "largest": int, "key": str}
 
 ALL_ROWS = slice(None)
 
@@ -46,23 +52,26 @@ def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
     whole = io.BytesIO()
     with h5py.File(whole, "w") as hdf:
         attributes = {"filetype": STATISTICS, "format_version": STATISTICS_VERSION, "sigma": s.sigma, "d": s.d}
-        for name, value in (attributes | {"settings": json.dumps(sampled.settings, sort_keys=True)}).items():
-            hdf.attrs[name] = value
+        about = {"settings": sampled.settings, "proposal": s.proposal, "noise": s.noise}
+        hdf.attrs.update(attributes | {name: json.dumps(value, sort_keys=True) for name, value in about.items()})
         for name in _COLUMNS:
             hdf.create_dataset(name, data=getattr(sampled, name), track_times=False)
-        for name in ("count", "n", "b", "sums"):
+        for name in _VOTES:
             hdf.create_dataset(name, data=getattr(s, name), track_times=False)
         described = hdf.create_group("threats")
         for place, threat in enumerate(sampled.threats):
             _write_threat(described.create_group(threat.name), threat, place)
         for name, part in s.parts.items():
             group = hdf.create_group(f"parts/{name}")
-            group.attrs["d"] = part.d
-            group.attrs["coordinates"] = part.coordinates
-            group.attrs["dual"] = part.dual
-            group.attrs["key"] = part.key
+            group.attrs.update({field: getattr(part, field) for field in _ABOUT})
             for field in SCALARS:
                 group.create_dataset(field, data=getattr(part, field), track_times=False)
+        tails = hdf.create_group("tails")
+        for name, tail in s.tails.items():
+            group = tails.create_group(name)
+            group.attrs["key"] = tail.key
+            group.create_dataset("thresholds", data=tail.thresholds, track_times=False)
+            group.create_dataset("largest", data=tail.largest, track_times=False)
     with replacing(path) as file:
         file.write(whole.getbuffer())
 
@@ -78,19 +87,14 @@ def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sam
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such statistics file")
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("filetype") != STATISTICS or file.attrs.get("format_version") != STATISTICS_VERSION:
+        with h5py.File(path, "r", locking=False) as file:
+            version = file.attrs.get("format_version")
+            if file.attrs.get("filetype") != STATISTICS or version not in range(OLDEST_VERSION, STATISTICS_VERSION + 1):
                 raise ValueError(
-                    f"{path}: filetype {file.attrs.get('filetype')!r} version {file.attrs.get('format_version')}, "
-                    f"expected {STATISTICS!r} version {STATISTICS_VERSION}"
+                    f"{path}: filetype {file.attrs.get('filetype')!r} version {version}, "
+                    f"expected {STATISTICS!r} version {OLDEST_VERSION} or {STATISTICS_VERSION}"
                 )
-            parts = {}
-            for name, group in file["parts"].items():
-                columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS}
-                d, coordinates, dual = int(group.attrs["d"]), int(group.attrs["coordinates"]), float(group.attrs["dual"])
-                parts[name] = Part(d, coordinates, dual, str(group.attrs["key"]), **columns)
-            votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b", "sums")}
-            statistics = Statistics(**votes, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts)
+            statistics = _read_2(file, rows) if version == 2 else _read(file, rows)
             inputs: dict[str, Any] = {name: file[name][rows] for name in _COLUMNS}
             threats = tuple(_read_threat(name, group) for name, group in sorted(file["threats"].items(), key=_place))
             return Sampled(statistics, settings=json.loads(file.attrs["settings"]), threats=threats, **inputs)
@@ -98,26 +102,55 @@ def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sam
         raise ValueError(f"{path}: not a readable statistics file, truncated or damaged ({error})") from None
 
 
+def _read(file: h5py.File, rows: slice) -> Statistics:
+    parts = {name: _read_part(group, rows) for name, group in file["parts"].items()}
+    tails = {name: Tail(str(t.attrs["key"]), t["thresholds"][()], t["largest"][rows]) for name, t in file["tails"].items()}
+    about = {name: json.loads(file.attrs[name]) for name in ("proposal", "noise")}
+    votes: dict[str, Any] = {name: file[name][rows] for name in _VOTES}
+    return Statistics(**votes, **about, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts, tails=tails)
+
+
+def _read_part(group: h5py.Group, rows: slice) -> Part:
+    about = {name: kind(group.attrs[name]) for name, kind in _ABOUT.items()}
+    return Part(**about, **{field: group[field][rows] for field in SCALARS})
+
+
+def _read_2(file: h5py.File, rows: slice) -> Statistics:
+    """Format 2: no bet from above along directions, one sum by another name, nothing of what version 3 adds."""
+    parts = {}
+    for name, group in file["parts"].items():
+        about = {field: kind(group.attrs[field]) for field, kind in _ABOUT.items() if field != "largest"}
+        columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS if field not in ("norm_b", "along_high")}
+        unmade = np.full_like(columns["along"], np.nan)
+        parts[name] = Part(**about, largest=0, norm_b=group["lp_b"][rows], along_high=unmade, **columns)
+    votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b", "sums")}
+    none = none_counted(len(votes["count"]))
+    votes |= {"classes": none, "class_count": none, "looks": np.zeros(len(none), dtype=np.int64)}
+    return Statistics(**votes, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts)
+
+
 def count_inputs(path: str | os.PathLike[str]) -> int:
     """How many inputs a statistics file holds; raises as `read_statistics`."""
     read_statistics(path, slice(0, 0))
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         return len(file["idx"])
 
 
 def _write_threat(group: h5py.Group, threat: Threat, place: int) -> None:
-    """Name, place, p (absent for a ray) and its mask, basis or direction."""
-    group.attrs["place"] = place
-    if isinstance(threat, Ball):
-        group.attrs["p"] = threat.p
-    for name in ("mask", "basis", "v"):
-        if (array := getattr(threat, name, None)) is not None:
-            group.create_dataset(name, data=array, compression="gzip", track_times=False)
+    """Its place and kind, its numbers as attributes and its arrays as datasets."""
+    group.attrs.update({"place": place, "kind": threat.kind})
+    for name, value in threat.describe().items():
+        if isinstance(value, np.ndarray):
+            group.create_dataset(name, data=value, compression="gzip", track_times=False)
+        else:
+            group.attrs[name] = value
 
 
 def _read_threat(name: str, group: h5py.Group) -> Threat:
-    arrays = {kind: group[kind][()] for kind in ("mask", "basis", "v") if kind in group}
-    return Ray(name, arrays["v"]) if "p" not in group.attrs else Ball(name, float(group.attrs["p"]), **arrays)
+    values = {key: value.item() for key, value in group.attrs.items() if key not in ("place", "kind")}
+    # Version 2 knew two kinds, the balls with a p.
+    kind = str(group.attrs.get("kind", "ball" if "p" in values else "ray"))
+    return KINDS[kind](name=name, **values, **{key: dataset[()] for key, dataset in group.items()})
 
 
 def _place(item: tuple[str, h5py.Group]) -> int:

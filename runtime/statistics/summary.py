@@ -8,22 +8,22 @@ are the bets of bets.py.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from ..threats.projections import Projection, norm
+from ..kernels.arrays import Array, Counts
+from ..threats.projections import Identity, Projection
 from ..threats.sets import Threat, projections
-
-Array = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+from .votes import Tail, check_classes, none_counted
 
 # Values of L = log(1/level) that the bets are tuned to; a bound may be taken at any level.
 TARGETS = (6.0, 10.0, 17.0)
 BETS = len(TARGETS)
 # A bet's bound is value -+ slope L: shape (2, BETS) for (value, slope).
-BET_NAMES = ("length", "half_low", "half_high", "top", "along")
+BET_NAMES = ("length", "half_low", "half_high", "top", "along", "along_high")
+# Those that bound from above.
+UPPER_BETS = ("half_high", "top", "along_high")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ class Moments:
     """Fixed before these samples."""
     bets: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     """Part -> name of a bet -> (value, slope), shape (2, BETS); empty where none were made."""
+    classes: Counts = field(default_factory=lambda: none_counted(1))
+    """Classes and their counts (votes.kept_classes), shape (1, C); (1, 0) where they were not counted."""
+    class_count: Counts = field(default_factory=lambda: none_counted(1))
+    tails: Mapping[str, Tail] = field(default_factory=dict)
+    """Family of directions -> its tails, `largest` of shape (1, K)."""
+    looks: int = 0
+    """Looks taken before sampling stopped; 0 where n was fixed."""
 
 
 @dataclass(frozen=True)
@@ -53,28 +60,26 @@ class Part:
     coordinates: int
     """Coordinates it touches."""
     dual: float
-    """Exponent of `lp`."""
+    """Exponent of `norm_b`; 2 for none."""
+    largest: int
+    """Or `norm_b` is the l2 norm of so many coordinates, the largest ones; 0 for none."""
     key: str
     """Identifies the mask, basis or direction (`Projection.key`); empty for the whole gradient."""
     inner: Array
-    """X.Y at b = 1/2; likewise all up to dot."""
-    x_l2: Array
-    y_l2: Array
+    """X.Y at b = 1/2; likewise all up to dot. X and Y stand for P X and P Y."""
     l1: Array
-    """|Zbar|_1 of the pooled mean; likewise l2, linf and lp, the part's own exponent."""
-    l2: Array
+    """|Zbar|_1 of the pooled mean; likewise linf."""
     linf: Array
-    lp: Array
     dot: Array
     """v.Zbar along a direction; 0 for a subspace."""
     inner_b: Array
     """X.Y at the chosen b; likewise all up to dot_b."""
     x_l2_b: Array
-    y_l2_b: Array
+    """|X|_2."""
     l1_b: Array
-    l2_b: Array
     linf_b: Array
-    lp_b: Array
+    norm_b: Array
+    """The norm of Zbar that `dual` or `largest` asks for."""
     dot_b: Array
     length: Array
     """|P y|_2 >= value - slope L. L = log(1/level)."""
@@ -86,11 +91,18 @@ class Part:
     """|P y|_inf <= value + slope L."""
     along: Array
     """v.y >= value - slope L along a direction v."""
+    along_high: Array
+    """v.y <= value + slope L along it."""
+
+    @property
+    def identity(self) -> Identity:
+        """What was projected on, for its norms."""
+        return Identity(self.d, self.coordinates, self.dual, self.largest, self.key)
 
 
-SUMS = ("inner", "x_l2", "y_l2", "l1", "l2", "linf", "lp", "dot")
-# The fields of a Part that are arrays, in order.
-SCALARS = (*SUMS, *(f"{name}_b" for name in SUMS), *BET_NAMES)
+# The fields of a Part that are arrays, besides the bets.
+SUMS = ("inner", "l1", "linf", "dot", "inner_b", "x_l2_b", "l1_b", "linf_b", "norm_b", "dot_b")
+SCALARS = (*SUMS, *BET_NAMES)
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,18 @@ class Statistics:
     parts: Mapping[str, Part]
     sums: Array
     """Per half sum u f and sum u, shape (N, 2, 2, d), for threats thought of later; (N, 0) where they were not kept."""
+    classes: Counts
+    """Class of each column of `class_count`, shape (N, C), the certified one first (votes.kept_classes); (N, 0): not counted."""
+    class_count: Counts
+    """Votes of each among all samples, shape (N, C)."""
+    looks: Counts
+    """Looks taken before sampling stopped, shape (N,); 0 where n was fixed."""
+    tails: Mapping[str, Tail] = field(default_factory=dict)
+    """Family of directions -> how far out votes against lie along them."""
+    proposal: Mapping[str, Any] = field(default_factory=lambda: {"by": "votes"})
+    """What proposed the direction that the gradient's length is bet along, the same for all inputs."""
+    noise: Mapping[str, Any] = field(default_factory=lambda: {"kind": "gaussian"})
+    """The noise that was drawn, the same for all inputs."""
 
     def __len__(self) -> int:
         return len(self.count)
@@ -125,27 +149,33 @@ class Statistics:
             raise ValueError(f"statistics: b has shape {self.b.shape}, expected (N,) numbers from 1/2 to 1")
         if self.sums.shape not in ((shape[0], 0), (*shape, 2, self.d)) or not np.isfinite(self.sums).all():
             raise ValueError(f"statistics: sums have shape {self.sums.shape}, expected {(*shape, 2, self.d)} finite numbers")
-        for name, by in projections(threats).items():
+        if self.looks.shape != shape[:1] or (self.looks < 0).any():
+            raise ValueError(f"statistics: looks have shape {self.looks.shape}, expected (N,) numbers from 0")
+        count, n = self.count.sum(axis=1), self.n.sum(axis=1)
+        check_classes(self.classes, self.class_count, count, n)
+        for name, tail in self.tails.items():
+            tail.check(name, n - count)
+        for name, projection in projections(threats).items():
             part = self.parts.get(name)
             if part is None:
                 kept = ", ".join(self.parts)
                 raise ValueError(
                     f"statistics: nothing was kept for {name!r}, only for {kept}; sample with that threat, or keep means"
                 )
-            found, own = (part.key, part.d, part.coordinates, part.dual), (by.key, by.rank(self.d), by.coordinates(self.d), by.dual)
-            if found != own or by.size not in (None, self.d):
+            if part.identity != projection.identity(self.d) or projection.size not in (None, self.d):
                 raise ValueError(f"statistics: {name!r} was sampled with another mask, direction or input shape")
             _check_part(name, part, shape[0])
 
 
 def _check_part(name: str, part: Part, size: int) -> None:
-    sums = {scalar: getattr(part, scalar) for scalar in SCALARS if scalar not in BET_NAMES}
+    sums = {scalar: getattr(part, scalar) for scalar in SUMS}
     if any(value.shape != (size,) or not np.isfinite(value).all() for value in sums.values()):
         raise ValueError(f"statistics: {name!r} has missing or non-finite values")
-    norms = [sums[f"{scalar}{b}"] for scalar in SUMS if scalar not in ("inner", "dot") for b in ("", "_b")]
-    products = [(sums[f"inner{b}"], sums[f"x_l2{b}"] * sums[f"y_l2{b}"]) for b in ("", "_b")]
-    if any((norm < 0).any() for norm in norms) or any((np.abs(x) > y * (1 + 1e-9) + 1e-300).any() for x, y in products):
-        raise ValueError(f"statistics: the norms and inner products of {name!r} contradict each other")
+    norms = [value for scalar, value in sums.items() if scalar not in ("inner", "inner_b", "dot", "dot_b")]
+    # Forecasts hold medians and means, found to 1e-10 and 2e-12.
+    crossed = [low > high * (1 + 1e-6) + 1e-9 for low, high in ((part.linf, part.l1), (part.linf_b, part.l1_b))]
+    if any((value < 0).any() for value in norms) or any(wrong.any() for wrong in crossed):
+        raise ValueError(f"statistics: the norms of {name!r} contradict each other")
     for kind in BET_NAMES:
         bet = getattr(part, kind)
         if bet.shape != (size, 2, BETS) or (bet[:, 1] < 0).any():
@@ -153,30 +183,36 @@ def _check_part(name: str, part: Part, size: int) -> None:
                 f"statistics: bets {kind!r} of {name!r} have shape {bet.shape}, expected {(size, 2, BETS)}, slopes >= 0"
             )
         # A bet that was never placed bounds nothing: -inf from below, inf from above.
-        if (bet[:, 0] == (-math.inf if kind in ("half_high", "top") else math.inf)).any():
+        if (bet[:, 0] == (-math.inf if kind in UPPER_BETS else math.inf)).any():
             raise ValueError(f"statistics: a bet {kind!r} of {name!r} is infinite on the wrong side")
 
 
 def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: float, keep_means: bool = False) -> Statistics:
     """Reduce the sums of N inputs of one shape to the scalars that the threats' bounds need; `keep_means`: keep the sums too."""
     d = moments[0].sum_u.shape[1]
-    wanted = projections(threats)
-    rows: dict[str, list[list[float]]] = {name: [] for name in wanted}
+    means = [(_means(m, 0.5), _means(m, m.b)) for m in moments]
     none = np.full((2, BETS), np.nan)
-    bets: dict[str, list[list[Array]]] = {name: [] for name in wanted}
-    for m in moments:
-        means = [_means(m, b) for b in (0.5, m.b)]
-        for name, by in wanted.items():
-            rows[name].append([value for x, y, pooled in means for value in _scalars(x, y, pooled, by)])
-            bets[name].append([m.bets.get(name, {}).get(bet, none) for bet in BET_NAMES])
     parts = {}
-    for name, by in wanted.items():
-        columns: dict[str, Any] = dict(zip(SCALARS, np.array(rows[name]).T, strict=False))
-        columns |= {bet: np.stack([row[i] for row in bets[name]]) for i, bet in enumerate(BET_NAMES)}
-        parts[name] = Part(d=by.rank(d), coordinates=by.coordinates(d), dual=by.dual, key=by.key, **columns)
-    count, n = (np.stack([getattr(m, name) for m in moments]) for name in ("count", "n"))
-    sums = np.stack([np.stack((m.sum_uf, m.sum_u), axis=1) if keep_means else np.empty(0) for m in moments])
-    return Statistics(count, n, np.array([m.b for m in moments]), sigma, d, parts, sums)
+    for name, projection in projections(threats).items():
+        rows = [_sums(half, chosen, projection) for half, chosen in means]
+        columns: dict[str, Any] = {scalar: np.array([row[scalar] for row in rows]) for scalar in SUMS}
+        columns |= {bet: np.stack([m.bets.get(name, {}).get(bet, none) for m in moments]) for bet in BET_NAMES}
+        parts[name] = Part(**projection.identity(d)._asdict(), **columns)
+    stacked: dict[str, Any] = {name: np.stack([getattr(m, name) for m in moments]) for name in ("count", "n")}
+    stacked |= {name: np.concatenate([getattr(m, name) for m in moments]) for name in ("classes", "class_count")}
+    return Statistics(
+        **stacked,
+        b=np.array([m.b for m in moments]),
+        sigma=sigma,
+        d=d,
+        parts=parts,
+        sums=np.stack([np.stack((m.sum_uf, m.sum_u), axis=1) if keep_means else np.empty(0) for m in moments]),
+        looks=np.array([m.looks for m in moments], dtype=np.int64),
+        tails={
+            name: replace(tail, largest=np.concatenate([m.tails[name].largest for m in moments]))
+            for name, tail in moments[0].tails.items()
+        },
+    )
 
 
 def extend(statistics: Statistics, threats: Sequence[Threat]) -> Statistics:
@@ -188,16 +224,29 @@ def extend(statistics: Statistics, threats: Sequence[Threat]) -> Statistics:
     return replace(s, parts={**summarise(moments, threats, s.sigma).parts, **s.parts})
 
 
-def _means(m: Moments, b: float) -> tuple[Array, Array, Array]:
-    """X, Y and the pooled mean of Z = u (f - b)."""
+class _Means(NamedTuple):
+    """Of Z = u (f - b)."""
+
+    x: Array
+    y: Array
+    pooled: Array
+
+
+def _means(m: Moments, b: float) -> _Means:
     x, y = (m.sum_uf - b * m.sum_u) / m.n[:, None]
-    return x, y, (m.n[0] * x + m.n[1] * y) / m.n.sum()
+    return _Means(x, y, (m.n[0] * x + m.n[1] * y) / m.n.sum())
 
 
-def _scalars(x: Array, y: Array, pooled: Array, by: Projection) -> list[float]:
-    """The fields SUMS for one input."""
-    x, y, pooled = (by(a) for a in (x, y, pooled))
-    size = np.abs(pooled)
-    norms = (float(size.sum()), float(np.linalg.norm(size)), float(size.max(initial=0.0)), norm(size, by.dual))
-    dot = 0.0 if by.vector is None else float(pooled[0])
-    return [float(x @ y), float(np.linalg.norm(x)), float(np.linalg.norm(y)), *norms, dot]
+def _sums(half: _Means, chosen: _Means, projection: Projection) -> dict[str, float]:
+    """The fields SUMS for one input, from its means at b = 1/2 and at the chosen b."""
+    out: dict[str, float] = {}
+    for suffix, means in (("", half), ("_b", chosen)):
+        x, y, pooled = (projection(mean) for mean in means)
+        size = np.abs(pooled)
+        out |= {
+            f"inner{suffix}": float(x @ y),
+            f"l1{suffix}": float(size.sum()),
+            f"linf{suffix}": float(size.max(initial=0.0)),
+            f"dot{suffix}": 0.0 if projection.vector is None else float(pooled[0]),
+        }
+    return out | {"x_l2_b": float(np.linalg.norm(projection(chosen.x))), "norm_b": projection.norm(chosen.pooled)}

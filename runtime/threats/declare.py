@@ -1,13 +1,18 @@
-"""Threat models as users declare them."""
+"""Threat models as users declare them, and by the kind that a file stores."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from .sets import ALL, L1, L2, LINF, Ball, Ray, Threat
+from ..kernels.arrays import Array
+from . import lines, sparse
+from .lines import Ray
+from .sets import ALL, L1, L2, LINF, Ball, Threat
+
+KINDS: Mapping[str, Callable[..., Threat]] = {threat.kind: threat for threat in (Ball, Ray, lines.Line, sparse.Sparse)}
 
 
 def Lp(p: float, name: str | None = None) -> Ball:
@@ -65,12 +70,29 @@ def Subspace(
 
 def Direction(v: npt.ArrayLike, name: str = "direction") -> Ray:
     """The ray x + r v, r >= 0; `v` in the input's shape, any length (it is normalised). ValueError for a zero or non-finite v."""
+    return Ray(_free_name(name), _unit(f"direction {name!r}", v))
+
+
+def Line(v: npt.ArrayLike, name: str = "line") -> lines.Line:
+    """The line x + r v, r of either sign; as `Direction`."""
+    return lines.Line(_free_name(name), _unit(f"line {name!r}", v))
+
+
+def Sparse(k: float, name: str | None = None) -> sparse.Sparse:
+    """Perturbations of any k coordinates, |delta|_2 <= R; `name`, by default sparse<k>. ValueError for k below 1 or not whole."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"Sparse({k}): k = {k}, expected a whole number of coordinates, 1 or more")
+    return sparse.Sparse(_free_name(name or f"sparse{k}"), int(k))
+
+
+def _unit(what: str, v: npt.ArrayLike) -> Array:
+    """`v` at l2 length 1; scaled first, so that no square overflows."""
     array = np.asarray(v, dtype=np.float64)
     size = float(np.abs(array).max(initial=0.0))
     if not (math.isfinite(size) and size > 0.0):
-        raise ValueError(f"direction {name!r}: largest component {size}, expected a finite vector other than 0")
+        raise ValueError(f"{what}: largest component {size}, expected a finite vector other than 0")
     array = array / size
-    return Ray(_free_name(name), array / np.linalg.norm(array))
+    return np.asarray(array / np.linalg.norm(array))
 
 
 def _exponent(what: str, p: float) -> float:
@@ -93,8 +115,8 @@ def resolve(threats: Sequence[str | Threat]) -> tuple[Threat, ...]:
         if isinstance(threat, str):
             if threat not in known:
                 raise ValueError(
-                    f"threat {threat!r}: expected l1, l2, linf, or an Lp, Subspace or Direction (on the command line lp:P, "
-                    "NAME=mask:FILE, NAME=basis:FILE or NAME=direction:FILE)"
+                    f"threat {threat!r}: expected l1, l2, linf, or an Lp, Sparse, Subspace, Direction or Line (on the command line "
+                    "lp:P, sparse:K, NAME=mask:FILE, NAME=basis:FILE, NAME=direction:FILE or NAME=line:FILE)"
                 )
             threat = known[threat]
         out.append(threat)

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from .declare import Direction, Lp, Subspace
+from .declare import Direction, Line, Lp, Sparse, Subspace
 from .sets import Threat
 
-KINDS = ("mask", "basis", "direction")
+KINDS = ("mask", "basis", "direction", "line")
 
 
 def parse_threats(texts: Sequence[str]) -> list[str | Threat]:
-    """`l1`, `lp:3`, `red=mask:red.npy`, `span=basis:q.npy,p=inf`, `axis=direction:v.npy`; any other word stays a name.
+    """`l1`, `lp:3`, `sparse:3`, `red=mask:red.npy`, `span=basis:q.npy,p=inf`, `axis=direction:v.npy` or `line:`; else a name.
 
     Raises:
         FileNotFoundError: no such .npy file.
-        ValueError: another form, a file that is no array, or what `Subspace`, `Direction` and `Lp` refuse.
+        ValueError: another form, a file that is no array, or what the threat itself refuses.
     """
     return [_parse(text) for text in texts]
 
@@ -27,14 +27,19 @@ def _parse(text: str) -> str | Threat:
     name, given, value = text.partition("=")
     if not given:
         head, colon, p = text.partition(":")
+        if colon and head == "sparse":
+            return Sparse(_whole(text, p))
         return Lp(_number(text, p)) if colon and head == "lp" else text
     kind, colon, file = value.partition(":")
     file, comma, exponent = file.partition(",p=")
-    if kind not in KINDS or not colon or (comma and kind == "direction"):
-        raise ValueError(f"threat {text!r}: expected NAME=mask:FILE, NAME=basis:FILE (then ,p=P if not 2) or NAME=direction:FILE")
+    along = kind in ("direction", "line")
+    if kind not in KINDS or not colon or (comma and along):
+        raise ValueError(
+            f"threat {text!r}: expected NAME=mask:FILE, NAME=basis:FILE (then ,p=P if not 2), NAME=direction:FILE or NAME=line:FILE"
+        )
     array = _array(file)
-    if kind == "direction":
-        return Direction(array, name)
+    if along:
+        return Direction(array, name) if kind == "direction" else Line(array, name)
     power = _number(text, exponent) if comma else 2.0
     return Subspace(array, power, name) if kind == "mask" else Subspace(basis=array, p=power, name=name)
 
@@ -44,6 +49,13 @@ def _number(text: str, p: str) -> float:
         return float(p)
     except ValueError:
         raise ValueError(f"threat {text!r}: p = {p!r}, expected a number or inf") from None
+
+
+def _whole(text: str, k: str) -> int:
+    try:
+        return int(k)
+    except ValueError:
+        raise ValueError(f"threat {text!r}: k = {k!r}, expected a whole number") from None
 
 
 def _array(file: str) -> Any:

@@ -13,7 +13,7 @@ from certlut.attacks.closed_forms import (
     Outcome,
     attack_closed_forms,
     exact_bounds,
-    polish,
+    match_moments,
     search,
     summary,
     threats_for,
@@ -190,7 +190,7 @@ def test_the_duals_set_has_the_moments_it_was_made_for(node: tuple[float, float,
     worst = DualSet(radius, a)
     q, y = worst.moments_at_0()
     assert q == pytest.approx(node[0], abs=1e-6)
-    better = polish(worst, *node)
+    better = match_moments(worst, *node)
     matched, slope = better.moments_at_0()
     assert (matched, slope[1]) == pytest.approx((node[0], node[2]), abs=1e-11)
     assert abs(float(better.value(np.array([[radius, 0.0]]))[0]) - 0.5) < 1e-8

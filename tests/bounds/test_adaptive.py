@@ -8,37 +8,37 @@ import pytest
 from scipy.special import ndtri
 
 from certlut.bounds import adaptive
-from certlut.bounds.adaptive import EVENTS, adaptive_bound
-from certlut.statistics.summary import BET_NAMES, TARGETS, Statistics, summarise
-from certlut.threats.declare import Direction, Lp, Subspace
-from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement
+from certlut.bounds.adaptive import ADAPTIVE, BET_EVENTS, MEAN_EVENTS
+from certlut.statistics.summary import TARGETS, UPPER_BETS, Statistics, summarise
+from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement, projections
 from reference.naive_statistics import Array, Known, half_space, phi, rare_tau
-from reference.simulate import allowed, classifiers, missed, missed_together, quantities, sampled, threats_of, unit
+from reference.simulate import allowed, classifiers, missed, missed_together, quantities, sampled, threats_of, unit, without_bets
 
 TOP, LONG = Quantity(ALL, "linf", "upper"), Quantity(ALL, "l2", "upper")
 LEVEL, RUNS, N = 0.1, 60, 600
 
 
-def _without_bets(statistics: Statistics) -> Statistics:
-    parts = {
-        name: dataclasses.replace(part, **{bet: np.full_like(getattr(part, bet), math.nan) for bet in BET_NAMES})
-        for name, part in statistics.parts.items()
-    }
-    return dataclasses.replace(statistics, parts=parts)
+def _bound(quantity: Quantity, statistics: Statistics, q: Array, alpha: float, bets: bool = True) -> Array:
+    return ADAPTIVE.bound(quantity, statistics if bets else without_bets(statistics), q, alpha)
 
 
 # Levels
 
 
 def test_the_shares_of_a_bound_add_up_to_its_level() -> None:
-    assert set(EVENTS) == {("l2", "lower"), ("l2", "upper"), ("linf", "upper"), ("dot", "lower")}
-    for shares in EVENTS.values():
-        assert sum(shares.values()) == 1.0
-        assert min(shares.values()) > 0.0
+    for events in (BET_EVENTS, MEAN_EVENTS):
+        for shares in events.values():
+            assert sum(shares.values()) == 1.0
+            assert min(shares.values()) > 0.0
+    # Bets serve nothing that the means do not.
+    assert set(BET_EVENTS) == {("l2", "lower"), ("l2", "upper"), ("linf", "upper"), ("dot", "lower"), ("abs", "upper")}
+    assert set(MEAN_EVENTS) == {*BET_EVENTS, ("l1", "upper"), ("lp", "upper"), ("sparse", "upper")}
 
 
 def test_every_event_has_its_own_share_of_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    statistics = sampled(half_space(unit(4, 0), 1.28), (L1, L2, Direction(unit(4, 0), "along")), 2, 4000, 0)
+    threats = (L1, L2, Direction(unit(4, 0), "along"), Lp(3.0), Sparse(2))
+    parts, statistics = projections(threats), sampled(half_space(unit(4, 0), 1.28), threats, 2, 4000, 0)
     q = np.full(2, 0.89)
     spent: list[float] = []
     for name in ("_bet", "tau"):
@@ -49,14 +49,23 @@ def test_every_event_has_its_own_share_of_the_level(monkeypatch: pytest.MonkeyPa
             return original(*args)  # type: ignore[operator]
 
         monkeypatch.setattr(adaptive, name, spy)
-    for quantity in (LENGTH, LONG, TOP, Quantity("along", "dot", "lower")):
+    for quantity in quantities(threats):
         for bets in (True, False):
             spent.clear()
-            adaptive_bound(quantity, statistics, q, 0.02, bets)
-            events = len(EVENTS[quantity.norm, quantity.side]) if bets else 2 if quantity.norm == "l2" else 1
-            # Bets that are looked at though not asked for come first.
-            assert sum(spent[-events:]) == pytest.approx(0.02, rel=1e-12), (quantity, bets)
-            assert len(spent) == events or not bets
+            _bound(quantity, statistics, q, 0.02, bets)
+            shares = ADAPTIVE.events(quantity, parts[quantity.part], bets)
+            assert shares is not None
+            assert sorted(spent) == pytest.approx(sorted(0.02 * share for share in shares.values()), rel=1e-12), (quantity, bets)
+
+
+def test_the_size_along_a_line_spends_its_whole_level_on_either_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(unit(4, 0), "line")
+    statistics = sampled(half_space(unit(4, 0), 1.28), [line], 2, 4000, 0)
+    spent, original = [], adaptive._bet
+    monkeypatch.setattr(adaptive, "_bet", lambda bet, level: spent.append(level) or original(bet, level))
+    _bound(Quantity("line", "abs", "upper"), statistics, np.full(2, 0.89), 0.02)
+    # One of the two signs is the gradient's: the other one's bound need not hold.
+    assert spent == [0.02, 0.02]
 
 
 # Formulas
@@ -68,12 +77,12 @@ def test_the_bet_nearest_to_the_level_is_taken_and_is_affine_in_its_logarithm() 
     top = statistics.parts[ALL].top
     for k, target in enumerate(TARGETS):
         for L in (0.95 * target, target, 1.05 * target):
-            bound = adaptive_bound(TOP, statistics, q, math.exp(-L))
+            bound = _bound(TOP, statistics, q, math.exp(-L))
             assert bound == pytest.approx(top[:, 0, k] + top[:, 1, k] * L, rel=1e-5)
             # Rounded outward.
             assert (bound > top[:, 0, k] + top[:, 1, k] * L).all()
     # Half of the level is that of the bets on the length.
-    low = adaptive_bound(LENGTH, statistics, q, 2.0 * math.exp(-10.0))
+    low = _bound(LENGTH, statistics, q, 2.0 * math.exp(-10.0))
     length = statistics.parts[ALL].length
     assert (low >= length[:, 0, 1] - length[:, 1, 1] * (10.0 + 1e-5)).all()
 
@@ -93,15 +102,17 @@ def _naive(quantity: Quantity, statistics: Statistics, eps: float, alpha: float,
         L = math.log(1.0 / level)
         k = int(np.argmin(np.abs(np.log(L / np.array(TARGETS)))))
         value = getattr(part, kind)
-        return np.asarray(value[:, 0, k] + (1.0 if kind in ("half_high", "top") else -1.0) * value[:, 1, k] * L)
+        return np.asarray(value[:, 0, k] + (1.0 if kind in UPPER_BETS else -1.0) * value[:, 1, k] * L)
 
-    kinds = {"linf": part.linf_b, "l1": part.l1_b, "lp": part.lp_b}
+    kinds = {"linf": part.linf_b, "l1": part.l1_b, "lp": part.norm_b, "sparse": part.norm_b}
     if quantity.norm == "dot":
         return bet("along", alpha) if bets else part.dot_b - stray(n1 + n2, alpha)
+    if quantity.norm == "abs":
+        return np.maximum(bet("along_high", alpha), -bet("along", alpha)) if bets else abs(part.dot_b) + stray(n1 + n2, alpha)
     if quantity.norm == "linf" and bets and not np.isnan(part.top).any():
         return bet("top", alpha)
     if quantity.norm in kinds:
-        p = {"linf": 1.0, "l1": math.inf, "lp": part.dual / (part.dual - 1.0)}[quantity.norm]
+        p = {"linf": 1.0, "l1": math.inf, "sparse": 2.0, "lp": part.dual / (part.dual - 1.0)}[quantity.norm]
         # The longest vector of p-norm 1: a corner of the cube, or an axis.
         longest = part.coordinates ** (0.5 - 1.0 / p) if p > 2.0 else 1.0
         return np.asarray(kinds[quantity.norm] + longest * stray(n1 + n2, alpha))
@@ -132,18 +143,16 @@ def test_bounds_are_those_of_the_definitions(bets: bool) -> None:
     for alpha in (0.05, 1e-4):
         for quantity in quantities(threats):
             seen.add((quantity.norm, quantity.side))
-            bound = adaptive_bound(quantity, statistics, np.full(2, 0.885), alpha, bets)
+            bound = _bound(quantity, statistics, np.full(2, 0.885), alpha, bets)
             assert bound == pytest.approx(_naive(quantity, statistics, 0.115, alpha, bets), rel=2e-5, abs=2e-6), (quantity, alpha)
-            if not bets:
-                assert np.array_equal(bound, adaptive_bound(quantity, _without_bets(statistics), np.full(2, 0.885), alpha))
-    assert seen == {("l1", "upper"), ("l2", "upper"), ("l2", "lower"), ("linf", "upper"), ("lp", "upper"), ("dot", "lower")}
+    assert seen == {("l2", "lower"), ("dot", "lower"), *((norm, "upper") for norm in ("l1", "l2", "linf", "lp", "sparse", "abs"))}
 
 
 def test_a_bound_of_a_kind_that_is_not_known_is_refused() -> None:
     statistics = summarise([half_space(unit(8, 0), 0.8).exact_moments(100)], (L2,), 1.0)
     for quantity in (Quantity(ALL, "l1", "lower"), Quantity(ALL, "linf", "lower"), Quantity(ALL, "dot", "upper")):
         with pytest.raises(ValueError, match=f"no bound known for the {quantity}"):
-            adaptive_bound(quantity, statistics, np.ones(1), 0.1)
+            _bound(quantity, statistics, np.ones(1), 0.1)
 
 
 def test_an_upper_bound_of_eps_from_the_same_samples_only_widens() -> None:
@@ -151,7 +160,7 @@ def test_an_upper_bound_of_eps_from_the_same_samples_only_widens() -> None:
     for quantity in quantities(threats_of(8)):
         sign = 1.0 if quantity.side == "upper" else -1.0
         for bets in (True, False):
-            bounds = [sign * adaptive_bound(quantity, statistics, np.full(4, q), 0.01, bets) for q in (0.95, 0.9, 0.8, 0.0)]
+            bounds = [sign * _bound(quantity, statistics, np.full(4, q), 0.01, bets) for q in (0.95, 0.9, 0.8, 0.0)]
             assert all((a <= b + 1e-15).all() for a, b in itertools.pairwise(bounds)), quantity
 
 
@@ -164,7 +173,7 @@ def test_few_samples_bound_every_part_finitely(n: int, d: int) -> None:
     threats: list[Threat] = [L1, L2, LINF, Lp(3.0), Direction(np.ones(d), "along"), Subspace(np.arange(d) == 0, 1, "one")]
     statistics = sampled(half_space(unit(d, 0), 0.8), threats, 3, n, 0)
     for quantity in quantities(threats):
-        bound = adaptive_bound(quantity, statistics, np.zeros(3), 0.01)
+        bound = _bound(quantity, statistics, np.zeros(3), 0.01)
         assert np.isfinite(bound).all()
         if quantity.side == "lower" and quantity.norm == "l2":
             assert (bound >= 0.0).all()
@@ -179,8 +188,8 @@ def test_a_part_without_gradient_is_bounded_by_its_noise_only() -> None:
     statistics = sampled(known, (L2, rest, span), 4, 20_000, 2)
     q = np.full(4, known.q)
     for name in ("rest", "span"):
-        assert (adaptive_bound(Quantity(name, "l2", "upper"), statistics, q, 0.01) < 0.2 * size).all()
-    one = adaptive_bound(Quantity(complement("rest"), "l2", "lower"), statistics, q, 0.01)
+        assert (_bound(Quantity(name, "l2", "upper"), statistics, q, 0.01) < 0.2 * size).all()
+    one = _bound(Quantity(complement("rest"), "l2", "lower"), statistics, q, 0.01)
     assert (one > 0.8 * size).all()
     assert (one <= size).all()
 
@@ -272,7 +281,7 @@ def test_bounds_are_within_a_stated_factor_of_gaussian_ones(q: float) -> None:
     factors = {"lower dot": 1.0, "lower l2": 1.2, "upper l2": 1.7, "upper linf": 0.7, "upper l1": 1.7, "upper lp": 1.7}
     for quantity in quantities(threats):
         kappa = {"l1": math.sqrt(d), "lp": d ** (1.0 / 6.0)}.get(quantity.norm, 1.0)
-        bound = adaptive_bound(quantity, statistics, np.full(4, q), alpha)
+        bound = _bound(quantity, statistics, np.full(4, q), alpha)
         gap = (bound - known.truth(quantity, threats)) * (1.0 if quantity.side == "upper" else -1.0)
         assert (gap > 0.0).all(), quantity
         assert (gap < factors[f"{quantity.side} {quantity.norm}"] * kappa * ideal).all(), (quantity, gap / (kappa * ideal))

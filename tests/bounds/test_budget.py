@@ -10,10 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certlut import Certifier, Table
-from certlut.bounds.budget import ADAPTIVE, ESTIMATORS, PAPER, SHARE_OF_Q, split
+from certlut.bounds import paper
+from certlut.bounds.adaptive import BET_EVENTS, MEAN_EVENTS
+from certlut.bounds.budget import SHARES, split
+from certlut.bounds.estimators import ESTIMATORS
 from certlut.runs.certify import certify_statistics
 from certlut.runs.sample import sample_dataset
-from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.sampling.card import Sampling
+from certlut.sampling.sampler import Sampler
+from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace
 from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement
 
 MASK = np.array([True, False, True])
@@ -22,13 +27,14 @@ BLUE = Subspace(MASK, np.inf, "blue")
 ALONG = Direction(np.ones(3), "along")
 PLANE = Subspace(basis=np.eye(3)[:2], p=1, name="plane")
 CUBE = Lp(3)
+LINE = Line(np.ones(3), "line")
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(
     st.floats(1e-200, 1.0, exclude_max=True),
-    st.lists(st.sampled_from([L1, LINF, RED, BLUE, ALONG, PLANE]), unique_by=lambda threat: threat.name),
-    st.sampled_from(ESTIMATORS),
+    st.lists(st.sampled_from([L1, LINF, RED, BLUE, ALONG, PLANE, LINE, Sparse(1)]), unique_by=lambda threat: threat.name),
+    st.sampled_from(sorted(ESTIMATORS)),
 )
 def test_levels_add_up_to_alpha_and_never_beyond_it(alpha: float, threats: Sequence[Threat], estimator: str) -> None:
     budget = split(alpha, [L2, *threats], estimator)
@@ -42,7 +48,7 @@ def test_levels_add_up_to_alpha_and_never_beyond_it(alpha: float, threats: Seque
     assert math.fsum(event.level for event in budget.events) == pytest.approx(budget.total, rel=1e-12, abs=1e-320)
 
 
-@pytest.mark.parametrize("known", [ADAPTIVE, PAPER], ids=ESTIMATORS)
+@pytest.mark.parametrize("known", [BET_EVENTS, MEAN_EVENTS, paper.EVENTS], ids=["bets", "means", "paper"])
 def test_the_events_behind_a_bound_share_its_level_and_no_more(known: dict[tuple[str, str], dict[str, float]]) -> None:
     for quantity, shares in known.items():
         assert sum(Fraction(share) for share in shares.values()) == 1, quantity
@@ -51,9 +57,21 @@ def test_the_events_behind_a_bound_share_its_level_and_no_more(known: dict[tuple
 
 def test_q_gets_nine_tenths_and_the_norms_share_the_rest_equally() -> None:
     budget = split(0.001, [L1, L2, LINF])
-    assert SHARE_OF_Q == 0.9
+    assert SHARES["gradient"] == pytest.approx(0.1, rel=1e-15)
     assert budget.q == pytest.approx(0.0009, rel=1e-15)
     assert list(budget.norms.values()) == pytest.approx([0.0001 / 4] * 4, rel=1e-9)
+
+
+def test_tails_take_their_share_from_the_vote_and_only_where_a_threat_uses_them() -> None:
+    threats = [L1, L2, LINF]
+    without, budget = split(0.001, threats), split(0.001, threats, families={"all": ("l1",), "ray": ("ray",)})
+    assert without.tails == {}
+    assert budget.tails == {name: pytest.approx(0.05 * 0.001 / 2, rel=1e-9) for name in ("all", "ray")}
+    assert budget.q == pytest.approx(0.00085, rel=1e-12)
+    assert budget.norms == without.norms
+    assert budget.total <= 0.001
+    assert sum(event.level for event in budget.events) == pytest.approx(budget.total, rel=1e-12)
+    assert "tails along all: the largest counts beyond the thresholds (l1)" in str(budget)
 
 
 def test_a_bound_that_several_threats_use_is_paid_for_once() -> None:
@@ -131,7 +149,7 @@ def test_stored_statistics_are_refused_in_one_line_and_nothing_is_written(
 ) -> None:
     monkeypatch.setattr("certlut.runs.certify.load", lambda path: shipped)
     stats, out = tmp_path / "stats.h5", tmp_path / "results.tsv"
-    sample_dataset(Certifier(_first, 0.5, 2, shipped, (CUBE,), seed=0), [(np.ones(3), 1)], stats, 10, 200, 0.01, 100, {})
+    sample_dataset(Sampler(_first, 0.5, 2, (CUBE,)), [(np.ones(3), 1)], stats, Sampling(10, 200, 0.01, 100, 0))
     with pytest.raises(ValueError, match="threat 'l3'") as error:
         certify_statistics(stats, out, 0.01, "paper", None, progress=False)
     assert "\n" not in str(error.value)

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtri
 from scipy.stats import norm
 
-from certlut.bounds.chernoff import GRID, _curve, _noise, excess, peak_of, plane, tail_square, tau
+from certlut.bounds.chernoff import GRID, _curve, _noise, affine_bound, constant_at, peak_of, tail_square, tau
 from certlut.bounds.paper import deviation
 from reference.naive_statistics import Array, best_b, long_excess, rare_exponent, rare_gain, rare_tau, variance
 
@@ -78,7 +78,7 @@ def roundings() -> list[tuple[float, float, float, float]]:
     for _ in range(24):
         lam, left = 10.0 ** rng.uniform(-4.0, 0.6), rng.choice([0.0, rng.uniform(0.0, 5.0)])
         b = float(rng.choice([0.5, 0.501, 1.0, rng.uniform(0.5, 1.0)]))
-        value, error, h, _, _ = excess(lam, left, b, peak_of(b))
+        value, error, h, _, _ = constant_at(lam, left, b, peak_of(b))
         found.append((value, error, float(long_excess(lam, h, b) - value), h))
     return found
 
@@ -101,13 +101,15 @@ def test_the_noise_of_the_curve_covers_its_rounding_and_that_of_its_argument() -
     assert 0.02 < max(shares) < 0.5
 
 
-def test_without_the_rounding_bound_planes_would_be_too_low(roundings: list[tuple[float, ...]]) -> None:
+def test_without_the_rounding_bound_affine_bounds_would_be_too_low(roundings: list[tuple[float, ...]]) -> None:
     assert sum(gap > 0.0 for _, _, gap, _ in roundings) >= 6
 
 
 @pytest.mark.parametrize(("n", "log_inverse", "b", "eps"), _cases(3, 18))
-def test_planes_bound_the_exact_chernoff_exponent_in_long_arithmetic(n: float, log_inverse: float, b: float, eps: float) -> None:
-    slope, h, constant = plane(log_inverse / n, b, eps)
+def test_affine_bounds_bound_the_exact_chernoff_exponent_in_long_arithmetic(
+    n: float, log_inverse: float, b: float, eps: float
+) -> None:
+    slope, h, constant = affine_bound(log_inverse / n, b, eps)
     lam = 1.0 / slope
     assert h >= 0.0
     exact = long_excess(lam, h, b)
@@ -122,8 +124,10 @@ def test_planes_bound_the_exact_chernoff_exponent_in_long_arithmetic(n: float, l
     ("lam", "b", "eps"), [(0.05, 0.5, 1.0), (0.3, 0.5, 0.1), (0.1, 0.9, 0.05), (0.4, 0.92, 0.03), (0.2, 1.0, 0.3)]
 )
 def test_sampled_worst_votes_attain_the_exponent(lam: float, b: float, eps: float) -> None:
-    x = minimize_scalar(lambda log_x: abs(1.0 / plane(math.exp(log_x), b, eps)[0] - lam), bounds=(-14.0, 1.0), method="bounded").x
-    slope, h, constant = plane(math.exp(x), b, eps)
+    x = minimize_scalar(
+        lambda log_x: abs(1.0 / affine_bound(math.exp(log_x), b, eps)[0] - lam), bounds=(-14.0, 1.0), method="bounded"
+    ).x
+    slope, h, constant = affine_bound(math.exp(x), b, eps)
     psi = constant + h * eps
     # Stratified: one draw in each of a million equal parts.
     t = ndtri((np.arange(10**6) + np.random.default_rng(4).random(10**6)) / 1e6)
@@ -150,7 +154,7 @@ def _stray(against: Callable[[Array], Array], b: float, n: int, runs: int) -> Ar
 def test_tau_covers_the_worst_votes_and_half_of_it_would_not(b: float, eps: float) -> None:
     n, runs, a = 300, 20_000, 0.05
     bound = float(tau(n, math.log(1.0 / a), b, eps))
-    slope, h, _ = plane(math.log(1.0 / a) / n, b, eps)
+    slope, h, _ = affine_bound(math.log(1.0 / a) / n, b, eps)
 
     def against(t: Array) -> Array:
         # With nothing known, the largest variance: y = 0.
@@ -175,12 +179,12 @@ def test_tau_falls_with_n_and_rises_with_eps_and_confidence() -> None:
 
 
 def test_neighbours_of_a_grid_point_use_its_plane_safely_and_tightly() -> None:
-    # Between grid points of eps and x: every plane bounds every tau, and the nearest is good to 1e-6.
+    # Between grid points of eps and x: every affine bound bounds every tau, and the nearest is good to 1e-6.
     log_eps, log_x = (np.linspace(start, start + 2.0 / GRID, 15) for start in (-5.0, -9.0))
     eps, x = (a.ravel() for a in np.meshgrid(np.exp(log_eps), np.exp(log_x)))
     values = tau(1.0, x, 0.9, eps)
     for e, y, value in zip(eps, x, values, strict=True):
-        slope, h, constant = plane(y, 0.9, e)
+        slope, h, constant = affine_bound(y, 0.9, e)
         best = (constant + h * e + y) * slope
         assert best * (1.0 - 1e-7) <= value <= best * (1.0 + 1e-6)
         assert ((constant + h * eps + x) * slope >= values * (1.0 - 1e-6)).all()

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certlut.bounds.binomial import least_n, lower_probability
-from certlut.bounds.early_stop import LOOKS, hopeless, next_look, tolerance
+from certlut.bounds.early_stop import LOOKS, must_abstain, next_look, tolerance
 
 ALPHAS = [0.5, 0.1, 0.01, 0.001, 1e-6]
 
@@ -22,10 +22,10 @@ def test_tolerance_is_the_last_count_that_will_do(n: int, alpha: float) -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(n=st.integers(2, 3000), share=st.floats(0.0, 1.0), done=st.floats(0.0, 1.0), alpha=st.floats(1e-9, 0.5))
-def test_a_hopeless_input_abstains_however_it_goes_on_and_as_it_stands(n: int, share: float, done: float, alpha: float) -> None:
+def test_an_input_that_must_abstain_does_however_it_goes_on(n: int, share: float, done: float, alpha: float) -> None:
     drawn = max(1, round(done * n))
     count = round(share * drawn)
-    if not hopeless(count, drawn, tolerance(n, alpha)):
+    if not must_abstain(count, drawn, tolerance(n, alpha)):
         return
     for smaller in (alpha, 0.9 * alpha, 1e-3 * alpha):
         assert lower_probability(count + n - drawn, n, smaller) <= 0.5
@@ -44,10 +44,10 @@ def test_an_input_is_not_given_up_while_the_rest_could_save_it(alpha: float) -> 
         count = n - allowed - (n - drawn)
         if 0 <= count <= drawn:
             assert lower_probability(count + n - drawn, n, alpha) > 0.5
-            assert not hopeless(count, drawn, allowed)
+            assert not must_abstain(count, drawn, allowed)
             saved += 1
             if 2 * (count - 1) <= drawn and count > 0:
-                assert hopeless(count - 1, drawn, allowed)
+                assert must_abstain(count - 1, drawn, allowed)
     assert saved > 50
 
 
@@ -55,7 +55,7 @@ def test_an_input_is_not_given_up_while_the_rest_could_save_it(alpha: float) -> 
 @pytest.mark.parametrize("n", [2, 30, 1000, 100_000])
 def test_looks_are_few_and_never_before_they_can_tell(n: int, q: float) -> None:
     allowed, drawn, count, looks = tolerance(n, 0.001), 0, 0, 0
-    while drawn < n and not (drawn and hopeless(count, drawn, allowed)):
+    while drawn < n and not (drawn and must_abstain(count, drawn, allowed)):
         look = next_look(n, allowed, count, drawn)
         assert drawn < look <= n
         assert look == n or look - drawn >= max(allowed + 1 - (drawn - count), n / LOOKS)

@@ -6,34 +6,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certlut.bounds.adaptive import adaptive_bound
-from certlut.bounds.budget import Budget, split
+from certlut.bounds.budget import Budget, Claim, split
+from certlut.bounds.estimators import ESTIMATORS, find_estimator
 from certlut.bounds.gradient import gradient_bounds, tighten
-from certlut.bounds.paper import paper_bound
 from certlut.statistics.summary import Moments, summarise
-from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace
+from certlut.threats.projections import Projection
 from certlut.threats.sets import ALL, L1, L2, LINF, Quantity, complement
 from reference.naive_statistics import Known, half_space
 from reference.simulate import quantities, sampled, unit
 
 
-def _budget(levels: dict[Quantity, float]) -> Budget:
+def _budget(levels: dict[Quantity, float], estimator: str = "adaptive") -> Budget:
     """One that pays for these bounds only."""
-    return replace(split(0.5, (L2,)), norms=levels)
+    claims = tuple(Claim(quantity, {"all": 1.0}, ("any",), level) for quantity, level in levels.items())
+    return replace(split(0.5, (L2,), estimator), groups={"gradient": claims})
 
 
 def test_unknown_estimators_and_quantities_are_refused() -> None:
     statistics = summarise([half_space(unit(8, 0), 0.8).exact_moments(100)], (L2,), 1.0)
     one = np.ones(1)
     with pytest.raises(ValueError, match="estimator 'best': expected one of adaptive, paper"):
-        gradient_bounds(statistics, _budget({}), one, one, "best")
+        find_estimator("best")
     quantity = Quantity(ALL, "l1", "lower")
     for estimator, message in (
         ("adaptive", "no bound known for the lower l1 of all"),
         ("paper", "no bound of the lower l1 of all"),
     ):
+        assert find_estimator(estimator).events(quantity, Projection()) is None
         with pytest.raises(ValueError, match=message):
-            gradient_bounds(statistics, _budget({quantity: 0.1}), one, one, estimator)
+            gradient_bounds(statistics, _budget({quantity: 0.1}, estimator), one, one)
 
 
 @pytest.mark.parametrize("estimator", ["adaptive", "paper"])
@@ -42,13 +44,8 @@ def test_every_bound_is_taken_at_its_own_level_then_tightened(estimator: str) ->
     statistics = sampled(half_space(unit(4, 0), 0.8), threats, 3, 4000, 0)
     q, rim = np.full(3, 0.77), np.full(3, 0.3)
     levels = {quantity: 0.001 * (1.0 + i) for i, quantity in enumerate(quantities(threats))}
-    bounds = gradient_bounds(statistics, _budget(levels), q, rim, estimator)
-    alone = {
-        quantity: paper_bound(quantity, statistics, level)
-        if estimator == "paper"
-        else adaptive_bound(quantity, statistics, q, level)
-        for quantity, level in levels.items()
-    }
+    bounds = gradient_bounds(statistics, _budget(levels, estimator), q, rim)
+    alone = {quantity: ESTIMATORS[estimator].bound(quantity, statistics, q, level) for quantity, level in levels.items()}
     expected = tighten(alone, statistics.parts, rim)
     assert bounds.keys() == expected.keys() == levels.keys()
     assert all(np.array_equal(bounds[quantity], expected[quantity]) for quantity in levels)
@@ -70,8 +67,10 @@ def test_tighten_keeps_true_bounds_true_and_never_loosens(seed: int) -> None:
         *(L1, L2, LINF)[: rng.integers(0, 4)],
         *(Subspace(mask, p, f"red{i}") for i, p in enumerate((1, 2, np.inf))),
         *(Lp(p, f"power{p:g}") for p in (1.2, 3.0)),
+        *(Sparse(k) for k in (1, 2, d)),
         Subspace(basis=np.linalg.qr(rng.standard_normal((d, d)))[0].T[: rng.integers(1, d)], p=3.0, name="span"),
         Direction(rng.standard_normal(d), "along"),
+        Line(rng.standard_normal(d), "line"),
     )
     known = Known("any", 0.5, y, lambda *_: (np.zeros(1, np.int64), y[None], y[None]))
     slack = {quantity: rng.choice([0.0, 0.1, 10.0]) * rng.random() for quantity in quantities(threats)}
@@ -113,7 +112,14 @@ def test_tighten_uses_each_norm_fact_by_hand() -> None:
     assert np.allclose(tight[red], [0.2, 0.4], rtol=1e-14)
     assert np.allclose(tight[upper["linf"]], [0.1, 0.2], rtol=1e-14)
     assert np.allclose(tight[dot], [-0.1, -0.2], rtol=1e-14)
+    few, size = Quantity("sparse4", "sparse", "upper"), Quantity("line", "abs", "upper")
+    parts = summarise([nothing, nothing], (*threats, Sparse(4), Line(np.ones(16), "line")), 1.0).parts
+    small = {few: np.full(2, 9.0), size: np.full(2, 9.0), upper["linf"]: np.array([0.1, 0.9])}
+    tight = tighten(small, parts, np.array([0.3, 0.2]))
+    assert np.allclose(tight[few], [0.2, 0.2], rtol=1e-14)
+    assert np.allclose(tight[size], [0.3, 0.2], rtol=1e-14)
     part = Quantity("red", "l2", "upper")
+    parts = summarise([nothing, nothing], threats, 1.0).parts
     assert np.allclose(tighten(loose | {part: np.full(2, 0.05)}, parts, np.array([0.3, 0.2]))[red], 0.1, rtol=1e-14)
 
 
@@ -121,8 +127,8 @@ def test_a_subspace_of_every_coordinate_has_bounds_too() -> None:
     known = half_space(unit(8, 0), 0.8)
     threats = (L2, Subspace(np.ones(8, dtype=bool), 1, "every"))
     statistics = summarise([known.exact_moments(10_000)], threats, 1.0)
-    budget = _budget(dict.fromkeys(quantities(threats), 0.01))
-    bounds = gradient_bounds(statistics, budget, np.ones(1), np.ones(1), "paper")
+    budget = _budget(dict.fromkeys(quantities(threats), 0.01), "paper")
+    bounds = gradient_bounds(statistics, budget, np.ones(1), np.ones(1))
     assert bounds[Quantity("every", "linf", "upper")][0] >= np.abs(known.y).max()
     # Nothing is left outside it.
     assert complement("every") not in statistics.parts

@@ -1,6 +1,7 @@
 """The command as a user meets it: exit statuses, one line on stderr; its work in separate processes, refusals in this one."""
 
 import contextlib
+import importlib.metadata
 import io
 import os
 import shutil
@@ -18,7 +19,7 @@ from certlut.runs.results import read_tsv
 from certlut.tablegen import radius
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("build", "prove", "info", "radius", "sample", "merge", "certify", "plan", "demo", "report")
+COMMANDS = ("build", "prove", "stamp", "info", "radius", "sample", "merge", "certify", "plan", "demo", "report")
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -69,6 +70,19 @@ def test_help_of_every_command_has_an_example(command: str) -> None:
     status, stdout, _ = here(command, "--help")
     assert status == 0
     assert f"certlut {command}" in stdout
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_a_short_h_is_help_too(command: tuple[str, ...]) -> None:
+    assert here(*command, "-h") == here(*command, "--help")
+    assert here(*command, "-h")[0] == 0
+
+
+def test_the_version_is_the_packages() -> None:
+    result = run("--version")
+    assert (result.returncode, result.stdout) == (0, f"certlut {importlib.metadata.version('certlut')}\n")
+    # `python -m certlut` is the same command: its usage does not name a file.
+    assert run("-h").stdout.startswith("Usage: certlut [OPTIONS] COMMAND")
 
 
 def test_radius_prints_the_exact_radius_and_refuses_what_is_outside() -> None:
@@ -152,6 +166,14 @@ def test_sample_from_a_function_in_the_current_folder(tmp_path: Path, inputs: Pa
     arguments = ("--data", "data.npz", "--sigma", 0.5, "--num-classes", 2, "--n", 200, "--max", 1)
     result = run("sample", "--model", "make:net", *arguments, "--out", tmp_path / "s.h5", cwd=inputs)
     assert result.returncode == 0, result.stderr
+
+
+def test_sample_opens_no_table(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CERTLUT_TABLE", str(tmp_path / "absent.h5"))
+    arguments = ("--data", inputs / "data.npz", "--sigma", 0.5, "--num-classes", 2, "--n", 200, "--no-check")
+    status, _, stderr = here("sample", "--model", inputs / "net.pt2", *arguments, "--out", tmp_path / "s.h5")
+    assert status == 0, stderr
+    fails("certify", tmp_path / "s.h5", "--out", tmp_path / "r.tsv", match="absent.h5: no such table file")
 
 
 def test_sample_and_certify_refuse_bad_input_and_leave_nothing(tmp_path: Path, inputs: Path) -> None:

@@ -112,7 +112,10 @@ def test_resnet50_computes_what_its_weights_say() -> None:
     assert close(scores, naive(weights, x, stages=4, imagenet=True))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "1.", "1.module.", "module.1.", "module.1.module."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "module.", "1.", "1.module.", "module.1.", "module.1.module.", "_orig_mod.", "module._orig_mod.1.", "_orig_mod.1.module."],
+)
 def test_every_wrapping_of_the_keys_gives_the_same_network(prefix: str) -> None:
     weights = draw(cifar_resnet(8))
     x = torch.rand(2, 3, 32, 32)

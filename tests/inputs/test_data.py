@@ -17,6 +17,7 @@ from PIL import Image
 from certlut import Certifier, Table
 from certlut.inputs.data import Arrays, load_data
 from certlut.inputs.images import ImageFolder
+from certlut.inputs.preflight import preflight
 
 
 def _save(path: Path, x: Any, y: Any) -> str:
@@ -296,6 +297,47 @@ def test_cifar_10_is_read_in_every_version(form: str, tmp_path: Path) -> None:
     assert train[3][0].flat[99] == np.float32(everything[12][1][99]) / np.float32(255)
 
 
+def _cifar_100(folder: Path, binary: bool) -> None:
+    """A coarse label, which is not the class, before each fine one."""
+    folder.mkdir()
+    for seed, name in enumerate(("test", "train")):
+        records = [(7 * label + 30, pixels) for label, pixels in _records(seed)]
+        if binary:
+            (folder / f"{name}.bin").write_bytes(b"".join(bytes([3, label]) + pixels for label, pixels in records))
+        else:
+            data = np.frombuffer(b"".join(pixels for _, pixels in records), dtype=np.uint8).reshape(-1, 3072)
+            labels = {b"fine_labels": [label for label, _ in records], b"coarse_labels": [3] * len(records)}
+            (folder / name).write_bytes(pickle.dumps({b"data": data.copy(), **labels}, 2))
+    (folder / ("fine_label_names.txt" if binary else "meta")).write_bytes(b"x")
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("inside", [True, False])
+def test_cifar_100_is_read_by_its_fine_labels(binary: bool, inside: bool, tmp_path: Path) -> None:
+    folder = tmp_path / ("cifar-100-binary" if binary else "cifar-100-python")
+    _cifar_100(folder, binary)
+    where = str(tmp_path if inside else folder)
+    for seed, split in enumerate(("test", "train")):
+        data = load_data(where, split=split)
+        assert [label for _, label in data] == [7 * label + 30 for label, _ in _records(seed)]
+        x, _ = data[1]
+        assert (x.dtype, x.shape) == (np.float32, (3, 32, 32))
+        assert x[1, 2, 3] == np.float32(_pixel(_records(seed)[1][1], 1, 2, 3)) / np.float32(255)
+    assert [label for _, label in load_data(where)] == [label for _, label in load_data(where, split="test")]
+    with pytest.raises(ValueError, match="CIFAR-100 has no split 'val', expected train or test"):
+        load_data(where, split="val")
+
+
+def test_a_damaged_batch_of_cifar_100_is_refused_by_name(tmp_path: Path) -> None:
+    _cifar_100(tmp_path / "c", True)
+    (tmp_path / "c" / "test.bin").write_bytes(bytes(3073))
+    with pytest.raises(ValueError, match=r"test\.bin: 3073 bytes, expected a multiple of 3074"):
+        load_data(str(tmp_path / "c"))
+    (tmp_path / "c" / "test.bin").write_bytes(b"\x01\x64" + bytes(3072))
+    with pytest.raises(ValueError, match=r"test\.bin: labels \[100\], expected some of 0 to 99: not a batch of CIFAR-100"):
+        load_data(str(tmp_path / "c"))
+
+
 @pytest.mark.parametrize("form", ["binary", "Python 2"])
 def test_cifar_10_is_certified(form: str, tmp_path: Path, shipped: Table) -> None:
     # The folder that the archive unpacks to lies in the one that is named.
@@ -307,7 +349,7 @@ def test_cifar_10_is_certified(form: str, tmp_path: Path, shipped: Table) -> Non
         net[1].bias.copy_(torch.arange(10.0) == data[0][1])
     rows = Certifier(net, 0.5, 10, shipped, seed=0).certify_dataset(data, tmp_path / "r.tsv", 5, 50, progress=False)
     assert [int(row["predict"]) for row in rows] == [data[0][1]] * 2
-    assert rows[0]["correct"] == "1"
+    assert rows[0]["correct"] == 1
     assert float(rows[0]["radius_l2"]) > 0.4
 
 
@@ -404,6 +446,33 @@ def test_a_tree_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
         data[6]
 
 
+def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path: Path) -> None:
+    _tree(tmp_path)
+    for name in (".ipynb_checkpoints", "__MACOSX", "__MACOSX/n01", ".git"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (10, 10)).save(tmp_path / "__MACOSX" / "n01" / "0.png")
+    (tmp_path / "n02" / "._0.png").write_bytes(b"\0\x05\x16\x07")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    data = load_data(str(tmp_path))
+    assert data.classes == ["n01", "n02", "n03"]
+    assert [label for _, label in data] == [0, 0, 1, 1, 2, 2]
+    assert all(x.shape == (3, 224, 224) for x, _ in data)
+
+
+def test_folders_that_are_numbers_are_in_their_order_and_the_other_order_is_told(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        Image.new("L", (10, 10), 20 * number).save(tmp_path / str(number) / "0.png")
+    data = load_data(str(tmp_path))
+    assert [round(float(x[0, 0, 0]) * 255 / 20) for x, _ in data] == [label for _, label in data] == list(range(12))
+    warnings = preflight(lambda x: torch.zeros(len(x), 12), data, 0.25, 12, 100).warnings
+    said = "are numbers and labelled in their order (0, 1, 2, ...); torchvision's ImageFolder sorts them as text"
+    assert any(said in warning for warning in warnings)
+    (tmp_path / "twelve").mkdir()
+    Image.new("L", (10, 10)).save(tmp_path / "twelve" / "0.png")
+    assert load_data(str(tmp_path)).classes == ["0", "1", "10", "11", *map(str, range(2, 10)), "twelve"]
+
+
 @pytest.mark.parametrize("size", [(400, 256), (256, 400)], ids=["wide", "tall"])
 def test_the_centre_is_cropped(size: tuple[int, int], tmp_path: Path) -> None:
     width, height = size
@@ -429,7 +498,7 @@ def test_small_grey_and_transparent_images_become_rgb_of_the_same_size(tmp_path:
 
 
 def test_the_split_is_a_folder_and_must_be_clear(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no class folders; expected CIFAR-10's batches, or"):
+    with pytest.raises(ValueError, match="no class folders; expected CIFAR's batches, MNIST's IDX files, or"):
         load_data(str(tmp_path))
     _tree(tmp_path / "train")
     with pytest.raises(ValueError, match="has no val or test; --split train takes"):
@@ -474,7 +543,7 @@ def test_images_of_a_tree_are_certified(tmp_path: Path, shipped: Table) -> None:
         load_data(str(tmp_path), limit=1), tmp_path / "r.tsv", 5, 40, batch_size=20, progress=False
     )
     # Green is brightest by far.
-    assert rows[0]["predict"] == "1"
+    assert rows[0]["predict"] == 1
     assert float(rows[0]["radius_l2"]) > 0.1
 
 

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ import torch
 from certlut import Certifier, Table
 from certlut.inputs.architectures import cifar_resnet
 from certlut.inputs.models import load_model
+from certlut.sampling.identity import file_digest
 
 # torch deprecates TorchScript: it warns on saving, and on loading.
 torchscript = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -147,7 +149,64 @@ def test_what_is_wrong_with_a_function_is_said_by_name(module: Callable[[str], s
         load_model(f"{name}:broken")
 
 
+def test_a_function_of_a_file_anywhere_is_called_beside_its_neighbours(tmp_path: Path) -> None:
+    folder = tmp_path / "some where"
+    folder.mkdir()
+    (folder / "sizes_of_mine.py").write_text("WIDTH = 6\n")
+    (folder / "json.py").write_text(
+        "import torch\n\ndef make():\n    import sizes_of_mine\n    return torch.nn.Linear(sizes_of_mine.WIDTH, 3)\n\n"
+        "class Kept(torch.nn.Linear):\n    pass\n\nNET = Kept(6, 3).train()\n"
+    )
+    path, names = list(sys.path), {"sizes_of_mine"}
+    try:
+        assert load_model(f"{folder}/json.py:make")(torch.zeros(5, 6)).shape == (5, 3)
+        # The name of the file hides no module, and a Module may stand there ready.
+        assert "NET" not in dir(json)
+        kept = load_model(f"{folder}/json.py:NET")
+        assert isinstance(kept, torch.nn.Module)
+        assert not kept.training
+        assert kept(torch.zeros(5, 6)).shape == (5, 3)
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+    assert sys.path == path
+    assert file_digest(f"{folder}/json.py:make") == file_digest(f"{folder}/json.py") != ""
+    with pytest.raises(ValueError, match=r"json\.py:absent: .*json\.py has no function 'absent'"):
+        load_model(f"{folder}/json.py:absent")
+    with pytest.raises(FileNotFoundError, match=r"absent\.py:make: no such file .*absent\.py"):
+        load_model(f"{folder}/absent.py:make")
+
+
+def test_a_function_that_imports_a_neighbour_when_it_is_called(module: Callable[[str], str]) -> None:
+    neighbour = module("import torch\n\ndef build():\n    return torch.nn.Linear(6, 3)\n")
+    name = module(f"def make():\n    import {neighbour}\n    return {neighbour}.build()\n")
+    assert load_model(f"{name}:make")(torch.zeros(5, 6)).shape == (5, 3)
+
+
+def test_a_module_that_stands_ready_is_taken_as_it_is(module: Callable[[str], str]) -> None:
+    name = module("import torch\n\nNET = torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.Dropout(0.5)).train()\n")
+    model = load_model(f"{name}:NET")
+    assert isinstance(model, torch.nn.Module)
+    assert not model.training
+
+
 # Files that will not do
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_program_exported_for_one_size_of_batch_is_told_how_to_be_exported(size: int, net: Net, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(net, (torch.zeros(size, 6),)), path)
+    message = rf"model\.pt2: exported for batches of {size} alone; export it with a free batch size, dynamic_shapes=\(\{{0: torch"
+    with pytest.raises(ValueError, match=message):
+        load_model(str(path))
+
+
+def test_weights_alone_are_told_to_need_a_function(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    with pytest.raises(ValueError, match=r"model\.safetensors: weights alone do not say their network: write a function"):
+        load_model(str(path))
 
 
 def test_a_file_that_is_not_there_is_said_with_what_was_expected(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
+import contextlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from certlut.jobs.atomic import check_out
-from certlut.jobs.groups import run_groups
+from certlut.jobs.groups import resuming
 from certlut.jobs.journal import Journal
 
 GROUPS = [range(0, 3), range(3, 6), range(6, 7)]
@@ -19,19 +19,16 @@ class Job:
     def __init__(self, out: Path, stop: int | None = None) -> None:
         self.out, self.stop, self.worked = out, stop, list[int]()
 
-    def work(self, group: range) -> Iterator[dict[str, Any]]:
-        for index in group:
-            if index == self.stop:
-                raise KeyboardInterrupt
-            self.worked.append(index)
-            yield {"idx": index, "square": index**2, "good": index % 2 == 0}
-
     def run(self, **changes: Any) -> list[dict[str, Any]]:
-        def write(records: Iterator[dict[str, Any]]) -> None:
-            self.out.write_text(json.dumps(list(records)))
-
         arguments = {"settings": {"n": 1}, "progress": False, "verb": ""} | changes
-        run_groups(self.out, groups=GROUPS, work=self.work, write=write, certified=lambda r: r["good"], **arguments)
+        with resuming(self.out, groups=GROUPS, **arguments) as job:
+            self.started = job.started
+            for index in (index for group in job.remaining() for index in group):
+                if index == self.stop:
+                    raise KeyboardInterrupt
+                self.worked.append(index)
+                job.add({"idx": index, "square": index**2, "certified": index % 2 == 0})
+            self.out.write_text(json.dumps(list(job.records())))
         records: list[dict[str, Any]] = json.loads(self.out.read_text())
         return records
 
@@ -71,14 +68,27 @@ def test_other_settings_are_refused_and_the_journal_kept(tmp_path: Path) -> None
     assert (tmp_path / "out.journal").read_bytes() == before
 
 
-def test_an_output_that_is_finished_is_left_alone_but_not_while_a_journal_says_otherwise(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("[]")
-    job = Job(tmp_path / "out", 2)
-    assert job.run(finished=lambda: True) == []
-    assert job.worked == []
-    with pytest.raises(KeyboardInterrupt):
-        job.run(finished=lambda: False)
-    assert len(Job(tmp_path / "out").run(finished=lambda: True)) == 7
+def test_only_a_job_that_left_records_has_started(tmp_path: Path) -> None:
+    for stop, started in ((0, False), (2, False), (2, True), (None, True), (None, False)):
+        job = Job(tmp_path / "out", stop)
+        with contextlib.suppress(KeyboardInterrupt):
+            job.run()
+        assert job.started is started
+
+
+def test_a_block_that_does_nothing_leaves_no_journal(tmp_path: Path) -> None:
+    with resuming(tmp_path / "out", {}, GROUPS, "", progress=False) as job:
+        assert not job.started
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_that_is_there_stays(tmp_path: Path) -> None:
+    with resuming(tmp_path / "out", {}, GROUPS, "", progress=False) as job:
+        assert next(job.remaining()) == range(0, 3)
+        for value in (1, 2):
+            for index in range(7):
+                job.add({"idx": index, "value": value, "certified": True})
+        assert [record["value"] for record in job.records()] == [1] * 7
 
 
 def test_a_write_that_fails_keeps_the_work(tmp_path: Path) -> None:

@@ -321,20 +321,21 @@ def test_the_installed_copy_is_found_where_none_lies_beside(
     shutil.copy(small_path, installed)
     monkeypatch.setattr(tables, "__file__", str(packages / "certlut" / "lookup" / "table.py"))
 
-    def files(_name: str) -> list[importlib.metadata.PackagePath]:
-        paths = [importlib.metadata.PackagePath(p) for p in ("certlut/lookup/table.py", "../share/certlut/tables/default.h5")]
-        for path in paths:
-            path.dist = Located()
-        return paths
+    class Installed:
+        def __init__(self, *paths: str) -> None:
+            self.files = [importlib.metadata.PackagePath(path) for path in paths] or None
+            for path in self.files or ():
+                path.dist = self
 
-    class Located:
         def locate_file(self, path: object) -> Path:
             return packages / str(path)
 
-    monkeypatch.setattr(importlib.metadata, "files", files)
+    # A build leaves metadata in its source folder, which names no installed file.
+    found = [Installed("tables/default.h5"), Installed("certlut/lookup/table.py", "../share/certlut/tables/default.h5")]
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: found)
     assert find() == installed.resolve()
 
-    monkeypatch.setattr(importlib.metadata, "files", lambda _name: None)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: [Installed()])
     with pytest.raises(FileNotFoundError, match=r"no table found.*CERTLUT_TABLE.*certlut build"):
         find()
 
@@ -343,10 +344,7 @@ def test_no_installation_at_all_is_a_clear_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("CERTLUT_TABLE", raising=False)
     monkeypatch.setattr(tables, "__file__", str(tmp_path / "certlut" / "lookup" / "table.py"))
 
-    def files(name: str) -> list[importlib.metadata.PackagePath]:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "files", files)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: [])
     with pytest.raises(FileNotFoundError, match="no table found"):
         load()
 

@@ -12,14 +12,14 @@ from scipy.special import ndtri
 from typer.testing import CliRunner
 
 from certlut import Subspace, Table
-from certlut.bounds.adaptive import adaptive_bound
 from certlut.bounds.binomial import lower_probability
 from certlut.bounds.budget import split
-from certlut.bounds.paper import paper_bound
 from certlut.cli.main import app
 from certlut.evaluate import evaluate
-from certlut.plan.forecast import SHAPES, forecast, gradient
-from certlut.plan.plan import MOST, least, limits, masked, plan, reached
+from certlut.plan.forecast import forecast
+from certlut.plan.model import SHAPES, Vote, gradient
+from certlut.plan.plan import MOST, TAILS, least, limits, masked, plan, reached
+from certlut.plan.tails import largest_counts
 from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Statistics, summarise
 from certlut.tablegen import radius as exact_radius
@@ -63,10 +63,8 @@ def _spread(y: object) -> Array:
 
 def _bound(quantity: Quantity, statistics: Statistics, estimator: str, threats: Sequence[Threat] = THREATS) -> Array:
     budget = split(ALPHA, threats, estimator)
-    if estimator == "paper":
-        return paper_bound(quantity, statistics, budget.norms[quantity])
     q = lower_probability(statistics.count.sum(axis=1), statistics.n.sum(axis=1), budget.q)
-    return adaptive_bound(quantity, statistics, q, budget.norms[quantity])
+    return budget.estimator.bound(quantity, statistics, q, budget.norms[quantity])
 
 
 def _agrees(truth: float, simulated: Array, forecast_: Array) -> None:
@@ -135,15 +133,33 @@ def test_a_mask_is_forecast_with_its_share_of_the_gradient() -> None:
         _agrees(size, _bound(quantity, sampled, "adaptive", threats), _bound(quantity, ahead, "adaptive", threats))
 
 
+@pytest.mark.parametrize(("d", "shape", "q", "rho"), [(64, "normal", 0.9, 0.8), (200, "sparse", 0.97, 0.9), (1, "flat", 0.8, 0.5)])
+def test_the_largest_counts_beyond_thresholds_are_what_samples_give(d: int, shape: str, q: float, rho: float) -> None:
+    n, rng = 20_000, np.random.default_rng(d)
+    y = gradient(d, rho * _rim(q), shape)
+    v, thresholds = _spread(y) / y.l2, np.array([0.5, 1.5, 2.5])
+    drawn = []
+    for _ in range(15):
+        u = rng.standard_normal((n, d))
+        against = u[rho * (u @ v) + math.sqrt(1.0 - rho**2) * rng.standard_normal(n) < -float(ndtri(q))]
+        drawn.append([max((against >= tau).sum(axis=0).max(), (against <= -tau).sum(axis=0).max()) for tau in thresholds])
+    median, found = np.median(drawn, axis=0), largest_counts(Vote(q, rho), y, [n], thresholds)[0]
+    # A median of 15 strays by about a third of the count's own deviation.
+    assert np.all(np.abs(found - median) <= 1.0 * np.sqrt(median) + 1.0)
+
+
 def test_the_gain_at_n_is_what_certifying_samples_gives(shipped: Table) -> None:
     q, n, rng = 0.95, 40_000, np.random.default_rng(12)
     y = gradient(64, 0.8 * _rim(q))
     sampled = summarise([_tally(_spread(y), q, 0.8, n, THREATS, rng).moments() for _ in range(12)], THREATS, 1.0)
     made = plan(64, q, 0.8, ALPHA, THREATS, shipped, n)
     assert {(row.threat, row.estimator) for row in made.rows} == {
-        (t, e) for t in ("l1", "l2", "linf") for e in ("paper", "adaptive")
+        *((t, e) for t in ("l1", "l2", "linf") for e in ("paper", "adaptive")),
+        ("l1", TAILS),
     }
-    for row in made.rows:
+    gains = {row.estimator: row.gain or 0.0 for row in made.rows if row.threat == "l1"}
+    assert gains[TAILS] > gains["adaptive"] + 3.0
+    for row in (row for row in made.rows if row.estimator != TAILS):
         radius = evaluate(sampled, THREATS, ALPHA, row.estimator, shipped).radius
         scale = 8.0 if row.threat == "linf" else 1.0
         gain = 100.0 * (np.mean(scale * radius[row.threat] / radius["cohen"]) - 1.0)

@@ -48,7 +48,7 @@ def naive_tally(
     stage_of = np.repeat(np.arange(4), [n // 8, n // 8, n // 2 - 2 * (n // 8), n - n // 2])[: len(u)]
     names = list(parts)
     top = [[[Ledger() for _ in range(2 * d)] for _ in bets]]
-    length, half, minus = ({name: [Ledger() for _ in bets] for name in names} for _ in range(3))
+    length, high, half, minus = ({name: [Ledger() for _ in bets] for name in names} for _ in range(4))
     before: list[tuple[float, dict[str, float]]] = [(0.0, dict.fromkeys(names, 0.0))]
     for stage in range(4):
         rows = np.flatnonzero(stage_of == stage)
@@ -106,6 +106,7 @@ def naive_tally(
                 squares[name] += (x - mu[name]) ** 2 / len(rows)
                 for k in bets:
                     length[name][k].settle(x, mu[name], along[name][k], known, v)
+                    high[name][k].settle(-x, -mu[name], along[name][k], -known, v)
                     if stage == 3:
                         half[name][k].settle(x, mu[name], along[name][k], known)
                         minus[name][k].settle(-x, -mu[name], along[name][k], -known)
@@ -118,6 +119,7 @@ def naive_tally(
         out[name]["length"] = np.array([_bound(a, float(np.linalg.norm(a.staked))) for a in length[name]]).T
         if by.vector is not None:
             out[name]["along"] = np.array([_bound(a, float(by.vector @ a.staked)) for a in length[name]]).T
+            out[name]["along_high"] = np.array([_bound(a, float(by.vector @ a.staked)) for a in high[name]]).T * [[-1.0], [1.0]]
         elif by.basis is None:
             kept = np.flatnonzero(np.ones(d) if by.mask is None else by.mask)
             worst = [min((top[0][k][2 * j + place] for j in kept for place in range(2)), key=lambda a: a.total) for k in bets]

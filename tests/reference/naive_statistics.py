@@ -14,9 +14,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 from scipy.stats import chi2, ncx2
 
-from certlut.bounds.chernoff import plane
+from certlut.bounds.chernoff import affine_bound
 from certlut.statistics.summary import Moments
-from certlut.threats.sets import ALL, Ball, Quantity, Ray, Threat, complement
+from certlut.threats.lines import Line, Ray
+from certlut.threats.sets import ALL, Ball, Quantity, Threat, complement
+from certlut.threats.sparse import Sparse
 
 Array = npt.NDArray[np.float64]
 
@@ -157,7 +159,7 @@ def paper_length(inner: float, d: int, n1: int, n2: int, k: float, alpha: float,
 
 
 def paper_bound(quantity: Quantity, z1: Array, z2: Array, n1: int, n2: int, k: float, alpha: float) -> float:
-    """Table 1's bound from the half means of Z on the quantity's part (for "dot": along its direction)."""
+    """Table 1's bound from the half means of Z on the quantity's part (for "dot" and "abs": along its direction)."""
     d = len(z1)
     pooled = (n1 * z1 + n2 * z2) / (n1 + n2)
     tau = [math.sqrt(2.0 * k * (log_union - math.log(alpha)) / (n1 + n2)) for log_union in (0.0, math.log(2 * d), d * math.log(2))]
@@ -171,6 +173,8 @@ def paper_bound(quantity: Quantity, z1: Array, z2: Array, n1: int, n2: int, k: f
             return sum(abs(a) for a in pooled) + math.sqrt(d) * tau[2]
         case "dot":
             return float(pooled[0]) - tau[0]
+        case "abs":
+            return abs(float(pooled[0])) + tau[1]
     raise AssertionError(quantity)
 
 
@@ -196,8 +200,11 @@ class Known:
         """The number that `quantity` bounds."""
         parts = {ALL: self.y}
         for threat in threats:
-            if isinstance(threat, Ray):
-                parts[threat.name] = np.array([threat.v.ravel() @ self.y])
+            if isinstance(threat, (Ray, Line)):
+                v = threat.v.ravel()
+                parts[threat.name], parts[complement(threat.name)] = np.array([v @ self.y]), self.y - v * (v @ self.y)
+            elif isinstance(threat, Sparse):
+                parts[threat.name] = self.y[np.argsort(-np.abs(self.y))[: threat.k]]
             elif threat.mask is not None:
                 mask = threat.mask.ravel()
                 parts[threat.name], parts[complement(threat.name)] = self.y[mask], self.y[~mask]
@@ -210,6 +217,7 @@ class Known:
         part = parts[quantity.part]
         size = np.abs(part)
         norms = {"l1": size.sum(), "l2": np.sqrt(np.sum(size**2)), "linf": size.max(initial=0.0), "dot": part.sum()}
+        norms |= {"sparse": norms["l2"], "abs": abs(part.sum())}
         if quantity.norm == "lp":
             p = next(threat.p for threat in threats if isinstance(threat, Ball) and threat.name == quantity.part)
             return float(np.sum(size ** (p / (p - 1.0))) ** ((p - 1.0) / p))
@@ -330,7 +338,7 @@ def quadratic(axes: Array, a: tuple[float, float], c: tuple[float, float], s: fl
 
 def worst_votes(w: Array, eps: float, x: float, b: float) -> Known:
     """The votes that attain psi at the lam that tau takes for L / n = x: against where H(w.u) > h, P(f = 0) close to eps."""
-    inverse, h, _ = plane(x, b, eps)
+    inverse, h, _ = affine_bound(x, b, eps)
     grid = np.linspace(-12.0, 12.0, 240_001)
     against = rare_gain(grid, 1.0 / inverse, b) > h
     cuts = grid[1:][against[1:] != against[:-1]]

@@ -10,14 +10,13 @@ import numpy.typing as npt
 import torch
 from scipy.special import ndtri
 
-from certlut.bounds.adaptive import adaptive_bound
 from certlut.bounds.binomial import lower_probability
 from certlut.bounds.budget import split
+from certlut.bounds.estimators import find_estimator
 from certlut.bounds.gradient import gradient_bounds
-from certlut.bounds.paper import paper_bound
 from certlut.sampling.bets import Tally
-from certlut.statistics.summary import Moments, Statistics, summarise
-from certlut.threats.declare import Direction, Lp, Subspace
+from certlut.statistics.summary import BET_NAMES, Moments, Statistics, summarise
+from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace
 from certlut.threats.sets import L1, L2, LINF, Quantity, Threat, projections
 from reference.naive_statistics import Array, Known, ball, best_b, half_space, phi, quadratic, slab, stripes, worst_votes
 
@@ -36,12 +35,13 @@ def unit(d: int, seed: int) -> Array:
 def threats_of(d: int) -> tuple[Threat, ...]:
     """Threats that between them need every kind of bound and part."""
     along = Direction(unit(d, 1) + np.random.default_rng(d).standard_normal(d) / math.sqrt(d), "along")
+    line = Line(along.v, "line")
     if d == 1:
-        return L1, L2, LINF, Lp(1.5), Lp(3.0), along
+        return L1, L2, LINF, Lp(1.5), Lp(3.0), along, line
     mask = np.arange(d) % 4 == 0
     basis = np.linalg.qr(np.random.default_rng([2, d]).standard_normal((d, 2)) + unit(d, 0)[:, None])[0].T
     subspaces = (Subspace(mask, p, f"red{p:g}") for p in (1.0, 2.0, math.inf))
-    return L1, L2, LINF, Lp(1.5), Lp(3.0), *subspaces, Subspace(basis=basis, p=2.0, name="span"), along
+    return L1, L2, LINF, Lp(1.5), Lp(3.0), *subspaces, Subspace(basis=basis, p=2.0, name="span"), along, line, Sparse(2)
 
 
 def quantities(threats: Sequence[Threat]) -> list[Quantity]:
@@ -81,14 +81,22 @@ def sampled(known: Known, threats: Sequence[Threat], runs: int, n: int, seed: in
     return summarise(tallied(known, threats, runs, n, seed, tally), threats, 1.0)
 
 
+def without_bets(statistics: Statistics) -> Statistics:
+    """As of samples that were not bet on."""
+    parts = {
+        name: replace(part, **{bet: np.full_like(getattr(part, bet), math.nan) for bet in BET_NAMES})
+        for name, part in statistics.parts.items()
+    }
+    return replace(statistics, parts=parts)
+
+
 def missed(
     known: Known, threats: Sequence[Threat], statistics: Statistics, quantity: Quantity, alpha: float, estimator: str = "adaptive"
 ) -> npt.NDArray[np.bool_]:
     """Where one bound, at level alpha and with q known exactly, is on the wrong side; `estimator` may be "chernoff": no bets."""
-    if estimator == "paper":
-        bound = paper_bound(quantity, statistics, alpha)
-    else:
-        bound = adaptive_bound(quantity, statistics, np.full(len(statistics), known.q), alpha, bets=estimator == "adaptive")
+    if estimator == "chernoff":
+        estimator, statistics = "adaptive", without_bets(statistics)
+    bound = find_estimator(estimator).bound(quantity, statistics, np.full(len(statistics), known.q), alpha)
     truth = known.truth(quantity, threats)
     return np.asarray(bound < truth - ROUNDING if quantity.side == "upper" else bound > truth + ROUNDING)
 
@@ -97,11 +105,11 @@ def missed_together(
     known: Known, threats: Sequence[Threat], statistics: Statistics, alpha: float, estimator: str = "adaptive"
 ) -> npt.NDArray[np.bool_]:
     """Where the input is certified and q or any of the bounds that are paid for by one alpha is on the wrong side."""
-    budget = split(alpha, threats)
+    budget = split(alpha, threats, estimator)
     q = lower_probability(statistics.count.sum(axis=1), statistics.n.sum(axis=1), budget.q)
     sure = q > 0.5
     rim = np.array([phi(float(ndtri(a))) for a in np.where(sure, q, 0.5)]) * (1.0 + 1e-12)
-    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim, estimator)
+    bounds = gradient_bounds(statistics, budget, np.where(sure, q, 0.0), rim)
     wrong = q > known.q
     for quantity, bound in bounds.items():
         truth = known.truth(quantity, threats)

@@ -65,10 +65,17 @@ def test_the_patches_network_learns_and_is_small() -> None:
     assert right > 1 / 3
 
 
-def test_digits_and_unknown_names() -> None:
-    digits = bundled.load("digits")
-    assert (len(digits.test), digits.num_classes, digits.test.x.shape[1:]) == (100, 10, (8, 8))
+def test_digits_are_split_without_overlap_and_the_same_way_every_time() -> None:
+    digits, again = bundled.digits(), bundled.load("digits")
+    assert (len(digits.train), len(digits.test), digits.num_classes, digits.test.x.shape[1:]) == (1697, 100, 10, (8, 8))
+    assert np.array_equal(digits.test.x, again.test.x)
+    assert 0.0 <= digits.train.x.min() <= digits.train.x.max() <= 1.0
+    # No two scans are alike.
+    assert len(np.unique(np.concatenate([digits.train.x, digits.test.x]), axis=0)) == 1797
     assert len(np.unique(digits.regions)) == 100
+
+
+def test_networks_fit_their_data_and_other_names_are_refused() -> None:
     assert bundled.network("digits")(torch.zeros(2, 8, 8)).shape == (2, 10)
     assert bundled.network("patches")(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
     with pytest.raises(ValueError, match="data set 'mnist': expected one of digits, patches"):

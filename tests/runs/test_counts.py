@@ -49,6 +49,18 @@ def test_without_d_no_linf_radius_is_given(tmp_path: Path) -> None:
     assert read_tsv(out)["radius"][0] == pytest.approx(NormalDist().inv_cdf(0.001 ** (1 / 100)), abs=2e-6)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "counts.tsv"
+    path.write_bytes(b"\xef\xbb\xbfidx\tlabel\tpredict\tcount\tn\n4\t1\t1\t990\t1000\n")
+    assert {name: values.tolist() for name, values in read_counts(path).items()} == {
+        "idx": [4],
+        "label": [1],
+        "predict": [1],
+        "count": [990],
+        "n": [1000],
+    }
+
+
 def test_many_rows_are_read_fast_and_an_empty_file_gives_none(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 1001, 2000)

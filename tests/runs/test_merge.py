@@ -8,24 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-from certlut import Certifier, Subspace, Table
+from certlut import Subspace
 from certlut.jobs.shards import Shard
 from certlut.runs.merge import merge
 from certlut.runs.sample import sample_dataset
+from certlut.sampling.card import Sampling
+from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import Sampled, read_statistics, write_statistics
 from reference.fields import flat
 
 RED = Subspace(np.array([True, False, False, True]), 2, "red")
 
 
-def _sample(table: Table, out: Path, shard: Shard | None = None, seed: int = 4, **options: Any) -> Sampled:
+def _sample(out: Path, shard: Shard | None = None, seed: int = 4, **options: Any) -> Sampled:
     torch.manual_seed(2)
     model = torch.nn.Linear(4, 3)
     rng = np.random.default_rng(30)
     data = [(rng.normal(0.3, 0.5, 4), i % 3) for i in range(11)]
-    certifier = Certifier(model, 0.5, 3, table, ("l1", "l2", RED), seed=seed, **options)
     # Groups of 2 inputs.
-    return sample_dataset(certifier, data, out, 20, 201, 0.01, 500, {"model": "linear"}, shard, progress=False)
+    card = Sampling(20, 201, 0.01, 500, seed, **options)
+    sampler = Sampler(model, 0.5, 3, ("l1", "l2", RED))
+    return sample_dataset(sampler, data, out, card, {"model": "linear"}, shard=shard, progress=False)
 
 
 def _equal(a: Sampled, b: Sampled) -> None:
@@ -37,10 +40,10 @@ def _equal(a: Sampled, b: Sampled) -> None:
 
 @pytest.mark.parametrize("early_stop", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
-def test_any_number_of_shards_merges_to_the_unsharded_run(count: int, early_stop: bool, tmp_path: Path, shipped: Table) -> None:
-    whole = _sample(shipped, tmp_path / "whole.h5", early_stop=early_stop)
+def test_any_number_of_shards_merges_to_the_unsharded_run(count: int, early_stop: bool, tmp_path: Path) -> None:
+    whole = _sample(tmp_path / "whole.h5", early_stop=early_stop)
     shards = [Shard(k, count) for k in range(count)]
-    parts = [_sample(shipped, tmp_path / "s.h5", shard, early_stop=early_stop) for shard in shards]
+    parts = [_sample(tmp_path / "s.h5", shard, early_stop=early_stop) for shard in shards]
     assert sum(len(part.idx) for part in parts) == 11
     if count == 1:
         _equal(parts[0], whole)
@@ -52,19 +55,19 @@ def test_any_number_of_shards_merges_to_the_unsharded_run(count: int, early_stop
     assert merged.seconds.tolist() == [seconds[i] for i in range(11)]
 
 
-def test_more_shards_than_batches_is_said(tmp_path: Path, shipped: Table) -> None:
+def test_more_shards_than_batches_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shard 6/7: nothing is left for it, 11 inputs make fewer batches"):
-        _sample(shipped, tmp_path / "s.h5", Shard(6, 7))
+        _sample(tmp_path / "s.h5", Shard(6, 7))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_all_shards_of_one_run_is_refused(tmp_path: Path, shipped: Table) -> None:
+def test_what_is_not_all_shards_of_one_run_is_refused(tmp_path: Path) -> None:
     for k in range(3):
-        _sample(shipped, tmp_path / "s.h5", Shard(k, 3))
-    _sample(shipped, tmp_path / "two.h5", Shard(1, 2))
-    _sample(shipped, tmp_path / "seed.h5", Shard(1, 3), seed=5)
-    _sample(shipped, tmp_path / "bf16.h5", Shard(1, 3), autocast="bf16")
-    _sample(shipped, tmp_path / "whole.h5")
+        _sample(tmp_path / "s.h5", Shard(k, 3))
+    _sample(tmp_path / "two.h5", Shard(1, 2))
+    _sample(tmp_path / "seed.h5", Shard(1, 3), seed=5)
+    _sample(tmp_path / "bf16.h5", Shard(1, 3), autocast="bf16")
+    _sample(tmp_path / "whole.h5")
     s = [tmp_path / f"s.{k}-of-3.h5" for k in range(3)]
     (tmp_path / "s.5-of-9.h5.journal").touch()
     damaged = tmp_path / "damaged.h5"

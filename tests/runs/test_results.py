@@ -1,10 +1,8 @@
-import dataclasses
 import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas
 import pytest
@@ -13,21 +11,24 @@ from hypothesis import strategies as st
 
 from certlut.jobs.atomic import replacing
 from certlut.runs.results import FIRST, read_tsv, row, write_tsv
-from certlut.statistics.file import Sampled, read_statistics, write_statistics
-from certlut.statistics.summary import Part, summarise
-from certlut.threats.declare import Direction, Subspace
-from certlut.threats.sets import L2
-from reference.naive_statistics import half_space
 
 RADIUS = {"l1": 0.75, "l2": 0.5, "linf": 0.25, "cohen": 0.45}
 
 
+def _row(**changes: Any) -> dict[str, str]:
+    fields = {"idx": 0, "label": 1, "predict": 1, "seconds": 1.0, "count": 8, "n": 1000, "q_lower": 0.7, "radius": RADIUS}
+    return row(**fields | changes)
+
+
 def _rows() -> list[dict[str, str]]:
+    def times(factor: float) -> dict[str, float]:
+        return {name: factor * value for name, value in RADIUS.items()}
+
     return [
-        row(0, 3, 3, 1.5, 990, 1000, 0.98, RADIUS),
-        row(20, 1, 2, 0.25, 800, 1000, 0.77, {name: 0.1 * value for name, value in RADIUS.items()}),
-        row(40, 5, -1, 0.5, 500, 1000, 0.46, dict.fromkeys(RADIUS, 0.0)),
-        row(60, 7, 7, 61.0, 900, 1000, 0.87, {name: 0.8 * value for name, value in RADIUS.items()}),
+        _row(idx=0, label=3, predict=3, seconds=1.5, count=990, q_lower=0.98),
+        _row(idx=20, label=1, predict=2, seconds=0.25, count=800, q_lower=0.77, radius=times(0.1)),
+        _row(idx=40, label=5, predict=-1, seconds=0.5, count=500, q_lower=0.46, radius=times(0.0)),
+        _row(idx=60, label=7, predict=7, seconds=61.0, count=900, q_lower=0.87, radius=times(0.8)),
     ]
 
 
@@ -35,7 +36,7 @@ def _rows() -> list[dict[str, str]]:
 
 
 def test_a_row_by_hand() -> None:
-    assert row(20, 1, 2, 61.25, 800, 1000, 0.77, {"l2": 0.1234567, "red": 2.0}) == {
+    assert _row(idx=20, predict=2, seconds=61.25, count=800, q_lower=0.77, radius={"l2": 0.1234567, "red": 2.0}) == {
         "idx": "20",
         "label": "1",
         "predict": "2",
@@ -48,13 +49,19 @@ def test_a_row_by_hand() -> None:
         "radius_l2": "0.123456",
         "radius_red": "2.000000",
     }
-    assert list(row(0, 1, 1, 1.0, 8, 10, 0.7, RADIUS)) == [*FIRST, "radius_l1", "radius_l2", "radius_linf", "radius_cohen"]
+    assert list(_row()) == [
+        *FIRST,
+        "radius_l1",
+        "radius_l2",
+        "radius_linf",
+        "radius_cohen",
+    ]
 
 
 @settings(deadline=None, derandomize=True, max_examples=1000)
 @given(st.one_of(st.floats(0.0, 10.0), st.floats(0.0, 1e9), st.integers(0, 10**10).map(lambda k: np.nextafter(k / 1e6, 0.0))))
 def test_a_printed_radius_is_the_one_just_below(radius: float) -> None:
-    printed = row(0, 1, 1, 1.0, 8, 10, 0.7, {"l2": radius, "red": radius})
+    printed = _row(radius={"l2": radius, "red": radius})
     for text in (printed["radius"], printed["radius_l2"], printed["radius_red"]):
         assert float(text) <= radius
         assert Decimal(text) >= 0
@@ -65,7 +72,7 @@ def test_a_printed_radius_is_the_one_just_below(radius: float) -> None:
 @settings(deadline=None, derandomize=True, max_examples=500)
 @given(st.one_of(st.floats(0.0, 1.0), st.integers(1, 10**10).map(lambda k: np.nextafter(k / 1e10, 0.0))))
 def test_a_printed_bound_of_q_is_the_one_just_below(q: float) -> None:
-    text = row(0, 1, 1, 1.0, 8, 10, q, RADIUS)["q_lower"]
+    text = _row(q_lower=q)["q_lower"]
     assert float(text) <= q <= float(Decimal(text) + Decimal("0.0000000001"))
 
 
@@ -92,6 +99,10 @@ def test_reading_back_gives_numbers_by_column(tmp_path: Path) -> None:
     assert columns["radius_l1"].tolist() == pytest.approx([0.75, 0.075, 0.0, 0.6], abs=1e-6)
     assert columns["correct"].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert all(values.dtype == np.float64 for values in columns.values())
+    # As an editor may have saved it.
+    (tmp_path / "marked.tsv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "results.tsv").read_bytes())
+    marked = read_tsv(tmp_path / "marked.tsv")
+    assert {name: values.tolist() for name, values in marked.items()} == {name: values.tolist() for name, values in columns.items()}
 
 
 def test_no_rows_are_a_header_and_empty_columns(tmp_path: Path) -> None:
@@ -137,103 +148,3 @@ def test_two_processes_that_write_one_file_do_not_mix(tmp_path: Path, monkeypatc
         assert out.read_bytes() == b"the second, longer"
     assert out.read_bytes() == b"the first"
     assert list(tmp_path.iterdir()) == [out]
-
-
-# The statistics file
-
-
-def _sampled(name: str = "red") -> Sampled:
-    threats = (L2, Subspace(np.arange(4) < 2, 2, name), Direction(np.ones(4), "along"))
-    w = np.array([0.5, -0.5, 0.5, 0.5])
-    statistics = summarise(half_space(w, 0.7).moments(np.random.default_rng(8), 3, 101), threats, 0.25)
-    column = np.arange(3)
-    return Sampled(statistics, column * 20, column + 1, column - 1, column * 0.5, {"n0": 100, "model": "net.pt2", "seed": None})
-
-
-def _assert_equal(a: Sampled, b: Sampled) -> None:
-    for name in ("idx", "label", "predict", "seconds"):
-        assert getattr(a, name).tolist() == getattr(b, name).tolist()
-    assert a.settings == b.settings
-    s, t = a.statistics, b.statistics
-    assert (s.sigma, s.d, s.count.tolist(), s.n.tolist()) == (t.sigma, t.d, t.count.tolist(), t.n.tolist())
-    assert set(s.parts) == set(t.parts)
-    for name, part in s.parts.items():
-        for field in dataclasses.fields(Part):
-            ours, theirs = (np.asarray(getattr(side, field.name)) for side in (part, t.parts[name]))
-            assert (ours.dtype, ours.tobytes()) == (theirs.dtype, theirs.tobytes())
-
-
-def test_statistics_survive_the_file_bit_for_bit(tmp_path: Path) -> None:
-    sampled = _sampled()
-    write_statistics(tmp_path / "stats.h5", sampled)
-    _assert_equal(read_statistics(tmp_path / "stats.h5"), sampled)
-    assert [path.name for path in tmp_path.iterdir()] == ["stats.h5"]
-
-
-@pytest.mark.parametrize("name", ["a/b", ".", "..", "/", "läng.e", "a.b"])
-def test_statistics_of_a_subspace_of_any_name_survive_the_file_or_the_name_is_refused(name: str, tmp_path: Path) -> None:
-    try:
-        sampled = _sampled(name)
-    except ValueError as error:
-        assert repr(name) in str(error)  # noqa: PT017
-        return
-    write_statistics(tmp_path / "stats.h5", sampled)
-    _assert_equal(read_statistics(tmp_path / "stats.h5"), sampled)
-
-
-def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.h5: no such statistics file"):
-        read_statistics(tmp_path / "none.h5")
-
-
-@pytest.mark.parametrize("keep", [0, 10, 500, 0.5, 0.99])
-def test_a_truncated_statistics_file_is_refused_by_name(keep: float, tmp_path: Path) -> None:
-    path = tmp_path / "stats.h5"
-    write_statistics(path, _sampled())
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else int(keep)])
-    with pytest.raises(ValueError, match=r"stats\.h5: not a readable statistics file, truncated or damaged"):
-        read_statistics(path)
-
-
-def test_text_in_place_of_statistics_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "stats.h5"
-    path.write_text("idx\tlabel\n" * 1000)
-    with pytest.raises(ValueError, match=r"stats\.h5: not a readable statistics file"):
-        read_statistics(path)
-
-
-@pytest.mark.parametrize(
-    ("attribute", "value", "message"),
-    [
-        ("filetype", "certlut-table", "filetype 'certlut-table' version 2, expected 'certlut-statistics' version 2"),
-        ("format_version", 1, "filetype 'certlut-statistics' version 1, expected 'certlut-statistics' version 2"),
-        ("filetype", None, "filetype None version 2"),
-        ("sigma", None, "not a readable statistics file"),
-        ("settings", None, "not a readable statistics file"),
-    ],
-)
-def test_another_kind_or_version_of_file_is_refused_by_name(attribute: str, value: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "stats.h5"
-    write_statistics(path, _sampled())
-    with h5py.File(path, "r+") as file:
-        if value is None:
-            del file.attrs[attribute]
-        else:
-            file.attrs[attribute] = value
-    with pytest.raises(ValueError, match=rf"stats\.h5: .*{message}"):
-        read_statistics(path)
-
-
-@pytest.mark.parametrize("name", ["count", "idx", "parts", "parts/all/inner", "parts/along"])
-def test_a_missing_dataset_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "stats.h5"
-    write_statistics(path, _sampled())
-    with h5py.File(path, "r+") as file:
-        del file[name]
-    if name == "parts/along":
-        # A part is what a threat needs; that it is not there is the reader's business only when it is asked for.
-        assert "along" not in read_statistics(path).statistics.parts
-        return
-    with pytest.raises(ValueError, match=r"stats\.h5: not a readable statistics file"):
-        read_statistics(path)

@@ -12,31 +12,28 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from certlut.bounds.early_stop import tolerance
 from certlut.sampling.bets import Tally
-from certlut.sampling.card import Options
-from certlut.sampling.engine import Sampler
+from certlut.sampling.card import Sampling
+from certlut.sampling.engine import Choice, Engine, Input
 from certlut.sampling.noise import FIRST, SECOND, SELECTION
+from certlut.statistics.summary import Moments
+from certlut.threats.families import Family
 from certlut.threats.projections import Projection
+from reference.naive_noise import naive_noise
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The batches here are small: on busy cores a second thread would only be waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def votes_of(
+    engine: Engine, x: torch.Tensor, n: int, idx: int = 0, batch_size: int = 1000, **options: Any
+) -> npt.NDArray[np.int64]:
+    """Of a single input."""
+    return engine.votes([Input(idx, x)], Sampling(n0=n, batch_size=batch_size, **{"seed": 7} | options))[0]
 
 
-def _naive_blocks(seed: int, index: int, stage: int, n: int, d: int) -> npt.NDArray[np.float64]:
-    """The n first rows of a stream, block by block straight from the counter-based generator."""
-    rows = max(1, min(1024, 2**18 // d))
-    out = []
-    for block in range(-(-n // rows)):
-        bits = np.random.Philox(key=[seed, 0], counter=[0, block, stage, index])
-        out.append(np.random.Generator(bits).standard_normal((rows, d)))
-    return np.concatenate(out)[:n]
+def moments_of(
+    engine: Engine, x: torch.Tensor, label: int, n: int, idx: int = 0, batch_size: int = 1000, **options: Any
+) -> Moments:
+    """Of a single input."""
+    return engine.moments([Input(idx, x)], [Choice(label)], Sampling(n=n, batch_size=batch_size, **{"seed": 7} | options))[0]
 
 
 class Scores(torch.nn.Module):
@@ -57,7 +54,7 @@ def test_the_global_random_state_is_left_alone() -> None:
     torch.manual_seed(0)
     np_state = np.random.default_rng(0)
     before = torch.random.get_rng_state()
-    Sampler(Scores(4), 0.5, 3, 1).moments(torch.zeros(4), 0, 100, 0, 10)
+    moments_of(Engine(Scores(4), 0.5, 3), torch.zeros(4), 0, 100, 0, 10, seed=1)
     assert torch.equal(before, torch.random.get_rng_state())
     assert np_state.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
@@ -69,7 +66,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 def test_moments_are_those_of_a_plain_loop_over_the_same_noise(n: int, shape: tuple[int, ...]) -> None:
     d = int(np.prod(shape))
     model, x = Scores(d), torch.linspace(-0.5, 1.0, d).reshape(shape)
-    moments = Sampler(model, 0.5, 3, 7).moments(x, 1, n, 4, 300)
+    moments = moments_of(Engine(model, 0.5, 3), x, 1, n, 4, 300)
     assert moments.n.tolist() == [n // 2, n - n // 2]
     assert moments.n.dtype == moments.count.dtype == np.int64
     assert moments.sum_uf.shape == moments.sum_u.shape == (2, d)
@@ -77,7 +74,7 @@ def test_moments_are_those_of_a_plain_loop_over_the_same_noise(n: int, shape: tu
     w = model.w.numpy()
     for half, stage in enumerate((FIRST, SECOND)):
         count, sum_uf, sum_u = 0, np.zeros(d), np.zeros(d)
-        for u in _naive_blocks(7, 4, stage, int(moments.n[half]), d):
+        for u in naive_noise(7, 4, stage, int(moments.n[half]), d):
             noisy = (x.numpy().ravel().astype(np.float64) + 0.5 * u).astype(np.float32)
             vote = int(np.argmax(noisy.astype(np.float64) @ w)) == 1
             count += vote
@@ -88,10 +85,30 @@ def test_moments_are_those_of_a_plain_loop_over_the_same_noise(n: int, shape: tu
         assert np.allclose(moments.sum_u[half], sum_u, rtol=1e-10, atol=1e-9)
 
 
+def test_classes_and_tails_are_counted_on_the_certification_samples_alone() -> None:
+    model, x, n, d = Scores(6), torch.linspace(-0.5, 1.0, 6), 3001, 6
+    mask, v = np.array([True, False, True, False, False, True]), np.full((1, d), 1.0 / np.sqrt(d))
+    families = {"all": Family(), "mask": Family(mask=mask), "ray": Family(vectors=v)}
+    card = Sampling(n0=500, n=n, batch_size=300, seed=7)
+    (m,) = Engine(model, 0.5, 3).moments([Input(4, x)], [Choice(1)], card, families=families)
+    u = np.concatenate([naive_noise(7, 4, stage, size, d) for stage, size in ((FIRST, n // 2), (SECOND, n - n // 2))])
+    noisy = (x.numpy().astype(np.float64) + 0.5 * u).astype(np.float32)
+    predicted = (noisy.astype(np.float64) @ model.w.numpy()).argmax(axis=1)
+    counts = dict(zip(m.classes[0].tolist(), m.class_count[0].tolist(), strict=True))
+    assert counts == {k: int((predicted == k).sum()) for k in range(3)}
+    assert m.classes[0, 0] == 1
+    against, taus = u[predicted != 1], np.array(card.thresholds)
+    axes = np.concatenate([np.eye(d), -np.eye(d)])
+    for name, directions in {"all": axes, "mask": axes[np.tile(mask, 2)], "ray": v}.items():
+        beyond = (against @ directions.T)[:, :, None] >= taus
+        assert m.tails[name].largest[0].tolist() == beyond.sum(axis=0).max(axis=0).tolist()
+        assert m.tails[name].key == families[name].key
+
+
 def test_votes_are_those_of_a_plain_loop_over_the_selection_noise() -> None:
     model, x = Scores(6), torch.linspace(-0.5, 1.0, 6)
-    votes = Sampler(model, 0.5, 3, 7).votes(x, 777, 4, 100)
-    noisy = (x.numpy().astype(np.float64) + 0.5 * _naive_blocks(7, 4, SELECTION, 777, 6)).astype(np.float32)
+    votes = votes_of(Engine(model, 0.5, 3), x, 777, 4, 100)
+    noisy = (x.numpy().astype(np.float64) + 0.5 * naive_noise(7, 4, SELECTION, 777, 6)).astype(np.float32)
     expected = np.bincount((noisy.astype(np.float64) @ model.w.numpy()).argmax(axis=1), minlength=3)
     assert votes.tolist() == expected.tolist()
     assert votes.dtype == np.int64
@@ -99,16 +116,16 @@ def test_votes_are_those_of_a_plain_loop_over_the_selection_noise() -> None:
 
 def test_the_batch_size_changes_neither_votes_nor_moments_beyond_rounding() -> None:
     x = torch.linspace(-0.5, 1.0, 6)
-    reference = Sampler(Scores(6), 0.5, 3, 7).moments(x, 1, 5000, 0, 5000)
+    reference = moments_of(Engine(Scores(6), 0.5, 3), x, 1, 5000, 0, 5000)
     for batch_size in (9, 300, 1024, 100_000):
         model = Scores(6)
-        moments = Sampler(model, 0.5, 3, 7).moments(x, 1, 5000, 0, batch_size)
+        moments = moments_of(Engine(model, 0.5, 3), x, 1, 5000, 0, batch_size)
         assert max(model.sizes) == min(batch_size, 5000)
         assert moments.count.tolist() == reference.count.tolist()
         assert np.allclose(moments.sum_uf, reference.sum_uf, rtol=0, atol=1e-9)
         assert np.allclose(moments.sum_u, reference.sum_u, rtol=0, atol=1e-9)
-        assert Sampler(Scores(6), 0.5, 3, 7).votes(x, 500, 0, batch_size).tolist() == [
-            *Sampler(Scores(6), 0.5, 3, 7).votes(x, 500, 0, 500).tolist()
+        assert votes_of(Engine(Scores(6), 0.5, 3), x, 500, 0, batch_size).tolist() == [
+            *votes_of(Engine(Scores(6), 0.5, 3), x, 500, 0, 500).tolist()
         ]
 
 
@@ -119,7 +136,7 @@ def test_moments_estimate_a_known_gradient() -> None:
 
     n = 200_000
     for sigma in (0.1, 2.0):
-        moments = Sampler(model, sigma, 2, 3).moments(torch.tensor([sigma, 0.0, 5.0]), 1, n, 0, 4096)
+        moments = moments_of(Engine(model, sigma, 2), torch.tensor([sigma, 0.0, 5.0]), 1, n, 0, 4096, seed=3)
         assert moments.count.sum() / n == pytest.approx(0.841345, abs=5 * 0.37 / np.sqrt(n))
         assert np.abs(moments.sum_uf.sum(axis=0) / n - [0.241971, 0.0, 0.0]).max() < 5 / np.sqrt(n)
         assert np.abs(moments.sum_u.sum(axis=0) / n).max() < 5 / np.sqrt(n)
@@ -138,7 +155,7 @@ def test_a_model_is_asked_in_its_own_type(dtype: torch.dtype) -> None:
             return self.layer(x)
 
     model = Typed()
-    moments = Sampler(model, 0.5, 2, 1).moments(torch.zeros(4), 0, 100, 0, 32)
+    moments = moments_of(Engine(model, 0.5, 2), torch.zeros(4), 0, 100, 0, 32, seed=1)
     assert model.asked == {dtype}
     assert moments.sum_u.dtype == np.float64
 
@@ -157,15 +174,15 @@ def test_a_module_is_put_in_eval_mode_and_asked_without_gradients() -> None:
             return scores
 
     model = Dropout().train()
-    assert Sampler(model, 0.5, 2, 1).votes(torch.zeros(4), 50, 0, 20).sum() == 50
+    assert votes_of(Engine(model, 0.5, 2), torch.zeros(4), 50, 0, 20, seed=1).sum() == 50
 
 
 def test_scores_of_another_shape_are_refused() -> None:
     x = torch.zeros(4)
     with pytest.raises(ValueError, match=r"scores of shape \(10, 3\), expected \(10, 5\) \(5 classes\)"):
-        Sampler(Scores(4), 0.5, 5, 1).votes(x, 10, 0, 10)
+        votes_of(Engine(Scores(4), 0.5, 5), x, 10, 0, 10, seed=1)
     with pytest.raises(ValueError, match=r"scores of shape \(10,\), expected \(10, 3\)"):
-        Sampler(lambda x: x[:, 0], 0.5, 3, 1).moments(x, 0, 20, 0, 10)
+        moments_of(Engine(lambda x: x[:, 0], 0.5, 3), x, 0, 20, 0, 10, seed=1)
 
 
 @pytest.mark.parametrize("when", [0, 2])
@@ -179,38 +196,39 @@ def test_a_nan_score_in_any_batch_is_refused(when: int) -> None:
         return scores
 
     with pytest.raises(ValueError, match="the model returned NaN scores"):
-        Sampler(model, 0.5, 2, 1).votes(torch.zeros(4), 30, 0, 10)
+        votes_of(Engine(model, 0.5, 2), torch.zeros(4), 30, 0, 10, seed=1)
 
 
 def test_nan_scores_in_a_group_name_the_input() -> None:
     def model(x: torch.Tensor) -> torch.Tensor:
         return torch.where(x[:, :2] > 50.0, torch.nan, x[:, :2])
 
-    inputs = [(index, torch.full((4,), value)) for index, value in ((3, 0.0), (7, 100.0), (8, 0.0))]
+    inputs = [Input(index, torch.full((4,), value)) for index, value in ((3, 0.0), (7, 100.0), (8, 0.0))]
     with pytest.raises(ValueError, match="the model returned NaN scores at input 7"):
-        Sampler(model, 0.5, 2, 1).group_votes(inputs, 20, 100)
+        Engine(model, 0.5, 2).votes(inputs, Sampling(n0=20, batch_size=100, seed=1))
 
 
 # Groups
 
 
-def _inputs(d: int, count: int) -> list[tuple[int, torch.Tensor]]:
-    return [(10 + 3 * i, torch.linspace(-0.5, 1.0, d) * (i - 1)) for i in range(count)]
+def _inputs(d: int, count: int) -> list[Input]:
+    return [Input(10 + 3 * i, torch.linspace(-0.5, 1.0, d) * (i - 1)) for i in range(count)]
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(101, 1000), (101, 64), (101, 202), (1000, 10_000), (5, 7)])
 def test_inputs_that_share_batches_get_what_each_gets_alone(n: int, batch_size: int) -> None:
     inputs, labels = _inputs(6, 4), [0, 2, 1, 2]
     model = Scores(6)
-    votes = Sampler(model, 0.5, 3, 7).group_votes(inputs, n, batch_size)
-    together = Sampler(model, 0.5, 3, 7).group_moments(inputs, labels, n, batch_size)
+    card = Sampling(n0=n, n=n, batch_size=batch_size, seed=7)
+    votes = Engine(model, 0.5, 3).votes(inputs, card)
+    together = Engine(model, 0.5, 3).moments(inputs, [Choice(label) for label in labels], card)
     total = 4 * n
     full = [batch_size] * (total // batch_size) + [total % batch_size] * (total % batch_size > 0)
     assert model.sizes == full * 2
     for i, ((index, x), label) in enumerate(zip(inputs, labels, strict=True)):
-        alone = Sampler(Scores(6), 0.5, 3, 7)
-        assert votes[i].tolist() == alone.votes(x, n, index, 1000).tolist()
-        moments = alone.moments(x, label, n, index, 1000)
+        alone = Engine(Scores(6), 0.5, 3)
+        assert votes[i].tolist() == votes_of(alone, x, n, index).tolist()
+        moments = moments_of(alone, x, label, n, index)
         assert (together[i].n.tolist(), together[i].count.tolist()) == (moments.n.tolist(), moments.count.tolist())
         assert np.allclose(together[i].sum_uf, moments.sum_uf, rtol=0, atol=1e-11)
         assert np.allclose(together[i].sum_u, moments.sum_u, rtol=0, atol=1e-11)
@@ -265,19 +283,19 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=["device", "cpu"])
 def test_out_of_memory_halves_the_batch_and_counts_every_sample_once(error: Exception) -> None:
     x = torch.linspace(-0.5, 1.0, 6)
-    plain = Sampler(Greedy(10**9, error), 0.5, 3, 7)
+    plain = Engine(Greedy(10**9, error), 0.5, 3)
     model = Greedy(130, error)
-    sampler = Sampler(model, 0.5, 3, 7)
+    engine = Engine(model, 0.5, 3)
     with pytest.warns(RuntimeWarning, match=r"out of memory: batches of (500|250|125) from here on"):
-        votes = sampler.votes(x, 300, 2, 1000)
-    assert votes.tolist() == plain.votes(x, 300, 2, 1000).tolist()
+        votes = votes_of(engine, x, 300, 2)
+    assert votes.tolist() == votes_of(plain, x, 300, 2).tolist()
     assert model.sizes[:2] == [300, 300]
     model.sizes.clear()
     # What did not fit is not tried again.
-    moments = sampler.moments(x, 1, 3001, 2, 1000)
+    moments = moments_of(engine, x, 1, 3001, 2)
     assert set(model.sizes) == {125, 1}
     assert sum(model.sizes) == 3001
-    expected = plain.moments(x, 1, 3001, 2, 1000)
+    expected = moments_of(plain, x, 1, 3001, 2)
     assert moments.count.tolist() == expected.count.tolist()
     assert np.allclose(moments.sum_uf, expected.sum_uf, rtol=0, atol=1e-10)
     assert np.allclose(moments.sum_u, expected.sum_u, rtol=0, atol=1e-10)
@@ -288,18 +306,18 @@ def test_a_model_that_cannot_take_a_single_input_is_refused() -> None:
         pytest.warns(RuntimeWarning, match="out of memory"),
         pytest.raises(ValueError, match=r"out of memory with a single input of shape \(6,\) a batch"),
     ):
-        Sampler(Greedy(0, ERRORS[0]), 0.5, 3, 7).votes(torch.zeros(6), 3, 0, 2)
+        votes_of(Engine(Greedy(0, ERRORS[0]), 0.5, 3), torch.zeros(6), 3, 0, 2)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied\n more"), KeyError("pool")])
 def test_another_error_of_the_model_is_one_line_with_the_batchs_shape_and_its_cause(error: Exception) -> None:
     line = str(error).splitlines()[0]
     with pytest.raises(ValueError, match=rf"^the model failed on a torch\.float32 batch of shape \(2, 6\): {line}$") as raised:
-        Sampler(Greedy(0, error), 0.5, 3, 7).votes(torch.zeros(6), 3, 0, 2)
+        votes_of(Engine(Greedy(0, error), 0.5, 3), torch.zeros(6), 3, 0, 2)
     assert raised.value.__cause__ is error
 
 
-# Options
+# How the model is run
 
 
 @pytest.mark.parametrize(("name", "dtype"), [(None, torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -316,7 +334,7 @@ def test_autocast_runs_the_layers_in_the_precision_asked_for(name: str | None, d
             seen.add((x.dtype, scores.dtype))
             return scores
 
-    Sampler(Looking(), 0.5, 3, 7, Options(autocast=name)).votes(torch.zeros(6), 50, 0, 20)
+    votes_of(Engine(Looking(), 0.5, 3), torch.zeros(6), 50, 0, 20, autocast=name)
     assert seen == {(torch.float32, dtype)}
 
 
@@ -329,20 +347,20 @@ def test_channels_last_changes_the_strides_alone() -> None:
     votes = []
     for channels_last, stride in ((False, (60, 20, 5, 1)), (True, (60, 1, 15, 3))):
         strides: set[tuple[int, ...]] = set()
-        sampler = Sampler(Looking(), 0.5, 3, 7, Options(channels_last=channels_last))
-        votes.append(sampler.votes(torch.zeros(3, 4, 5), 90, 0, 20).tolist())
+        votes.append(votes_of(Engine(Looking(), 0.5, 3), torch.zeros(3, 4, 5), 90, 0, 20, channels_last=channels_last).tolist())
         assert strides == {stride}
     assert votes[0] == votes[1]
     # Other inputs than images have no channels.
-    Sampler(lambda x: x[:, :3], 0.5, 3, 7, Options(channels_last=True)).votes(torch.zeros(6), 90, 0, 20)
+    votes_of(Engine(lambda x: x[:, :3], 0.5, 3), torch.zeros(6), 90, 0, 20, channels_last=True)
 
 
 def test_a_compiled_model_gives_the_same_votes() -> None:
     model, x = torch.nn.Linear(6, 3), torch.linspace(-0.5, 1.0, 6)
-    plain, compiled = (Sampler(model, 0.5, 3, 7, Options(compile=backend)) for backend in (False, "eager"))
-    assert compiled.votes(x, 500, 0, 150).tolist() == plain.votes(x, 500, 0, 150).tolist()
+    engine = Engine(model, 0.5, 3)
+    plain, compiled = (votes_of(engine, x, 500, 0, 150, compile=backend).tolist() for backend in (False, "eager"))
+    assert compiled == plain
     with pytest.raises(Exception, match="no_such_backend"):
-        Sampler(model, 0.5, 3, 7, Options(compile="no_such_backend")).votes(x, 500, 0, 150)
+        votes_of(engine, x, 500, 0, 150, compile="no_such_backend")
 
 
 # Early stop
@@ -354,23 +372,23 @@ def _for_one(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("n", [1000, 20_001])
-def test_a_hopeless_input_is_stopped_at_the_same_sample_whatever_the_batch_and_the_group(n: int) -> None:
+def test_an_input_certain_to_abstain_is_stopped_at_the_same_sample_whatever_the_batch_and_the_group(n: int) -> None:
     inputs = [
-        (0, torch.tensor([-0.5, 0.0])),
-        (1, torch.tensor([0.5, 0.0])),
-        (2, torch.tensor([-0.1, 0.0])),
-        (3, torch.tensor([0.01, 0])),
+        Input(0, torch.tensor([-0.5, 0.0])),
+        Input(1, torch.tensor([0.5, 0.0])),
+        Input(2, torch.tensor([-0.1, 0.0])),
+        Input(3, torch.tensor([0.01, 0])),
     ]
-    allowed = tolerance(n, 0.001)
-    sampler = Sampler(_for_one, 0.5, 2, 3)
-    whole = sampler.group_moments(inputs, [1] * 4, n, 777)
-    stopped = sampler.group_moments(inputs, [1] * 4, n, 777, allowed)
+    engine = Engine(_for_one, 0.5, 2)
+    whole, stopped = (
+        engine.moments(inputs, [Choice(1)] * 4, Sampling(n=n, batch_size=777, seed=3, early_stop=early)) for early in (False, True)
+    )
     for i, (index, x) in enumerate(inputs):
-        alone = sampler.group_moments([(index, x)], [1], n, 5000, allowed)[0]
+        alone = moments_of(engine, x, 1, n, index, 5000, seed=3, early_stop=True)
         assert (alone.n.tolist(), alone.count.tolist()) == (stopped[i].n.tolist(), stopped[i].count.tolist())
         assert stopped[i].n.min() >= 1
         # What was drawn is the beginning of what would have been.
-        first = sampler.moments(x, 1, n, index, 5000)
+        first = moments_of(engine, x, 1, n, index, 5000, seed=3)
         assert (stopped[i].n <= first.n).all()
         assert first.count.tolist() == whole[i].count.tolist()
     # q = 0.16, 0.84, 0.42, 0.51: the two below 1/2 are stopped, the sooner the lower; the others run to the end.
@@ -387,9 +405,9 @@ def test_a_hopeless_input_is_stopped_at_the_same_sample_whatever_the_batch_and_t
 
 def test_the_sums_of_a_stopped_input_are_those_of_the_samples_drawn() -> None:
     n, x = 50_000, torch.tensor([-0.4, 0.0, 0.2])
-    moments = Sampler(_for_one, 0.5, 2, 3).group_moments([(4, x)], [1], n, 900, tolerance(n, 0.01))[0]
+    moments = moments_of(Engine(_for_one, 0.5, 2), x, 1, n, 4, 900, seed=3, alpha=0.01, early_stop=True)
     for half, stage in enumerate((FIRST, SECOND)):
-        u = _naive_blocks(3, 4, stage, int(moments.n[half]), 3)
+        u = naive_noise(3, 4, stage, int(moments.n[half]), 3)
         votes = (x.numpy().astype(np.float64) + 0.5 * u).astype(np.float32)[:, 0] > 0
         assert moments.count[half] == votes.sum()
         assert np.allclose(moments.sum_uf[half], u[votes].sum(axis=0), rtol=0, atol=1e-9)
@@ -419,9 +437,9 @@ def test_memory_does_not_grow_with_n() -> None:
 
     def peaks(batches: int) -> tuple[int, int]:
         live.clear()
-        Sampler(looking, 0.5, 2, 1).moments(x, 0, batches * batch_size, 0, batch_size)
+        moments_of(Engine(looking, 0.5, 2), x, 0, batches * batch_size, 0, batch_size, seed=1)
         tracemalloc.start()
-        Sampler(lambda x: x[:, :2], 0.5, 2, 1).moments(x, 0, batches * batch_size, 0, batch_size)
+        moments_of(Engine(lambda x: x[:, :2], 0.5, 2), x, 0, batches * batch_size, 0, batch_size, seed=1)
         python = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return max(live), python
@@ -452,10 +470,10 @@ class Operations(TorchDispatchMode):
 
 def test_nothing_is_read_back_and_no_shape_depends_on_values_within_a_batch() -> None:
     def operations(batches: int) -> Counter[str]:
-        sampler = Sampler(Scores(6), 0.5, 3, 7)
+        engine = Engine(Scores(6), 0.5, 3)
         with Operations() as seen:
-            sampler.moments(torch.zeros(6), 1, 200 * batches, 0, 100)
-            sampler.votes(torch.zeros(6), 100 * batches, 0, 100)
+            moments_of(engine, torch.zeros(6), 1, 200 * batches, 0, 100)
+            votes_of(engine, torch.zeros(6), 100 * batches, 0, 100)
         return seen.counts
 
     few, many = operations(4), operations(40)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from certlut import Certifier, Subspace, Table
+from certlut import Subspace, Table
 from certlut.inputs.data import Arrays
 from certlut.inputs.models import load_model
 from certlut.jobs.journal import differing
@@ -22,7 +22,9 @@ from certlut.report.card import Config
 from certlut.runs.certify import certify_statistics
 from certlut.runs.merge import merge
 from certlut.runs.sample import sample_dataset
+from certlut.sampling.card import Sampling
 from certlut.sampling.identity import data_digest, file_digest
+from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import read_statistics
 from certlut.threats.sets import L2, Ball, Threat
 
@@ -123,7 +125,7 @@ def closed(mean: float) -> Callable[[torch.Tensor], torch.Tensor]:
 def known(model: Any, x: Any = None, batch_size: int = 100) -> dict[str, Any]:
     """What a run's settings say of a model."""
     data = Arrays(np.asarray(DATA.x if x is None else x), np.array([0, 1]))
-    settings = Certifier(model, 0.5, 2, seed=3).settings(data, 20, 200, 0.001, batch_size)
+    settings = Sampler(model, 0.5, 2).settings(data, Sampling(20, 200, batch_size=batch_size, seed=3))
     return {name: settings[name] for name in ("model digest", "model scores")}
 
 
@@ -304,9 +306,10 @@ def test_a_file_is_known_by_its_bytes_and_a_function_by_its_modules(tmp_path: Pa
 MASK = np.array([True, True, False])
 
 
-def sampled(table: Table, out: Path, model: Any = None, threats: list[Any] | None = None, **more: Any) -> None:
-    certifier = Certifier(model or Shifted(0.1), 0.5, 2, table, threats or ["l1"], seed=3, **more.pop("certifier", {}))
-    sample_dataset(certifier, more.pop("data", DATA), out, 20, 200, 0.001, 100, {}, progress=False, **more)
+def sampled(out: Path, model: Any = None, threats: list[Any] | None = None, **more: Any) -> None:
+    sampler = Sampler(model or Shifted(0.1), 0.5, 2, threats or ["l1"])
+    card = Sampling(20, 200, 0.001, 100, 3, keep_means=more.pop("keep_means", False))
+    sample_dataset(sampler, more.pop("data", DATA), out, card, progress=False, **more)
 
 
 RED: list[Threat] = [Subspace(MASK, 2, "red")]
@@ -325,32 +328,32 @@ RED: list[Threat] = [Subspace(MASK, 2, "red")]
     ],
 )
 def test_a_finished_file_of_another_model_threat_or_data_set_is_not_taken(
-    changes: dict[str, Any], message: str, shipped: Table, tmp_path: Path
+    changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "s.h5"
-    sampled(shipped, out, threats=RED)
+    sampled(out, threats=RED)
     before = out.read_bytes()
-    sampled(shipped, out, threats=RED)
+    sampled(out, threats=RED)
     with pytest.raises(ValueError, match=f"holds the statistics of other settings: .*{message}"):
-        sampled(shipped, out, **{"threats": RED, **changes})
+        sampled(out, **{"threats": RED, **changes})
     assert out.read_bytes() == before
 
 
-def test_shards_of_two_norms_or_two_models_are_not_merged(shipped: Table, tmp_path: Path) -> None:
+def test_shards_of_two_norms_or_two_models_are_not_merged(tmp_path: Path) -> None:
     first, second = Shard(0, 2), Shard(1, 2)
     out = tmp_path / "s.h5"
-    sampled(shipped, out, threats=RED, shard=first)
+    sampled(out, threats=RED, shard=first)
     for changes, message in (
         ({"threats": [Subspace(MASK, np.inf, "red")]}, "norms is"),
         ({"model": Shifted(0.2)}, "model scores is"),
     ):
         second.path(out).unlink(missing_ok=True)
-        sampled(shipped, out, **{"threats": RED, "shard": second, **changes})
+        sampled(out, **{"threats": RED, "shard": second, **changes})
         with pytest.raises(ValueError, match=f"are not of one run: .*{message}"):
             merge([first.path(out), second.path(out)], tmp_path / "joined.h5")
 
 
-def test_a_model_that_counts_its_calls_is_resumed_and_merged(shipped: Table, tmp_path: Path) -> None:
+def test_a_model_that_counts_its_calls_is_resumed_and_merged(tmp_path: Path) -> None:
     out, parts = tmp_path / "s.h5", [Shard(0, 2), Shard(1, 2)]
     data = Arrays(np.linspace(-1.0, 1.0, 12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 0, 1]))
     for shard, before in zip(parts, (5, 0), strict=True):
@@ -358,20 +361,20 @@ def test_a_model_that_counts_its_calls_is_resumed_and_merged(shipped: Table, tmp
         for _ in range(before):
             model(torch.zeros(2, 3))
         for _ in range(2):
-            sampled(shipped, out, model, shard=shard, data=data)
+            sampled(out, model, shard=shard, data=data)
     merge([shard.path(out) for shard in parts], out)
-    sampled(shipped, tmp_path / "whole.h5", Counting(0.1), data=data)
+    sampled(tmp_path / "whole.h5", Counting(0.1), data=data)
     whole, joined = read_statistics(tmp_path / "whole.h5"), read_statistics(out)
     assert (whole.statistics.count == joined.statistics.count).all()
     # A finished file, merged or not, is known again.
-    sampled(shipped, out, Counting(0.1), data=data)
+    sampled(out, Counting(0.1), data=data)
 
 
-def test_a_mask_of_another_shape_is_refused_for_kept_means(shipped: Table, tmp_path: Path) -> None:
+def test_a_mask_of_another_shape_is_refused_for_kept_means(tmp_path: Path) -> None:
     data = Arrays(np.zeros((1, 3, 4), dtype=np.float32), np.array([0]))
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
     out = tmp_path / "s.h5"
-    sampled(shipped, out, model, data=data, certifier={"keep_means": True})
+    sampled(out, model, data=data, keep_means=True)
     for shape in ((4, 3), (12,)):
         mask = np.zeros(shape, dtype=bool)
         mask.flat[0] = True

@@ -9,16 +9,7 @@ from scipy.stats import kstest
 
 from certlut.sampling.memory import BatchSize, most_rows, out_of_memory
 from certlut.sampling.noise import BLOCK_ROWS, BLOCK_SIZE, FIRST, SECOND, SELECTION, Segment, batches, block_rows, fill_block
-
-
-def _naive_blocks(seed: int, index: int, stage: int, n: int, d: int) -> npt.NDArray[np.float64]:
-    """The n first rows of a stream, block by block straight from the counter-based generator."""
-    rows = max(1, min(1024, 2**18 // d))
-    out = []
-    for block in range(-(-n // rows)):
-        bits = np.random.Philox(key=[seed, 0], counter=[0, block, stage, index])
-        out.append(np.random.Generator(bits).standard_normal((rows, d)))
-    return np.concatenate([np.empty((0, d)), *out])[:n]
+from reference.naive_noise import naive_noise
 
 
 def _rows(seed: int, segments: list[Segment], d: int, batch_size: int) -> list[npt.NDArray[np.float64]]:
@@ -40,7 +31,7 @@ def test_noise_is_the_blocks_in_order_whatever_the_batch_size(n: int, d: int, ba
     assert {u.dtype for u in drawn} == {np.dtype(np.float64)}
     assert [len(u) for u in drawn[:-1]] == [batch_size] * (len(drawn) - 1)
     assert 0 < len(drawn[-1]) <= batch_size
-    assert np.array_equal(np.concatenate(drawn), _naive_blocks(11, 2, FIRST, n, d))
+    assert np.array_equal(np.concatenate(drawn), naive_noise(11, 2, FIRST, n, d))
 
 
 def test_no_samples_are_no_batches() -> None:
@@ -115,7 +106,7 @@ def test_batches_span_segments_and_each_row_is_its_segments(batch_size: int, d: 
     total = sum(s.stop - s.start for s in segments)
     assert sizes == [batch_size] * (total // batch_size) + [total % batch_size] * (total % batch_size > 0)
     for segment, parts in zip(segments, drawn, strict=True):
-        expected = _naive_blocks(4, segment.index, segment.stage, segment.stop, d)[segment.start :]
+        expected = naive_noise(4, segment.index, segment.stage, segment.stop, d)[segment.start :]
         assert np.array_equal(np.concatenate([np.empty((0, d)), *parts]), expected)
 
 
@@ -155,7 +146,7 @@ def test_a_batch_size_halved_on_the_way_changes_no_noise() -> None:
     with pytest.warns(RuntimeWarning, match="out of memory: batches of"):
         seen = list(draw())
     assert [len(u) for u in seen] == [1000, 500, 250, 125, 62, 31, 15, 7, 3] + [1] * 1007
-    assert np.array_equal(np.concatenate(seen), _naive_blocks(2, 1, FIRST, 3000, 5))
+    assert np.array_equal(np.concatenate(seen), naive_noise(2, 1, FIRST, 3000, 5))
     assert not size.halve(torch.device("cpu"))
 
 
@@ -171,7 +162,7 @@ def test_buffers_that_memory_refuses_are_halved_until_they_fit(monkeypatch: pyte
     with pytest.warns(RuntimeWarning, match="out of memory: batches of (500|250) from here on"):
         drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
     assert [len(u) for u in drawn] == [250, 250, 200]
-    assert np.array_equal(np.concatenate(drawn), _naive_blocks(2, 1, FIRST, 700, 2000))
+    assert np.array_equal(np.concatenate(drawn), naive_noise(2, 1, FIRST, 700, 2000))
 
 
 def test_noise_leaves_a_gpu_most_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,10 +176,10 @@ def test_noise_leaves_a_gpu_most_of_its_memory(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_buffers_smaller_than_a_batch_change_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("certlut.sampling.memory.most_rows", lambda d, device, dtype: 300)
+    monkeypatch.setattr("certlut.sampling.noise.most_rows", lambda d, device, dtype: 300)
     drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
     assert [len(u) for u in drawn] == [300, 300, 100]
-    assert np.array_equal(np.concatenate(drawn), _naive_blocks(2, 1, FIRST, 700, 2000))
+    assert np.array_equal(np.concatenate(drawn), naive_noise(2, 1, FIRST, 700, 2000))
 
 
 def test_what_counts_as_out_of_memory() -> None:

@@ -12,8 +12,10 @@ from scipy.special import ndtr, ndtri
 
 from certlut import Table
 from certlut.tablegen import radius as exact_radius
-from certlut.threats.declare import Direction, Lp, Subspace, resolve
-from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Ball, Quantity, Ray, Threat, check_shape, complement, containment
+from certlut.threats import lines, sparse
+from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace, resolve
+from certlut.threats.lines import Ray
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Ball, Quantity, Threat, check_shape, complement, containment
 from reference.naive_statistics import Array, Known, phi, slab
 
 MASK = np.array([[True, False, True], [True, True, False]])
@@ -155,6 +157,12 @@ def _true_radius(w: Array, low: float, high: float, threat: Threat) -> float:
     if isinstance(threat, Ray):
         along = float(threat.v.ravel() @ w)
         return reach(math.copysign(1.0, along)) / abs(along)
+    if isinstance(threat, lines.Line):
+        return min(reach(1.0), reach(-1.0)) / abs(float(threat.v.ravel() @ w))
+    if isinstance(threat, sparse.Sparse):
+        return min(reach(1.0), reach(-1.0)) / max(
+            float(np.linalg.norm(some)) for some in itertools.combinations(w, min(threat.k, len(w)))
+        )
     part = w if threat.mask is None else w[threat.mask.ravel()]
     dual = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[threat.p]
     return min(reach(1.0), reach(-1.0)) / float(np.linalg.norm(part, dual))
@@ -169,7 +177,9 @@ def _slabs(rng: np.random.Generator) -> tuple[Array, float, float, Known, list[T
     mask = np.zeros(d, dtype=bool)
     mask[rng.permutation(d)[: rng.integers(1, d)]] = True
     subspaces = [Subspace(mask, p, f"red{p:g}") for p in NORMS]
-    return w, low, high, slab(w, low, high), [L1, L2, LINF, *subspaces, Direction(rng.standard_normal(d), "along")]
+    v = rng.standard_normal(d)
+    few = (Sparse(k) for k in (1, 2, 4))
+    return w, low, high, slab(w, low, high), [L1, L2, LINF, *subspaces, *few, Direction(v, "along"), Line(v, "line")]
 
 
 def _radius(table: Table, q: float, m1: float, m2: float, kappa: float) -> float:
@@ -336,7 +346,8 @@ def test_threats_are_resolved_by_name_with_l2_always_there() -> None:
     assert resolve(("l2", red)) == (L2, red)
     assert resolve(()) == (L2,)
     with pytest.raises(
-        ValueError, match=r"threat 'l3': expected l1, l2, linf, or an Lp, Subspace or Direction \(on the command line lp:P, "
+        ValueError,
+        match=r"threat 'l3': expected l1, l2, linf, or an Lp, Sparse, Subspace, Direction or Line \(on the command line lp:P, ",
     ):
         resolve(("l3",))
     with pytest.raises(ValueError, match="threats l1, l1, l2: every name must be there once only"):

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from certlut import Certifier, Table
 from certlut.runs.certify import certify_statistics
 from certlut.runs.results import read_tsv
 from certlut.runs.sample import sample_dataset
+from certlut.sampling.card import Sampling
+from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import read_statistics
-from certlut.threats.sets import Ball, Ray
+from certlut.threats.lines import Line, Ray
+from certlut.threats.sets import Ball
+from certlut.threats.sparse import Sparse
 from certlut.threats.specs import parse_threats
 
 N0, N, ALPHA = 50, 4000, 0.01
@@ -28,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_form_gives_its_threat(folder: Path) -> None:
     texts = ["l1", "linf", "lp:3", "lp:inf", "red=mask:{}/red.npy", "r1=mask:{}/red.npy,p=1", "span=basis:{}/q.npy,p=inf"]
-    texts += ["axis=direction:{}/v.npy", "any-word"]
-    l1, linf, lp, same, red, r1, span, axis, word = parse_threats([text.format(folder) for text in texts])
+    texts += ["axis=direction:{}/v.npy", "both=line:{}/v.npy", "sparse:3", "any-word"]
+    l1, linf, lp, same, red, r1, span, axis, both, few, word = parse_threats([text.format(folder) for text in texts])
     assert (l1, linf, word) == ("l1", "linf", "any-word")
     assert isinstance(lp, Ball)
     assert (lp.name, lp.p, lp.mask, lp.basis) == ("l3", 3.0, None, None)
@@ -42,12 +45,19 @@ def test_every_form_gives_its_threat(folder: Path) -> None:
     assert (span.name, span.p, span.basis.shape) == ("span", math.inf, (2, 2, 2))
     assert isinstance(axis, Ray)
     assert axis.v.tolist() == [[0.6, 0.0], [0.0, 0.8]]
+    assert isinstance(both, Line)
+    assert (both.name, both.v.tolist()) == ("both", axis.v.tolist())
+    assert isinstance(few, Sparse)
+    assert (few.name, few.k) == ("sparse3", 3)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("lp:x", "threat 'lp:x': p = 'x', expected a number or inf"),
+        ("sparse:1.5", r"threat 'sparse:1.5': k = '1.5', expected a whole number"),
+        ("sparse:0", r"Sparse\(0\): k = 0, expected a whole number of coordinates, 1 or more"),
+        ("v=line:{}/v.npy,p=2", "expected NAME=mask:FILE"),
         ("lp:0.5", "p = 0.5, expected 1 <= p <= inf"),
         ("red=mask", "threat 'red=mask': expected NAME=mask:FILE"),
         ("red=other:{}/red.npy", "expected NAME=mask:FILE"),
@@ -77,17 +87,17 @@ def _model(x: torch.Tensor) -> torch.Tensor:
     return torch.stack((-plane, plane), dim=1)
 
 
-def _sample(folder: Path, shipped: Table, name: str, threats: list[str], keep: bool) -> Path:
-    certifier = Certifier(_model, 0.5, 2, shipped, parse_threats(threats), seed=3, keep_means=keep)
+def _sample(folder: Path, name: str, threats: list[str], keep: bool) -> Path:
     data = [(np.full((2, 2), 0.5), 1), (np.array([[0.7, -0.2], [0.1, 0.3]]), 1)]
-    sample_dataset(certifier, data, folder / name, N0, N, ALPHA, 1000, {}, progress=False)
+    card = Sampling(N0, N, ALPHA, seed=3, keep_means=keep)
+    sample_dataset(Sampler(_model, 0.5, 2, parse_threats(threats)), data, folder / name, card, progress=False)
     return folder / name
 
 
-def test_kept_means_serve_a_threat_thought_of_later(folder: Path, shipped: Table) -> None:
+def test_kept_means_serve_a_threat_thought_of_later(folder: Path) -> None:
     red = f"red=mask:{folder}/red.npy"
-    later = _sample(folder, shipped, "later.h5", ["l1"], True)
-    at_once = _sample(folder, shipped, "once.h5", ["l1", red], False)
+    later = _sample(folder, "later.h5", ["l1"], True)
+    at_once = _sample(folder, "once.h5", ["l1", red], False)
     assert read_statistics(later).statistics.sums.shape == (2, 2, 2, 4)
     assert read_statistics(at_once).statistics.sums.shape == (2, 0)
     for estimator in ("paper", "adaptive"):
@@ -104,8 +114,8 @@ def test_kept_means_serve_a_threat_thought_of_later(folder: Path, shipped: Table
             assert (ours["radius_red"] > 0.8 * theirs["radius_red"]).all()
 
 
-def test_the_events_of_a_threat_without_bets_are_named_as_what_they_are(folder: Path, shipped: Table) -> None:
-    kept = _sample(folder, shipped, "kept.h5", ["l1"], True)
+def test_the_events_of_a_threat_without_bets_are_named_as_what_they_are(folder: Path) -> None:
+    kept = _sample(folder, "kept.h5", ["l1"], True)
     threats = parse_threats(["l1", f"red=mask:{folder}/red.npy,p=1", f"axis=direction:{folder}/v.npy"])
     budget, _ = certify_statistics(kept, folder / "r.tsv", ALPHA, "adaptive", None, threats, progress=False)
     whats = [(event.bound, event.what) for event in budget.events]
@@ -117,12 +127,12 @@ def test_the_events_of_a_threat_without_bets_are_named_as_what_they_are(folder: 
     assert budget.total <= ALPHA
 
 
-def test_without_kept_means_a_new_threat_is_refused_by_name_and_a_stored_one_is_found_by_name(folder: Path, shipped: Table) -> None:
+def test_without_kept_means_a_new_threat_is_refused_by_name_and_a_stored_one_is_found_by_name(folder: Path) -> None:
     red = f"red=mask:{folder}/red.npy"
-    few = _sample(folder, shipped, "few.h5", ["l1"], False)
+    few = _sample(folder, "few.h5", ["l1"], False)
     with pytest.raises(ValueError, match="nothing was kept for 'red'"):
         certify_statistics(few, folder / "r.tsv", ALPHA, "adaptive", None, parse_threats([red]), progress=False)
-    stored = _sample(folder, shipped, "stored.h5", [red, f"axis=direction:{folder}/v.npy", "lp:3"], False)
+    stored = _sample(folder, "stored.h5", [red, f"axis=direction:{folder}/v.npy", "lp:3"], False)
     certify_statistics(stored, folder / "r.tsv", ALPHA, "adaptive", None, ["red", "l3"], progress=False)
     assert [name for name in read_tsv(folder / "r.tsv") if name.startswith("radius_")] == [
         "radius_red",

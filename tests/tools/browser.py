@@ -1,4 +1,4 @@
-"""Look at a report in Chromium: `python tests/browser.py report/report.html OUT`, where chromium is installed.
+"""Look at a report in Chromium: `python tests/tools/browser.py report/report.html OUT`, where chromium is installed.
 
 Writes desktop.png (1280 wide) and phone.png (390), and moves every control of the explorer in the page itself: each must redraw the
 region or the ball and change the numbers; a click on a heading must sort its table. Exit status 1 where something does not.

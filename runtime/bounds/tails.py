@@ -1,0 +1,33 @@
+"""How often votes against lie far out along directions, from above: the information of the tail certificates (docs/theory.md).
+
+For a family of directions fixed beforehand let P_k be the largest P(f = 0, e.u >= tau_k) over its directions e. It belongs to one
+fixed e, whose count is at most the largest count, and Clopper-Pearson's upper bound grows with the count: no union over directions.
+The K thresholds share the level. Known for nothing: P_k <= P_{k-1}, P_k <= P(f = 0) <= eps where q's own bound holds, and
+P_k <= P(t >= tau_k). Every bound is rounded up.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+from .binomial import upper_probability
+
+Array = npt.NDArray[np.float64]
+
+# Counted unless others are asked for, in units of sigma; those of the shipped table (lookup/tails.py).
+THRESHOLDS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0)
+
+
+def tail_bounds(largest: npt.NDArray[np.int64], n: npt.NDArray[np.int64], eps: Array, thresholds: Array, level: float) -> Array:
+    """p_k >= P_k for all k together, except with probability `level`, shape (N, K).
+
+    Args:
+        largest: counts beyond each threshold, the largest over the family, shape (N, K).
+        n: samples, shape (N,).
+        eps: upper bounds of P(f = 0) from the same samples, shape (N,).
+        thresholds: increasing, shape (K,).
+        level: of the family's event.
+    """
+    bound = upper_probability(largest, n[:, None], level / thresholds.size)
+    free = np.minimum(ndtr(-thresholds) * (1.0 + 1e-14), eps[:, None])
+    return np.minimum.accumulate(np.minimum(bound, free), axis=1)

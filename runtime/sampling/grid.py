@@ -1,0 +1,205 @@
+"""Gaussian noise on a grid, drawn: the parts of cells.py from counter-based random bits, and the inputs that they make.
+
+Number p of a stream has 64 random bits of its own. The leading 16 are a quarter of word p / 4 of the stream's plane 0, the other 48
+the upper part of word p of plane 1, made only where an edge of the law lies among what the 16 leave open (one draw in a hundred). A
+plane is Philox4x64-10 with key (seed, 0), counting from (1, plane, stage, index). Any row can be drawn without those before it: a
+draw depends on nothing else, be it batch size, shard, thread or device, and its law is that of the integer weights, exactly.
+
+The model receives (level + k) step: level + k is an integer, times the step's numerator still an exact one below 2^24, and dividing
+it by the denominator rounds once. That is the float32 that a loader makes of a stored level, level / 255: a function of level + k.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..kernels.jit import jit
+from ..kernels.philox import LANES, M0, M1, ROUNDS, W0, W1, Words, word, words
+from .cells import LEADING, OPEN, Law
+
+Codes = npt.NDArray[np.int16]
+Levels = npt.NDArray[np.int32]
+
+# Numbers that a word of plane 0 serves; a call; LANES calls.
+PER_WORD = 64 // LEADING
+PER_CALL = 4 * PER_WORD
+PER_CHUNK = LANES * PER_CALL
+# Numbers at a time: in a cache from their draw to their use; what a GPU holds of their bits.
+STRIP, DEVICE_STRIP = 2**15, 2**24
+
+_MASK = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the draws of one input and stage depend on: each at least 0 and below 2^63."""
+
+    seed: int
+    index: int
+    stage: int
+
+
+def draw(law: Law, stream: Stream, start: int, codes: Codes) -> None:
+    """Rows start, start + 1, ... of a stream, in place: the codes of the parts.
+
+    Args:
+        law: of the noise.
+        stream: what to draw.
+        start: first row.
+        codes: int16, shape (rows, d), contiguous.
+    """
+    _draw(*_seeds(stream), start * codes.shape[1], law.guide, law.first, law.edges, law.codes, _flat(codes))
+
+
+def form(law: Law, codes: Codes, levels: Levels, step: Fraction, out: npt.NDArray[np.float32]) -> None:
+    """What the model receives, in place.
+
+    Args:
+        law: of the noise.
+        codes: as `draw` left them, shape (rows, d).
+        levels: the input over the step, shape (d,): |levels + k| times the step's numerator is below 2^24 (levels.py sees to it).
+        step: of the grid, in input units.
+        out: shape (rows, d).
+    """
+    _form(codes, law.bits, levels, np.float32(step.numerator), np.float32(step.denominator), out)
+
+
+def perturb(
+    law: Law, stream: Stream, start: int, codes: Codes, levels: Levels, step: Fraction, out: npt.NDArray[np.float32]
+) -> None:
+    """`draw` and `form`, a few rows at a time."""
+    rows = max(1, STRIP // codes.shape[1])
+    for row in range(0, len(codes), rows):
+        draw(law, stream, start + row, codes[row : row + rows])
+        form(law, codes[row : row + rows], levels, step, out[row : row + rows])
+
+
+def _seeds(stream: Stream) -> tuple[Words, Words]:
+    """The key, and the counters that the two planes start from, shape (2, 4)."""
+    counters = [[1, plane, stream.stage, stream.index] for plane in (0, 1)]
+    return np.array([stream.seed, 0], np.uint64), np.array(counters, np.uint64)
+
+
+def _flat(codes: Codes) -> Codes:
+    if not codes.flags.c_contiguous:
+        raise ValueError(f"codes of shape {codes.shape}: expected contiguous rows")
+    return codes.reshape(-1)
+
+
+@jit
+def _draw(
+    key: Words, counters: Words, start: int, guide: Codes, first: npt.NDArray[np.uint16], edges: Words, codes: Codes, out: Codes
+) -> None:
+    """Numbers start, start + 1, ... of a stream."""
+    bits, leading = np.empty((4, LANES), dtype=np.uint64), np.empty(PER_CHUNK, dtype=np.uint16)
+    counter, stop = counters[0].copy(), start + len(out)
+    k0, k1 = key[0], key[1]
+    a, b, c, d = counters[1, 0], counters[1, 1], counters[1, 2], counters[1, 3]
+    for chunk in range(start // PER_CHUNK, -(-stop // PER_CHUNK)):
+        counter[0] = counters[0, 0] + np.uint64(chunk * LANES)
+        words(key, counter, bits)
+        for lane in range(LANES):
+            for place in range(4):
+                for quarter in range(PER_WORD):
+                    leading[(4 * lane + place) * PER_WORD + quarter] = np.uint16(bits[place, lane] >> np.uint64(LEADING * quarter))
+        before = chunk * PER_CHUNK
+        for i in range(max(start - before, 0), min(stop - before, PER_CHUNK)):
+            lead = leading[i]
+            code = guide[lead]
+            if code == OPEN:
+                number = np.uint64(before + i)
+                rest = word(k0, k1, a + (number >> np.uint64(2)), b, c, d, number & np.uint64(3))
+                r = (np.uint64(lead) << np.uint64(64 - LEADING)) | (rest >> np.uint64(LEADING))
+                low, high = np.int64(first[lead]), np.int64(first[np.int64(lead) + 1])
+                while low < high:
+                    middle = (low + high) // 2
+                    if edges[middle] <= r:
+                        low = middle + 1
+                    else:
+                        high = middle
+                code = codes[low]
+            out[before + i - start] = code
+
+
+@jit
+def _form(codes: Codes, bits: int, levels: Levels, top: np.float32, bottom: np.float32, out: npt.NDArray[np.float32]) -> None:
+    for row in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            out[row, j] = np.float32(levels[j] + (np.int32(codes[row, j]) >> bits)) * top / bottom
+
+
+class _Tables(NamedTuple):
+    """A law's tables on a device; edges less 2^63, so that their order is that of signed numbers."""
+
+    guide: torch.Tensor
+    edges: torch.Tensor
+    codes: torch.Tensor
+    shifts: torch.Tensor
+
+
+@lru_cache(maxsize=16)
+def _tables(law: Law, device: torch.device) -> _Tables:
+    edges = (law.edges ^ np.uint64(2**63)).view(np.int64)
+    arrays = (law.guide.copy(), edges, law.codes.copy(), LEADING * np.arange(PER_WORD))
+    return _Tables(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def draw_torch(law: Law, stream: Stream, start: int, codes: torch.Tensor) -> None:
+    """`draw` on any device, bit for bit: `codes` int16, shape (rows, d), contiguous."""
+    flat = codes.view(-1)
+    for done in range(0, len(flat), DEVICE_STRIP):
+        _draw_strip(law, stream, start * codes.shape[1] + done, flat[done : done + DEVICE_STRIP])
+
+
+def form_torch(law: Law, codes: torch.Tensor, levels: torch.Tensor, step: Fraction, out: torch.Tensor) -> None:
+    """`form` on any device: levels int32, out float32."""
+    torch.add(codes.to(torch.int32) >> law.bits, levels, out=out)
+    # By a number, a GPU multiplies with its reciprocal, which rounds twice; by a tensor it divides.
+    out.mul_(step.numerator).div_(torch.full((1,), step.denominator, dtype=torch.float32, device=out.device))
+
+
+def _draw_strip(law: Law, stream: Stream, start: int, out: torch.Tensor) -> None:
+    tables, stop = _tables(law, out.device), start + len(out)
+    calls = torch.arange(start // PER_CALL, -(-stop // PER_CALL), device=out.device)
+    quarters = (_philox(stream, 0, calls)[:, :, None] >> tables.shifts) & (2**LEADING - 1)
+    leading = quarters.view(-1)[start % PER_CALL :][: len(out)]
+    out.copy_(tables.guide[leading])
+    left = (out == OPEN).nonzero()[:, 0]
+    numbers = start + left
+    rest = _philox(stream, 1, numbers >> 2).gather(1, (numbers & 3)[:, None])[:, 0]
+    low = 64 - LEADING
+    r = (leading[left] << low) | ((rest >> LEADING) & (2**low - 1))
+    out[left] = tables.codes[torch.searchsorted(tables.edges, r ^ -(2**63), right=True)]
+
+
+def _philox(stream: Stream, plane: int, ahead: torch.Tensor) -> torch.Tensor:
+    """The calls at (1 + ahead, plane, stage, index) as int64 that stand for 64 bits, shape (calls, 4)."""
+    a, c = ahead + 1, torch.full_like(ahead, stream.stage)
+    b, d = torch.full_like(ahead, plane), torch.full_like(ahead, stream.index)
+    k0, k1 = stream.seed, 0
+    for _ in range(ROUNDS):
+        a, b, c, d = (
+            _high(int(M1), c) ^ b ^ _signed(k0),
+            c * _signed(int(M1)),
+            _high(int(M0), a) ^ d ^ _signed(k1),
+            a * _signed(int(M0)),
+        )
+        k0, k1 = k0 + int(W0), k1 + int(W1)
+    return torch.stack((a, b, c, d), dim=1)
+
+
+def _signed(x: int) -> int:
+    """The int64 with the low 64 bits of x."""
+    return (x + 2**63) % 2**64 - 2**63
+
+
+def _high(a: int, b: torch.Tensor) -> torch.Tensor:
+    """The upper 64 bits of a b, both unsigned; >> of a negative int64 draws in ones, which the masks take away."""
+    a0, a1, b0, b1 = a & _MASK, a >> 32, b & _MASK, (b >> 32) & _MASK
+    middle = a1 * b0 + (((a0 * b0) >> 32) & _MASK)
+    return a1 * b1 + ((middle >> 32) & _MASK) + (((a0 * b1 + (middle & _MASK)) >> 32) & _MASK)

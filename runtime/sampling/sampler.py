@@ -1,0 +1,162 @@
+"""What certificates are made from: an input's selection votes, and the statistics of its fresh samples. No table, no estimator."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..bounds.budget import check_n
+from ..statistics.summary import Statistics, summarise
+from ..threats.declare import resolve
+from ..threats.families import families
+from ..threats.sets import Threat, check_shape, projections
+from .card import Sampling, whole
+from .engine import Choice, Engine, Input
+from .identity import data_digest, probe, state_digest
+from .scores import FEW, NUMBERS, Model, check_rows, line_of, placement
+
+Data = Sequence[tuple[Any, int]]
+
+
+class Drawn(NamedTuple):
+    """What sampling leaves of one input."""
+
+    votes: npt.NDArray[np.int64]
+    """Per class, among the selection samples."""
+    predict: int
+    """The class chosen from them."""
+    statistics: Statistics
+    """Of the fresh samples that certify it."""
+
+
+class Labelled(NamedTuple):
+    """What sampling leaves of one input of a data set."""
+
+    idx: int
+    label: int
+    drawn: Drawn
+    seconds: float
+
+
+def check_input(x: Any, name: str = "input") -> torch.Tensor:
+    """`x` as a tensor; ValueError, with its name, unless it is finite real numbers."""
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name} is a masked array: expected its gaps filled, x.filled(value)")
+    try:
+        tensor: torch.Tensor = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is a {type(x).__name__}: expected a tensor or an array of numbers ({line_of(error)})") from None
+    if tensor.layout != torch.strided or tensor.dtype not in NUMBERS:
+        raise ValueError(
+            f"{name} holds {tensor.dtype} ({tensor.layout}): expected real numbers in a dense array of a type that torch computes "
+            f"with (bool, uint8, int8 to int64, float16 to float64)"
+        )
+    if tensor.numel() == 0 or not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} of shape {tuple(tensor.shape)}: expected finite real numbers, without a batch axis")
+    return tensor
+
+
+class Sampler:
+    """Samples inputs of a smoothed classifier for several threats.
+
+    Args:
+        model: maps a batch (B, *shape) to scores (B, num_classes); a torch Module or any callable on tensors.
+        sigma: noise level, in the model's input units.
+        num_classes: number of classes.
+        threats: "l1", "l2", "linf", Lp(...), Subspace(...), Direction(...); "l2" is always added.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    def __init__(
+        self, model: Model, sigma: float, num_classes: int, threats: Sequence[str | Threat] = ("l1", "l2", "linf")
+    ) -> None:
+        if not (np.isfinite(sigma) and sigma > 0):
+            raise ValueError(f"sigma = {sigma}: expected a positive number")
+        self.model, self.sigma, self.num_classes = model, float(sigma), whole("num_classes", num_classes, 2)
+        self.threats = resolve(threats)
+        self.engine = Engine(model, self.sigma, self.num_classes)
+        # Shape -> rows of the largest batch that was seen to be scored row by row.
+        self._seen: dict[torch.Size, int] = {}
+
+    def sample(self, x: Any, card: Sampling, index: int = 0) -> Drawn:
+        """Selection votes and certification statistics of one input.
+
+        Raises:
+            ValueError: an input with NaN, a shape that disagrees with a threat's, an n that cannot reach alpha (said before
+                sampling), a model that returns NaN or another number of classes, or scores a row of a batch by the others.
+        """
+        return next(self.sample_group([(whole("index", index, 0, 2**63 - 1), x)], card))
+
+    def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling) -> Iterator[Drawn]:
+        """`sample` of several (index, x); inputs of one shape share batches."""
+        check_n(card.n, card.alpha, self.threats)
+        checked = [self._check(index, x) for index, x in inputs]
+        for _, x in checked:
+            self.check_rows([x], card.rows(len(checked)))
+        card = card.seeded()
+        alike = len({(x.shape, x.dtype, x.device) for _, x in checked}) == 1
+        for group in [checked] if alike else [[item] for item in checked]:
+            votes = self.engine.votes(group, card)
+            choices = [Choice.of(row) for row in votes]
+            counted = families(self.threats, group[0].x.numel()) if card.thresholds else {}
+            moments = self.engine.moments(group, choices, card, projections(self.threats), counted)
+            for row, choice, sums in zip(votes, choices, moments, strict=True):
+                yield Drawn(row, choice.label, summarise([sums], self.threats, self.sigma, card.keep_means))
+
+    def draw(self, data: Data, group: range, card: Sampling, skip: int = 1) -> Iterator[Labelled]:
+        """Each input of a group of places in `data`; its noise is that of place index * skip in the whole set."""
+        start = time.perf_counter()
+        items = [data[index] for index in group]
+        inputs = [(index * skip, x) for index, (x, _) in zip(group, items, strict=True)]
+        drawn = list(self.sample_group(inputs, card))
+        seconds = (time.perf_counter() - start) / len(group)
+        for index, (_, label), one in zip(group, items, drawn, strict=True):
+            yield Labelled(index, int(label), one, seconds)
+
+    def settings(self, data: Data, card: Sampling) -> dict[str, Any]:
+        """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
+        check_n(card.n, card.alpha, self.threats)
+        scores: list[float] = []
+        if len(data):
+            places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
+            inputs = [check_input(data[place][0], f"input {place}") for place in places]
+            check_shape(self.threats, tuple(inputs[0].shape))
+            scores = probe(self.engine.scores, inputs, self.sigma)
+            self.check_rows(inputs[::8], card.rows(len(data)))
+        norms = {threat.name: said for threat in self.threats if (said := threat.settings()) is not None}
+        return {
+            "inputs": len(data),
+            "shape": list(np.shape(data[0][0])) if len(data) else [],
+            "data digest": data_digest(data),
+            "model digest": state_digest(self.model),
+            "model scores": scores,
+            "sigma": self.sigma,
+            "num_classes": self.num_classes,
+            "threats": {name: part.key for name, part in projections(self.threats).items()},
+            "norms": norms,
+            **card.settings(),
+        }
+
+    def check_rows(self, inputs: Sequence[torch.Tensor], rows: int) -> None:
+        """ValueError where the model scores a row of a batch by the others (scores.py); once for a shape and size of batch."""
+        if rows > self._seen.get(inputs[0].shape, 1):
+            device, dtype = placement(self.model, inputs[0])
+            for x in inputs:
+                # A dependence may begin above a number of rows: one batch of the run's own size, too.
+                for size in sorted({FEW, max(FEW, rows)}):
+                    check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
+            self._seen[inputs[0].shape] = rows
+
+    def _check(self, index: int, x: Any) -> Input:
+        tensor = check_input(x, f"input {index}")
+        check_shape(self.threats, tuple(tensor.shape))
+        # Not of abs: that of the least integer is itself.
+        largest = max(abs(float(tensor.detach().max())), abs(float(tensor.detach().min())))
+        if self.sigma < 1e-9 * largest:
+            raise ValueError(f"sigma = {self.sigma}: vanishes in the rounding of an input as large as {largest:g}")
+        return Input(index, tensor)

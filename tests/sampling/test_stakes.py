@@ -1,0 +1,87 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from certlut.sampling.stakes import (
+    BETA_MAX,
+    MU_MAX,
+    REACH,
+    RHO_MAX,
+    TAIL,
+    best_stake,
+    centre,
+    chosen_b,
+    first_constant,
+    first_spread,
+    stages,
+    vote_square,
+)
+from reference.naive_bets import tail
+from reference.naive_statistics import phi, variance
+
+
+def test_the_tail_is_that_of_the_reach_rounded_up_and_no_stake_loses_all() -> None:
+    assert tail(REACH) <= TAIL <= 1.01 * tail(REACH)
+    assert BETA_MAX * (REACH + MU_MAX) < 1.0
+    assert 0.0 < RHO_MAX < 1.0
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 8, 9, 15, 16, 100, 1001, 10**6 + 7])
+def test_stages_are_an_eighth_an_eighth_a_quarter_and_a_half(n: int) -> None:
+    sizes = stages(n)
+    assert sum(sizes) == n
+    assert sum(sizes[:3]) == n // 2
+    assert sizes[0] == sizes[1] == n // 8
+    assert min(sizes) >= 0
+
+
+# On floats, NumPy arrays and torch tensors alike (torch divides a float by a tensor less exactly: targets are of one kind with eps)
+
+EPS = np.array([0.5, 0.3, 0.1, 0.01, 1e-4, 1e-7])
+FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
+    "square": lambda xp, eps: vote_square(0.75, eps),
+    "constant": lambda xp, eps: first_constant(xp, eps)[0],
+    "first": lambda xp, eps: first_constant(xp, eps)[1],
+    "spread": lambda xp, eps: first_spread(eps, 2.0 - eps, 0.1 + eps, 0.9 - eps),
+    "stake": lambda xp, eps: best_stake(xp, 10.0 + 0.0 * eps, 5000, eps),
+    "centre": lambda xp, eps: centre(xp, 3.0 * (eps - 0.2)),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_forecast_and_the_sampler_get_the_same_bits(name: str) -> None:
+    formula = FORMULAS[name]
+    one_by_one = [float(formula(np, float(eps))) for eps in EPS]
+    assert formula(np, EPS).tolist() == one_by_one
+    assert formula(torch, torch.from_numpy(EPS)).tolist() == one_by_one
+
+
+def test_the_formulas_by_hand() -> None:
+    for eps, constant in ((0.5, 0.5), (0.1, 0.87), (0.01, 0.987)):
+        found, spread = first_constant(np, eps)
+        assert found == pytest.approx(constant, rel=1e-12)
+        # 1.3 eps of votes against.
+        assert spread == pytest.approx((1.0 - constant) ** 2 * (1.0 - 1.3 * eps) + constant**2 * 1.3 * eps, rel=1e-12)
+    assert vote_square(0.6, 0.1) == pytest.approx(0.9 * 0.4**2 + 0.1 * 0.6**2, rel=1e-12)
+    # E t^2 over votes against of a half-space is eps + z phi(z); 0.8 of it, less what the prediction takes out.
+    assert first_spread(0.1, 1.2816, phi(1.2816), 0.5) == pytest.approx(0.8 * (0.1 + 1.2816 * phi(1.2816)) * (1 - 0.05), rel=1e-12)
+    assert best_stake(np, 10.0, 1000, 0.04) == BETA_MAX
+    assert best_stake(np, 10.0, 100_000, 0.04) == pytest.approx(math.sqrt(20.0 / 4000.0), rel=1e-12)
+    assert centre(np, np.array([-1.0, 0.1, 1.0])).tolist() == [-MU_MAX, 0.1, MU_MAX]
+
+
+# The choice of b
+
+
+def test_b_is_between_a_half_and_one_and_rises_as_votes_against_get_rare() -> None:
+    values = [chosen_b(eps) for eps in (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-6)]
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (0.5, 1.0)
+    assert all((64.0 * b).is_integer() for b in values)
+    for eps in (0.3, 0.1, 0.01, 0.001):
+        # Near the least worst variance.
+        assert variance(eps, chosen_b(eps)) <= 1.2 * min(variance(eps, b) for b in np.linspace(0.5, 1.0, 101))
