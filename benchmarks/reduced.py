@@ -1,12 +1,12 @@
-"""A Tally fed with exact draws of what it looks at, two normals a sample: 3072 dimensions at the cost of two.
+"""A Tally fed with exact draws of what it looks at, two or three normals a sample: 3072 dimensions at their cost.
 
-For a classifier that sees v.u only, noise across v is independent of the votes. A stage's bets look at t = w.u, w the direction
-fixed before it: so a sample is (v.u, e.u, vote), e the unit vector across v in the plane of v and w, and the bets are made by
-Tally's own code on two-dimensional noise. Given the votes, the sums of u over the votes for and over those against are, across
-that plane, independent normal vectors whose variance is the number of votes: they are drawn once a stage, in all dimensions.
+For a classifier that sees v.u only, noise across v is independent of the votes. A stage's bets look at w.u, w the one or two
+directions fixed before it: so a sample is u in the space of v and these, and the vote, and the bets are made by Tally's own code on
+noise of two or three dimensions. Given the votes, the sums of u over the votes for and over those against are, across that space,
+independent normal vectors whose variance is the number of votes: they are drawn once a stage, in all dimensions.
 
 Two things are not as in the real Tally: there are no bets on coordinates ("top" is NaN), and of the mean square of x over the
-coordinates, which a later stage's stakes may rest on, only the expectation across the plane is used.
+coordinates, which a later stage's stakes may rest on, only the expectation across that space is used.
 """
 
 import dataclasses
@@ -30,8 +30,11 @@ ROWS = 2**16
 class Reduced(Tally):
     """Draws its own samples of f = 1{rho v.u + sqrt(1 - rho^2) e >= -z}, z = Phi^-1(q), v a unit vector of shape (d,)."""
 
-    def __init__(self, v: Array, q: float, rho: float, n: int, against: tuple[int, int], rng: np.random.Generator) -> None:
-        super().__init__({ALL: Projection()}, len(v), n, against, torch.device("cpu"))
+    def __init__(
+        self, v: Array, q: float, rho: float, n: int, against: tuple[int, int], rng: np.random.Generator, w: Array | None = None
+    ) -> None:
+        proposed = None if w is None else torch.as_tensor(w)
+        super().__init__({ALL: Projection()}, len(v), n, against, torch.device("cpu"), proposed)
         self.v, self.z, self.rho, self.rng = torch.as_tensor(v), float(ndtri(q)), rho, rng
 
     def draw(self) -> Moments:
@@ -47,18 +50,17 @@ class Reduced(Tally):
     def _draw_stage(self, size: int) -> None:
         stage = self._stage
         assert stage is not None
-        across = stage.directions[:, 0] - (self.v @ stage.directions[:, 0]) * self.v
-        if across.norm() < 1e-9:
-            across = torch.as_tensor(self.rng.standard_normal(self.d))
-            across -= (self.v @ across) * self.v
-        frame = torch.stack((self.v, across / across.norm()), dim=1)
+        # v first, then what the directions have across it, where they have.
+        frame = torch.linalg.qr(torch.cat((self.v[:, None], stage.directions), dim=1))[0]
+        seen, v = frame.shape[1], frame.T @ self.v
         whole = self.sums, self.top, self._square
-        self.sums, self.top, self._square = torch.zeros(2, 2, 2).double(), torch.zeros(2, BETS, 2).double(), torch.zeros(2).double()
+        self.sums, self.top = torch.zeros(2, 2, seen).double(), torch.zeros(2, BETS, seen).double()
+        self._square = torch.zeros(seen).double()
         self._stage = dataclasses.replace(stage, directions=frame.T @ stage.directions)
         half, votes, squares = int(self._index == 3), 0, 0.0
         for start in range(0, size, ROWS):
-            u = torch.as_tensor(self.rng.standard_normal((min(ROWS, size - start), 2)))
-            latent = self.rho * u[:, 0] + math.sqrt(1.0 - self.rho**2) * torch.as_tensor(self.rng.standard_normal(len(u)))
+            u = torch.as_tensor(self.rng.standard_normal((min(ROWS, size - start), seen)))
+            latent = self.rho * (u @ v) + math.sqrt(1.0 - self.rho**2) * torch.as_tensor(self.rng.standard_normal(len(u)))
             f = (latent >= -self.z).double()
             self._add(u, f)
             votes += int(f.sum())
@@ -72,7 +74,7 @@ class Reduced(Tally):
         for_, against = (math.sqrt(count) * torch.as_tensor(self.rng.standard_normal(self.d)) for count in (votes, size - votes))
         drawn = torch.stack((for_, for_ + against))
         self.sums[half] += drawn - (drawn @ frame) @ frame.T + inside @ frame.T
-        self._square += (square.sum() + (self.d - 2) * squares) / self.d
+        self._square += (square.sum() + (self.d - seen) * squares) / self.d
 
 
 class Constant(Reduced):

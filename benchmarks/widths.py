@@ -3,7 +3,7 @@
 The classifier is a half-space seen through noise, f = 1{0.8 v.u + 0.6 e >= -z}: its gradient is 0.8 of the largest that q allows.
 Every bound is at its level of a certificate of l1, l2 and linf at alpha = 0.001. Samples are drawn by reduced.py.
 
-Run: python benchmarks/widths.py [--runs N] [--check]
+Run: python benchmarks/widths.py [--runs N] [--check] [--proposed]
 """
 
 import argparse
@@ -41,6 +41,9 @@ UPPER = Quantity(ALL, "l2", "upper")
 TOP = Quantity(ALL, "linf", "upper")
 # (d, q, n)
 CASES = ((D, 0.9, 200_000), (D, 0.99, 200_000), (D, 0.999, 200_000), (D, 0.999, 1_000_000), (150_528, 0.99, 1_250_000))
+PROPOSED = tuple((d, q, n) for d in (64, D, 150_528) for n in (20_000, 100_000, 1_000_000) for q in (0.9, 0.99, 0.999))
+# Of w with y, and the share of the lower bound's level that bets along it get: the rest insures against a w that is wrong.
+COSINES, ALONG = (1.0, 0.99, 0.97, 0.8, 0.0, -1.0), 0.9
 SMALL = ((64, 0.9, 20_000), (64, 0.99, 20_000), (64, 0.99, 100_000), (784, 0.9, 100_000), (784, 0.99, 100_000))
 
 
@@ -114,6 +117,29 @@ def measure(d: int, q: float, n: int, runs: int) -> dict[str, tuple[Array, Array
         with shares(length=length):
             rows[name] = interval(ours, budget)
     return {name: (low / rim(q), high / rim(q)) for name, (low, high) in rows.items()}
+
+
+def proposed_table(runs: int) -> Table:
+    """Lower bounds of |y|_2 over the truth where w was proposed, by its cosine with y; 1: the true direction is handed over."""
+    out = Table("d", "n", "q", "votes", *(f"cosine {c:g}" for c in COSINES), ".97 over 1", title="lower bound over |y|_2, means")
+    budget = split(ALPHA, THREATS)
+    for d, q, n in track(PROPOSED, "proposed", transient=True):
+        rng = np.random.default_rng([d, round(1e6 * q), n])
+        bounds: list[list[float]] = []
+        for _ in range(max(2, runs * 3072 // max(d, 3072) * 20_000 // n)):
+            v, across = np.linalg.qr(rng.standard_normal((d, 2)))[0].T
+            selected, seed = against(q, rng), int(rng.integers(2**63))
+            bounds.append([])
+            for c in (None, *COSINES):
+                w = None if c is None else c * v + math.sqrt(1.0 - c * c) * across
+                moments = Reduced(v, q, RHO, n, selected, np.random.default_rng(seed), w).draw()
+                with shares(length=BET_EVENTS["l2", "lower"]["bets on the length"] if c is None else ALONG):
+                    low, _ = interval(summarise([moments], THREATS, 1.0), budget)
+                bounds[-1].append(float(low[0]) / (RHO * rim(q)))
+        means = np.mean(bounds, axis=0)
+        share = f"{means[1 + COSINES.index(0.97)] / means[1]:.3f}" if means[1] > 0.1 else ""
+        out.add_row(f"{d:,}", f"{n:,}", f"{q:g}", *(f"{mean:.3f}" for mean in means), share)
+    return out
 
 
 def width_table(cases: Sequence[tuple[int, float, int]], runs: int) -> Table:
@@ -207,14 +233,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--check", action="store_true", help="only compare reduced.py with Tally itself (20 runs take minutes)")
+    parser.add_argument("--proposed", action="store_true", help="only the bounds where a direction was proposed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=190)
     if arguments.check:
         console.print(check_table(min(arguments.runs, 20)))
         return
+    if arguments.proposed:
+        console.print(proposed_table(arguments.runs))
+        return
     for cases in (CASES, SMALL):
         console.print(width_table(cases, arguments.runs))
+    console.print(proposed_table(arguments.runs))
     console.print(top_table(min(arguments.runs, 20)))
     console.print(split_table())
 

@@ -16,9 +16,12 @@ logarithm pays for the variance that x turns out to have. (1) is used four ways,
 e^-L of TARGETS; dividing by the total stake makes every bound of the form value -+ slope L:
 
 - top: w = +-e_j for every coordinate j of a part. The largest |y_j| is that of one fixed j and sign: no union over coordinates.
-- length: w = v, the direction of the part's mean in the stages before. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
-- half: the same in the last stage alone, whose direction is that of X, the mean of the first half (adaptive.py). From above too.
+- length: w = v, the direction of what the part of y is estimated to be. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
+- half: in the last stage alone, along the direction of X, the mean of the first half (adaptive.py). From below and from above.
 - along: w = v of a threat's direction, from below and from above.
+
+The estimate of y is a proposed direction (proposal.py) until samples say more: then as much of it as they say, and of their mean
+across it what is not noise. Where none was proposed it is their mean, and the first stage has no direction.
 
 h takes out what the direction of y predicts of the vote: f is compared with Phi((z + rho t)/sqrt(1 - rho^2)), t = v.u, the vote of
 a half-space seen through noise; E[u h] = rho phi(z) v.
@@ -33,7 +36,20 @@ import torch
 
 from ..statistics.summary import BETS, TARGETS, Moments
 from ..threats.projections import Projection
-from .stakes import REACH, RHO_MAX, TAIL, best_stake, centre, chosen_b, first_constant, first_spread, stages, vote_square
+from .stakes import (
+    REACH,
+    RHO_MAX,
+    TAIL,
+    best_stake,
+    centre,
+    chosen_b,
+    first_constant,
+    first_left,
+    first_spread,
+    likely_along,
+    stages,
+    vote_square,
+)
 
 # Factors to a logarithm: each lies between 1 - xi and some 3.
 CHUNK = 16
@@ -52,7 +68,8 @@ class _Stage:
     """What is fixed while a stage is drawn; vectors are float64 on the device."""
 
     directions: torch.Tensor
-    """Columns: the unit direction of every part (0 where there is none yet), shape (d, P)."""
+    """Columns: the unit direction of every part (0 where there is none yet), shape (d, P); in the last stage with a proposal then
+    that of every part of X."""
     h: torch.Tensor | None
     """(z, rho) of the prediction, or None for the constant `b`."""
     b: torch.Tensor
@@ -75,9 +92,18 @@ class Tally:
         n: samples to come.
         against: votes against the class among the n0 selection samples, and n0.
         device: where u and the votes are.
+        w: a unit vector that may lie along the gradient, shape (d,), fixed before these samples (proposal.py); None: none is known.
     """
 
-    def __init__(self, parts: Mapping[str, Projection], d: int, n: int, against: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Projection],
+        d: int,
+        n: int,
+        against: tuple[int, int],
+        device: torch.device,
+        w: torch.Tensor | None = None,
+    ) -> None:
         self.parts, self.d, self.sizes, self.device = parts, d, stages(n), device
         self.against, self.n0 = against
         eps = (self.against + 0.5) / (self.n0 + 1.0)
@@ -117,6 +143,7 @@ class Tally:
                 self._bases[column] = torch.as_tensor(part.basis, device=device)
             if part.mask is not None:
                 self._masks[column] = torch.as_tensor(part.mask, device=device)
+        self._blind, self._w = w is None, zeros(d) if w is None else w.to(device, torch.float64)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
         # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
@@ -146,28 +173,31 @@ class Tally:
         z = -torch.special.ndtri(eps)
         rim = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         mean = (total[0] - self.b * total[1]) / max(drawn, 1)
-        directions = torch.where(self._fixed, self._vectors, torch.stack([self._part(c, mean) for c in range(count)], dim=1))
-        norm = directions.norm(dim=0)
-        directions = directions / torch.clamp(norm, min=TINY)
-        if self._index == 0:
+        noise = vote_square(self.b, eps) / max(drawn, 1)
+        directions, length = self._estimate(mean, noise, likely_along(self._w @ mean, drawn, eps, z, rim))
+        length = torch.minimum(length, rim)
+        if self._blind and self._index == 0:
             b, spread = first_constant(torch, eps)
             h: torch.Tensor | None = None
-            mean_h, mu, along = torch.zeros_like(mean), torch.zeros_like(norm), spread.expand(count)
+            mean_h, mu, along = torch.zeros_like(mean), torch.zeros_like(length), spread.expand(count)
         else:
-            # |mean|^2 holds its own noise, which is as large as that of any vote of this frequency across all directions.
-            noise = vote_square(self.b, eps) / max(drawn, 1)
-            length = torch.clamp(norm - noise * self._ranks() / torch.clamp(norm, min=TINY), min=0.0)
-            length = torch.minimum(torch.where(self._fixed, mean @ directions, length), rim)
             rho = torch.clamp(length[0] / rim, 0.0, RHO_MAX)
             h, b, mean_h = torch.stack((z, rho)), torch.zeros_like(z), rho * rim * directions[:, 0]
-            mu = centre(torch, length - mean_h @ directions)
-            before = max(self._taken, 1)
-            spread = torch.clamp(self._square.mean() / before, min=TINY)
-            along = self._square_along / before
-            if self._index == 1:
+            before, first = max(self._taken, 1), first_spread(eps, z, rim, rho)
+            spread = torch.clamp(self._square.mean() / before if self._index else first_left(eps), min=TINY)
+            along = self._square_along / before if self._index else first.expand(count)
+            if self._blind and self._index == 1:
                 # Nothing was seen along these directions yet.
-                along = torch.where(self._fixed, along, first_spread(eps, z, rim, rho))
+                along = torch.where(self._fixed, along, first)
             along = torch.maximum(along, spread)
+            if self._index == 3 and not self._blind:
+                other, size = self._estimate(mean, noise, None)
+                # Of X all but this share of its direction's variance is that of any coordinate.
+                share = (other * directions).sum(dim=0) ** 2
+                directions, length = torch.cat((directions, other), dim=1), torch.cat((length, torch.minimum(size, rim)))
+                along = torch.cat((along, share * along + (1.0 - share) * spread))
+            mu = centre(torch, length - mean_h @ directions)
+        self._square_along = torch.zeros_like(mu)
         n = sum(self.sizes)
         self._stage = _Stage(
             directions=directions,
@@ -180,24 +210,43 @@ class Tally:
         )
         self._left, self._taken = self.sizes[self._index], 0
         self._square.zero_()
-        self._square_along.zero_()
+
+    def _estimate(self, mean: torch.Tensor, noise: torch.Tensor, along: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit direction of every part, shape (d, P), and how long y is along it, shape (P,).
+
+        `mean` is y with noise of this variance in every coordinate. `along` is w.y, which is taken as it is; across w, the mean is
+        shrunk by the share of its square that is noise, as large as that of any vote of this frequency. None: no w.
+        """
+        aligned = torch.zeros_like(mean) if along is None else along * self._w
+        rest = mean if along is None else mean - (self._w @ mean) * self._w
+        columns = range(len(self.parts))
+        across = torch.stack([self._part(c, rest) for c in columns], dim=1)
+        square = torch.clamp((across * across).sum(dim=0), min=TINY)
+        # Never 0: some direction is better than none.
+        kept = torch.clamp(1.0 - noise * self._ranks() / square, min=1e-30)
+        y = torch.stack([self._part(c, aligned) for c in columns], dim=1) + kept * across
+        size = y.norm(dim=0)
+        directions = torch.where(self._fixed, self._vectors, y / torch.clamp(size, min=TINY))
+        return directions, torch.where(self._fixed, (mean if sum(self.drawn) else aligned) @ directions, size)
 
     def _settle(self) -> None:
         """Add to both sides of (1) what is the same for every sample of the stage: stakes, centres, E[u h] and tails."""
         stage, size = self._stage, self._taken
         if stage is None or size == 0:
             return
-        staked, along = size * stage.beta, size * stage.beta_along
-        known = stage.mean_h @ stage.directions + stage.mu
+        count, staked = len(self.parts), size * stage.beta
+        along, known = size * stage.beta_along, stage.mean_h @ stage.directions + stage.mu
         self.top_stake += staked
         self.top += staked[:, None] * torch.stack((-stage.mean_h, stage.mean_h))[:, None, :] - (staked * TAIL)[:, None]
+        if self._index == 3:
+            half, low = along[:, -count:], known[-count:]
+            self.half_stake += half
+            self.half += torch.stack((half * (low - TAIL), half * (-low - TAIL)))
+        along, known = along[:, :count], known[:count]
         self.length += along * (known - TAIL)
-        self.stake += along[:, None, :] * stage.directions
+        self.stake += along[:, None, :] * stage.directions[:, :count]
         self.along_stake += along
         self.along_high += (along * (-known - TAIL)).index_select(1, self._lines)
-        if self._index == 3:
-            self.half_stake += along
-            self.half += torch.stack((along * (known - TAIL), along * (-known - TAIL)))
 
     def _add(self, u: torch.Tensor, f: torch.Tensor) -> None:
         stage = self._stage
@@ -222,13 +271,14 @@ class Tally:
         scaled = stage.beta_along * x[:, None, :]
         low = 1.0 - stage.beta_along * (REACH + stage.mu.abs())
         grown = log_product(torch.maximum(1.0 + scaled, low))
-        self.length += grown
+        count = len(self.parts)
+        self.length += grown[:, :count]
         if len(self._lines):
             against, least = (a.index_select(-1, self._lines) for a in (scaled, low))
             self.along_high += log_product(torch.maximum(1.0 - against, least))
         if half:
-            self.half[0] += grown
-            self.half[1] += log_product(torch.maximum(1.0 - scaled, low))
+            self.half[0] += grown[:, -count:]
+            self.half[1] += log_product(torch.maximum(1.0 - scaled[..., -count:], low[:, -count:]))
 
     def moments(self) -> Moments:
         """Sums and settled bets of the rows seen; the first time the device is waited for."""
@@ -236,9 +286,10 @@ class Tally:
         self._taken = 0
         sums, count = self.sums.cpu().numpy(), self.count.cpu().numpy()
         inverse = 1.0 / self.top_stake
-        along, half = 1.0 / self.along_stake, 1.0 / self.half_stake
+        along, half, staked = 1.0 / self.along_stake, 1.0 / self.half_stake, self.stake.norm(dim=1)
         rows = {
-            "length": (self.length / self.stake.norm(dim=1), 1.0 / self.stake.norm(dim=1)),
+            # Directions may cancel: nothing was bet then.
+            "length": (torch.where(staked > 0.0, self.length / staked, -math.inf), 1.0 / staked),
             "along": (self.length * along, along),
             "half_low": (self.half[0] * half, half),
             "half_high": (-self.half[1] * half, half),

@@ -17,6 +17,10 @@ BETA_MAX, MU_MAX = 0.2, 0.3
 RHO_MAX = 0.95
 # The first stage knows the frequency of votes against from few samples: more of them are allowed for.
 MORE = 1.3
+# What a proposed direction is taken to see of y before samples say more, give or take, over the largest |y|_2 there is.
+LIKELY, DOUBT = 0.9, 0.5
+# E (f - h)^2 over eps, with h along such a direction.
+LEFT = 0.6
 # Along the mean's direction less was seen than along the half-space's own, and f - h is smaller than f.
 LESS = 0.8
 
@@ -48,6 +52,17 @@ def first_constant(xp: Any, eps: Any) -> tuple[Any, Any]:
 def first_spread(eps: Any, z: Any, rim: Any, rho: Any) -> Any:
     """E (x - mu)^2 along a direction that nothing was seen along yet: of a half-space (z, rho), rim = phi(z), and somewhat less."""
     return LESS * (eps + z * rim) * (1.0 - LESS * rho**4)
+
+
+def first_left(eps: Any) -> Any:
+    """E (f - h)^2 of the first stage along a proposed direction."""
+    return LEFT * eps
+
+
+def likely_along(seen: Any, drawn: int, eps: Any, z: Any, rim: Any) -> Any:
+    """w.y along a proposed w, from its mean over the samples drawn: few votes against do not turn w around."""
+    doubt = (eps + z * rim) / (eps + z * rim + drawn * (DOUBT * rim) ** 2)
+    return seen + doubt * (LIKELY * rim - seen)
 
 
 def best_stake(xp: Any, target: Any, n: int, spread: Any) -> Any:

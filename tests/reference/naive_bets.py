@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +41,9 @@ class Ledger:
 
 
 def naive_tally(
-    parts: Mapping[str, Projection], u: Array, f: npt.NDArray[np.bool_], against: int, n0: int, n: int
+    parts: Mapping[str, Projection], u: Array, f: npt.NDArray[np.bool_], against: int, n0: int, n: int, w: Array | None = None
 ) -> dict[str, dict[str, Array]]:
-    """Bets of one input from its rows in order: part -> bet -> (value, slope), shape (2, number of targets)."""
+    """Bets of one input from its rows in order: part -> bet -> (value, slope), shape (2, number of targets); w: a proposal."""
     d, bets = u.shape[1], range(len(TARGETS))
     b = max(0.5, round(64.0 * (1.0 - 0.7 * _tail_square((against + 0.5) / (n0 + 1.0)))) / 64.0)
     stage_of = np.repeat(np.arange(4), [n // 8, n // 8, n // 2 - 2 * (n // 8), n - n // 2])[: len(u)]
@@ -62,37 +63,44 @@ def naive_tally(
             mean += u[i] * (f[i] - b) / len(past)
         spread, seen = before[-1]
         spread, rho = max(spread, 1e-300), 0.0
-        directions, mu, variance = {}, {}, {}
+        directions: dict[Any, Array] = {}
+        mu: dict[Any, float] = {}
+        variance: dict[Any, float] = {}
+        noise = ((1.0 - b) ** 2 + (2.0 * b - 1.0) * eps) / max(len(past), 1)
+        votes = eps + z * phi(z)
+        doubt = votes / (votes + len(past) * (0.5 * phi(z)) ** 2)
+        along_w = 0.0 if w is None else (1.0 - doubt) * float(w @ mean) + doubt * 0.9 * phi(z)
         for name, by in parts.items():
-            v = by.embed(mean) if by.vector is None else by.vector
-            size = float(np.sqrt(np.sum(v * v)))
-            v = v / size if size > 0.0 else v
-            noise = ((1.0 - b) ** 2 + (2.0 * b - 1.0) * eps) / max(len(past), 1)
-            guess = (
-                float(mean @ v) if by.vector is not None else (max(size - noise * by.rank(d) / size, 0.0) if size > 0.0 else 0.0)
-            )
-            guess = min(guess, phi(z))
+            directions[name], guess = _direction(by, mean, noise, along_w, w, not len(past))
+            mu[name] = min(guess, phi(z))
             if name == names[0]:
-                rho = min(guess / phi(z), 0.95)
-            directions[name], mu[name] = v, guess
+                rho = min(mu[name] / phi(z), 0.95)
         constant = 0.0
-        if stage == 0:
+        if stage == 0 and w is None:
             constant = max(1.0 - 1.3 * eps, 0.5)
             spread = (1.0 - constant) ** 2 + (2.0 * constant - 1.0) * 1.3 * eps
             variance, mu = dict.fromkeys(names, spread), dict.fromkeys(names, 0.0)
             mean_h = np.zeros(d)
         else:
             mean_h = rho * phi(z) * directions[names[0]]
+            spread = 0.6 * eps if stage == 0 else spread
+            first = 0.8 * votes * (1.0 - 0.8 * rho**4)
             for name, by in parts.items():
-                mu[name] = min(max(mu[name] - float(mean_h @ directions[name]), -0.3), 0.3)
-                first = 0.8 * (eps + z * phi(z)) * (1.0 - 0.8 * rho**4)
-                variance[name] = max(first if stage == 1 and by.vector is None else seen[name], spread)
+                unseen = stage == 0 or (stage == 1 and w is None and by.vector is None)
+                variance[name] = max(first if unseen else seen[name], spread)
+                if w is not None:
+                    x_direction, x_length = _direction(by, mean, noise, 0.0, None, False)
+                    share = float(x_direction @ directions[name]) ** 2
+                    directions[name, "X"], mu[name, "X"] = x_direction, min(x_length, phi(z))
+                    variance[name, "X"] = share * variance[name] + (1.0 - share) * spread
+            for key in mu:
+                mu[key] = min(max(mu[key] - float(mean_h @ directions[key]), -0.3), 0.3)
         stakes = [min(math.sqrt(2.0 * target / (n * spread)), 0.2) for target in TARGETS]
-        along = {name: [min(math.sqrt(2.0 * target / (n * variance[name])), 0.2) for target in TARGETS] for name in names}
+        along = {key: [min(math.sqrt(2.0 * target / (n * value)), 0.2) for target in TARGETS] for key, value in variance.items()}
         square, squares = 0.0, dict.fromkeys(names, 0.0)
         for i in rows:
             t = float(u[i] @ directions[names[0]])
-            h = constant if stage == 0 else float(ndtr((z + rho * t) / math.sqrt(1.0 - rho * rho)))
+            h = constant if stage == 0 and w is None else float(ndtr((z + rho * t) / math.sqrt(1.0 - rho * rho)))
             left = float(f[i]) - h
             for j in range(d):
                 x = u[i, j] * left
@@ -107,9 +115,12 @@ def naive_tally(
                 for k in bets:
                     length[name][k].settle(x, mu[name], along[name][k], known, v)
                     high[name][k].settle(-x, -mu[name], along[name][k], -known, v)
-                    if stage == 3:
-                        half[name][k].settle(x, mu[name], along[name][k], known)
-                        minus[name][k].settle(-x, -mu[name], along[name][k], -known)
+                if stage == 3:
+                    key = name if w is None else (name, "X")
+                    x, known = float(u[i] @ directions[key]) * left, float(directions[key] @ mean_h)
+                    for k in bets:
+                        half[name][k].settle(x, mu[key], along[key][k], known)
+                        minus[name][k].settle(-x, -mu[key], along[key][k], -known)
         before.append((square, squares))
     out: dict[str, dict[str, Array]] = {}
     for name, by in parts.items():
@@ -127,8 +138,21 @@ def naive_tally(
     return out
 
 
+def _direction(by: Projection, mean: Array, noise: float, along: float, w: Array | None, first: bool) -> tuple[Array, float]:
+    """(unit direction of a part, how long y is guessed to be along it): `along` w, and what of the mean across w is not noise."""
+    aligned = np.zeros_like(mean) if w is None else along * w
+    if by.vector is not None:
+        return by.vector, float((aligned if first else mean) @ by.vector)
+    across = by.embed(mean if w is None else mean - float(w @ mean) * w)
+    square = float(across @ across)
+    kept = max(1.0 - noise * by.rank(len(mean)) / square, 1e-30) if square > 0.0 else 0.0
+    y = by.embed(aligned) + kept * across
+    size = float(np.linalg.norm(y))
+    return (y / size if size > 0.0 else y), size
+
+
 def _bound(ledger: Ledger, stake: Array | float) -> tuple[float, float]:
-    return ledger.total / float(stake), 1.0 / float(stake)
+    return (ledger.total / float(stake), 1.0 / float(stake)) if stake else (-math.inf, math.inf)
 
 
 def _tail_square(eps: float) -> float:

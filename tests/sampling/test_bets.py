@@ -2,6 +2,7 @@ import itertools
 import math
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from certlut.bounds.adaptive import ADAPTIVE
 from certlut.sampling import bets
 from certlut.sampling.bets import Tally, log_product
 from certlut.sampling.stakes import BETA_MAX, MU_MAX, REACH, TAIL, chosen_b, stages
@@ -21,17 +23,23 @@ from certlut.statistics.summary import BETS, TARGETS
 from certlut.threats.declare import Direction, Line, Lp, Subspace
 from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, projections
 from reference.naive_bets import factor, naive_tally, tail
-from reference.naive_statistics import Array, half_space, phi, slab, stripes
-from reference.simulate import CPU, allowed, missed, sampled, unit
+from reference.naive_statistics import Array, Known, best_b, half_space, phi, slab, stripes, worst_votes
+from reference.simulate import CPU, allowed, missed, missed_together, quantities, sampled, unit
 
 Votes = npt.NDArray[np.bool_]
 
 
 def _fed(
-    u: Array, f: Votes, threats: Sequence[Threat] = (L2,), n: int | None = None, pieces: Sequence[int] = (), tally: Any = Tally
+    u: Array,
+    f: Votes,
+    threats: Sequence[Threat] = (L2,),
+    n: int | None = None,
+    pieces: Sequence[int] = (),
+    tally: Any = Tally,
+    w: Array | None = None,
 ) -> Any:
-    """A tally of these rows, given in pieces that end at these rows."""
-    one = tally(projections(threats), u.shape[1], n or len(u), (9, 100), CPU)
+    """A tally of these rows, given in pieces that end at these rows; w: a proposal."""
+    one = tally(projections(threats), u.shape[1], n or len(u), (9, 100), CPU, None if w is None else torch.from_numpy(w))
     for start, stop in zip((0, *pieces), (*pieces, len(u)), strict=True):
         one.add(torch.from_numpy(u[start:stop]), torch.from_numpy(f[start:stop]))
     return one
@@ -133,6 +141,13 @@ def test_a_logarithm_of_products_is_the_sum_of_logarithms() -> None:
         assert float(log_product(torch.full((32,), extreme, dtype=torch.float64))) == pytest.approx(32 * math.log(extreme))
 
 
+def _proposal(kind: str, d: int) -> Array | None:
+    """A direction for the half-space of `_rows`."""
+    anything = np.random.default_rng(d).standard_normal(d)
+    kinds = {"the gradient": -unit(d, 0), "its opposite": unit(d, 0), "anything": anything / np.linalg.norm(anything)}
+    return kinds.get(kind)
+
+
 def _every_part(d: int) -> list[Threat]:
     out: list[Threat] = [L1, LINF, Lp(3.0), Direction(np.arange(1.0, d + 1.0) * (-1.0) ** np.arange(d), "along")]
     if d > 1:
@@ -146,11 +161,12 @@ def _every_part(d: int) -> list[Threat]:
     ("d", "n", "stop"),
     [(4, 400, 400), (4, 403, 403), (1, 203, 203), (3, 9, 9), (3, 5, 5), (2, 2, 2), (4, 301, 170), (5, 301, 200), (30, 60, 60)],
 )
-def test_bets_are_those_of_a_plain_loop(d: int, n: int, stop: int) -> None:
-    parts = projections(_every_part(d))
+@pytest.mark.parametrize("proposed", ["nothing", "the gradient", "its opposite", "anything"])
+def test_bets_are_those_of_a_plain_loop(d: int, n: int, stop: int, proposed: str) -> None:
+    parts, w = projections(_every_part(d)), _proposal(proposed, d)
     u, f = (a[:stop] for a in _rows(d, n))
-    made = _fed(u, f, _every_part(d), n).moments()
-    expected = naive_tally(parts, u, f, 9, 100, n) if stop > n // 8 else {}
+    made = _fed(u, f, _every_part(d), n, w=w).moments()
+    expected = naive_tally(parts, u, f, 9, 100, n, w) if stop > n // 8 else {}
     assert made.b == chosen_b(9.5 / 101.0)
     for name, kinds in expected.items():
         for kind, values in kinds.items():
@@ -192,29 +208,32 @@ def _same(a: Any, b: Any) -> bool:
     )
 
 
+@pytest.mark.parametrize("proposed", ["nothing", "the gradient"])
 @pytest.mark.parametrize("changed", range(4))
-def test_nothing_of_a_stage_depends_on_its_own_samples_nor_on_later_ones(changed: int) -> None:
+def test_nothing_of_a_stage_depends_on_its_own_samples_nor_on_later_ones(changed: int, proposed: str) -> None:
     n, threats = 400, _every_part(4)
     u, f = _rows(4, n)
     start = sum(stages(n)[:changed])
     others, votes = u.copy(), f.copy()
     others[start:], votes[start:] = np.random.default_rng(9).standard_normal((n - start, 4)) * 3.0, ~f[start:]
-    ours, theirs = (_fed(a, b, threats, tally=Watched).fixed for a, b in ((u, f), (others, votes)))
+    ours, theirs = (_fed(a, b, threats, tally=Watched, w=_proposal(proposed, 4)).fixed for a, b in ((u, f), (others, votes)))
     assert len(ours) == len(theirs) == 4
     for stage in range(4):
         assert _same(ours[stage], theirs[stage]) == (stage <= changed), stage
 
 
-def test_the_direction_of_the_last_stage_is_that_of_the_first_half_mean() -> None:
+@pytest.mark.parametrize("proposed", ["nothing", "the gradient"])
+def test_the_last_directions_of_the_last_stage_are_those_of_the_first_half_mean(proposed: str) -> None:
     threats = _every_part(6)
     for seed in range(5):
         u, f = _rows(6, 160, seed)
-        tally = _fed(u, f, threats)
+        tally = _fed(u, f, threats, w=_proposal(proposed, 6))
         moments = tally.moments()
         x = (moments.sum_uf[0] - moments.b * moments.sum_u[0]) / moments.n[0]
-        for column, by in enumerate(projections(threats).values()):
+        parts = projections(threats)
+        for column, by in enumerate(parts.values()):
             expected = by.embed(x) if by.vector is None else by.vector
-            v = tally._stage.directions[:, column].numpy()
+            v = tally._stage.directions[:, column - len(parts)].numpy()
             assert v == pytest.approx(expected / np.linalg.norm(expected), abs=1e-14)
 
 
@@ -269,9 +288,10 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_nothing_waits_for_the_device_while_samples_are_drawn() -> None:
+@pytest.mark.parametrize("w", [None, torch.full((6,), 6.0**-0.5)])
+def test_nothing_waits_for_the_device_while_samples_are_drawn(w: torch.Tensor | None) -> None:
     u, f = (torch.from_numpy(a) for a in _rows(6, 400))
-    tally = Tally(projections(_every_part(6)), 6, 400, (9, 100), CPU)
+    tally = Tally(projections(_every_part(6)), 6, 400, (9, 100), CPU, w)
     with Waits() as waits:
         for start in range(0, 400, 37):
             tally.add(u[start : start + 37], f[start : start + 37])
@@ -279,6 +299,64 @@ def test_nothing_waits_for_the_device_while_samples_are_drawn() -> None:
     with Waits() as waits:
         float(u.sum())
     assert waits.found != []
+
+
+# Any proposal covers
+
+
+def _proposals(known: Known) -> dict[str, Array]:
+    """Good and bad ones, fixed before the samples."""
+    d, rng = known.d, np.random.default_rng(known.d)
+    y = known.y / np.linalg.norm(known.y)
+    other = rng.standard_normal(d)
+    other /= np.linalg.norm(other)
+    across = other - (other @ y) * y
+    return {
+        "the gradient": y,
+        "its opposite": -y,
+        "random": other,
+        "across": across / np.linalg.norm(across),
+        "constant": np.full(d, d**-0.5),
+        "one coordinate": np.eye(d)[0],
+    }
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_bounds_hold_whatever_was_proposed(place: int) -> None:
+    w0, level, runs, n = unit(6, 0), 0.1, 40, 1200
+    worst = worst_votes(w0, 0.05, 5.0 / n, float(best_b(0.05)))
+    known = (half_space(w0, 1.3), half_space(w0, 2.3), slab(w0, -1.9, 1.5), worst)[place]
+    threats = [L1, L2, Subspace(np.arange(6) % 2 == 0, 2, "half"), Direction(known.y, "along")]
+    for name, w in _proposals(known).items():
+        proposed = partial(Tally, w=torch.from_numpy(w))
+        statistics = sampled(known, threats, runs, n, 11, proposed)
+        for quantity in quantities(threats):
+            rate = float(missed(known, threats, statistics, quantity, level).mean())
+            assert rate <= allowed(level, runs), (name, str(quantity))
+        together = float(missed_together(known, threats, statistics, level).mean())
+        assert together <= allowed(level, runs), name
+
+
+@pytest.mark.parametrize("q", [0.9, 0.99])
+def test_a_good_proposal_finds_the_length_where_votes_find_none_and_a_bad_one_leaves_what_votes_find(q: float) -> None:
+    d, n, runs = 400, 6000, 3
+    known, level = half_space(unit(d, 0), float(ndtri(q))), 1e-5
+    rim = phi(float(ndtri(q)))
+    across = np.random.default_rng(1).standard_normal(d)
+    across -= (across @ known.y) * known.y / rim**2
+    near = known.y / rim + 0.25 * across / np.linalg.norm(across)
+    cases = {"votes": None, "good": near / np.linalg.norm(near), "bad": across / np.linalg.norm(across)}
+    low = {}
+    for name, w in cases.items():
+        statistics = sampled(known, (L2, L1), runs, n, 5, partial(Tally, w=None if w is None else torch.from_numpy(w)))
+        low[name] = ADAPTIVE.bound(LENGTH, statistics, np.full(runs, q), level).mean() / rim
+    # The cosine is .97; Chernoff's bound along w, at half the level, loses sqrt(2 L variance / n); chance is .04.
+    t, c = np.linspace(-9.0, 9.0, 1801), 0.97
+    p = ndtr((float(ndtri(q)) + c * t) / math.sqrt(1.0 - c * c))
+    spread = float(np.sum(norm.pdf(t) * t * t * p * (1.0 - p)) * (t[1] - t[0]))
+    assert low["good"] >= c - math.sqrt(2.0 * math.log(2.0 / level) * spread / n) / rim - 0.12
+    assert low["good"] > low["votes"] + 0.1
+    assert low["bad"] >= low["votes"] - 0.1
 
 
 # Mutants: were a sign, the tail or the order in time wrong, simulated coverage would tell
@@ -324,11 +402,11 @@ MUTANTS: dict[str, tuple[tuple[tuple[str, str], ...], str]] = {
         "top",
     ),
     "the mean of h with the wrong sign, from above": (
-        (("known = stage.mean_h @ stage.directions + stage.mu", "known = stage.mu - stage.mean_h @ stage.directions"),),
+        (("stage.mean_h @ stage.directions + stage.mu", "stage.mu - stage.mean_h @ stage.directions"),),
         "long",
     ),
     "the mean of h taken twice": (
-        (("known = stage.mean_h @ stage.directions + stage.mu", "known = 2.0 * stage.mean_h @ stage.directions + stage.mu"),),
+        (("stage.mean_h @ stage.directions + stage.mu", "2.0 * stage.mean_h @ stage.directions + stage.mu"),),
         "short",
     ),
     "the centre with the wrong sign": (
@@ -345,7 +423,7 @@ MUTANTS: dict[str, tuple[tuple[tuple[str, str], ...], str]] = {
         "top",
     ),
     "a direction of length two": (
-        (("directions = directions / torch.clamp(norm, min=TINY)", "directions = directions / torch.clamp(0.5 * norm, min=TINY)"),),
+        (("y / torch.clamp(size, min=TINY)", "y / torch.clamp(0.5 * size, min=TINY)"),),
         "short",
     ),
     "what is known with the wrong sign, from above along a direction": (
@@ -353,7 +431,7 @@ MUTANTS: dict[str, tuple[tuple[tuple[str, str], ...], str]] = {
         "line",
     ),
     "the stakes from above taken twice": ((("high = along.index_select(1", "high = 0.5 * along.index_select(1"),), "line"),
-    "the stakes of the last stage counted twice": ((("self.half_stake += along", "self.half_stake += 2.0 * along"),), "long"),
+    "the stakes of the last stage counted twice": ((("self.half_stake += half", "self.half_stake += 2.0 * half"),), "long"),
     "only one sign of each coordinate": ((("-top.amin(dim=(0, 2))", "-top[0].amin(dim=1)"),), "top"),
 }
 

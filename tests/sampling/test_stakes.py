@@ -16,7 +16,9 @@ from certlut.sampling.stakes import (
     centre,
     chosen_b,
     first_constant,
+    first_left,
     first_spread,
+    likely_along,
     stages,
     vote_square,
 )
@@ -47,6 +49,8 @@ FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
     "constant": lambda xp, eps: first_constant(xp, eps)[0],
     "first": lambda xp, eps: first_constant(xp, eps)[1],
     "spread": lambda xp, eps: first_spread(eps, 2.0 - eps, 0.1 + eps, 0.9 - eps),
+    "left": lambda xp, eps: first_left(eps),
+    "likely": lambda xp, eps: likely_along(0.1 * eps, 500, eps, 2.0 - eps, 0.1 + eps),
     "stake": lambda xp, eps: best_stake(xp, 10.0 + 0.0 * eps, 5000, eps),
     "centre": lambda xp, eps: centre(xp, 3.0 * (eps - 0.2)),
 }
@@ -85,3 +89,13 @@ def test_b_is_between_a_half_and_one_and_rises_as_votes_against_get_rare() -> No
     for eps in (0.3, 0.1, 0.01, 0.001):
         # Near the least worst variance.
         assert variance(eps, chosen_b(eps)) <= 1.2 * min(variance(eps, b) for b in np.linspace(0.5, 1.0, 101))
+
+
+def test_what_is_seen_along_a_proposal_counts_as_far_as_it_is_no_noise() -> None:
+    eps, z, rim = 0.01, 2.326, 0.0267
+    assert likely_along(-1.0, 0, eps, z, rim) == pytest.approx(0.9 * rim)
+    assert likely_along(0.5 * rim, 10**12, eps, z, rim) == pytest.approx(0.5 * rim)
+    # The mean of votes against and the guess, each by the other's variance.
+    variance_seen, variance_guessed = (eps + z * rim) / 2000, (0.5 * rim) ** 2
+    expected = (-0.2 * rim * variance_guessed + 0.9 * rim * variance_seen) / (variance_guessed + variance_seen)
+    assert likely_along(-0.2 * rim, 2000, eps, z, rim) == pytest.approx(expected)
