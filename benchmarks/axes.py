@@ -4,19 +4,20 @@ Run: python benchmarks/axes.py [--queries N] [--dense]
 """
 
 import argparse
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-from lookup import REGIONS, draw
+from lookup import RIM, draw
 from rich.console import Console
 from rich.table import Table
 
 from certlut.lookup.kernel import axis_maps, lookup_many
-from certlut.tablegen.build import _fill, _slab
 from certlut.tablegen.grid import PRESETS, GridSpec
 from certlut.tablegen.node import solve_node
-from certlut.tablegen.parallel import run
+from certlut.tablegen.sweep import solve_slab
 
 Queries = tuple[np.ndarray, np.ndarray]
 
@@ -42,14 +43,14 @@ def arrays(spec: GridSpec) -> tuple[np.ndarray, ...]:
     """Maps of the axes, and nodes, as the look-up takes them."""
     z, rho, theta = spec.z.knots(), spec.rho.knots(), spec.theta.knots()
     nodes = np.empty((*spec.shape, 6))
-    for record in run(_slab, [(i, x, rho, theta) for i, x in enumerate(z.tolist())], -1):
-        _fill(nodes, record)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # the solver releases the GIL
+        list(threads.map(lambda x, out: solve_slab(x, rho, theta, out), z.tolist(), nodes))
     return *axis_maps(z, rho, theta), np.ascontiguousarray(nodes[..., :5])
 
 
 def exact(queries: np.ndarray) -> np.ndarray:
     a = np.empty(3)
-    return np.array([solve_node(1.0 - q, m1, m2, z, a)[0] for q, m1, m2, z in queries[:4].T])
+    return np.array([solve_node(1.0 - q, m1, m2, z, a).r for q, m1, m2, z in queries[:4].T])
 
 
 def main() -> None:
@@ -58,10 +59,10 @@ def main() -> None:
     parser.add_argument("--dense", action="store_true", help="the dense preset only")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    names = ("z 0.05-5, rho 0-0.9995, theta 0-90", "rho 0.9-0.9995", "theta 90-180")
+    names = ("z 0.05-5, rho 0-0.9995, theta 0-90", f"z 0.05-5, {RIM}, theta 0-90", "rho 0.9-0.9995", "theta 90-180")
     regions: dict[str, Queries] = {}
     for name in names:
-        queries = draw(rng, arguments.queries, REGIONS[name])
+        queries = draw(rng, arguments.queries, name)
         regions[name] = queries, exact(queries)
     table = Table("axes", "nodes", "s", *(f"{name}: median / 99 % / worst" for name in names), title="loss 1 - table/exact")
     for label, spec in {"dense": PRESETS["dense"]}.items() if arguments.dense else families().items():

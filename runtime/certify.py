@@ -48,7 +48,7 @@ class Certifier:
         sigma: noise level, in the model's input units.
         num_classes: number of classes.
         table: radius surfaces, or the path of their file; by default the shipped table.
-        threats: "l1", "l2", "linf", Lp(...), Subspace(...), Direction(...); "l2" is always added.
+        threats: "l1", "l2", "linf", Lp(...), Sparse(...), Subspace(...), Direction(...), Line(...); "l2" is always added.
         estimator: "adaptive" or "paper".
         seed: with a seed the noise depends on (seed, index) alone; without one it is fresh on every call.
         autocast: "bf16" or "fp16" runs the model under torch.autocast; this is another classifier than the plain model.

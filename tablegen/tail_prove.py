@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from certlut.jobs.journal import Journal
 from certlut.jobs.progress import progress_bar
+from certlut.kernels.arrays import Array
 from certlut.lookup.tail_format import TailData, read_tails, write_tails
 
 from .parallel import run
 from .tail_enclose import METHOD, Shift
 
-Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 

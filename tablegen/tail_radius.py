@@ -16,12 +16,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.covering import Covering, across, furthest
 from certlut.kernels.greedy import ROOT_BEND, greedy_edges, votes_along
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper_quantile
 
-from .tails import FURTHEST, MARGIN, STRAIGHT, TOLERANCE, Array, checked_profile, pool
+from .tails import FURTHEST, MARGIN, STRAIGHT, TOLERANCE, checked_profile, pool
 
 # Parts of R: width of the last cells; relative width of the last bracket of R.
 CELL = 1e-5

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from certlut.jobs.journal import Journal
 from certlut.jobs.progress import progress_bar
+from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import upper
 from certlut.lookup.tail_format import TailData, read_tails, write_tails
@@ -24,7 +25,6 @@ from certlut.lookup.tails import THRESHOLDS
 from .parallel import run
 from .tail_quadrature import stretch
 
-Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 
 _INDEX = struct.Struct("<I")

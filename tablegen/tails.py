@@ -23,13 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from certlut.kernels.arrays import Array
 from certlut.kernels.greedy import fill_profile, greedy_edges, votes_along
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import density, upper
 
 from .tail_quadrature import stretch
-
-Array = npt.NDArray[np.float64]
 
 # Demanded of the gap between the dual's value and what a set that the profile allows attains.
 TOLERANCE = 1e-9

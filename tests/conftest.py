@@ -40,9 +40,15 @@ def small_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_table(small_path: Path) -> Table:
+def small_data(small_path: Path) -> TableData:
+    """It, as read."""
+    return read_table(small_path)
+
+
+@pytest.fixture(scope="session")
+def small(small_data: TableData, small_path: Path) -> Table:
     """It, opened."""
-    return Table(read_table(small_path), small_path)
+    return Table(small_data, small_path)
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
+from ..kernels.arrays import Array
 from .binomial import upper_probability
-
-Array = npt.NDArray[np.float64]
 
 # Counted unless others are asked for, in units of sigma; those of the shipped table (lookup/tails.py).
 THRESHOLDS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0)

@@ -12,7 +12,7 @@ Threats = Annotated[
     list[str] | None,
     typer.Option(
         "--threat",
-        help="Repeated: l1, l2, linf, lp:P, NAME=mask:FILE.npy or NAME=basis:FILE.npy (then ,p=P if not 2), "
-        "NAME=direction:FILE.npy; certify also takes names that the file was sampled for.",
+        help="Repeated: l1, l2, linf, lp:P, sparse:K, NAME=mask:FILE.npy or NAME=basis:FILE.npy (then ,p=P if not 2), "
+        "NAME=direction:FILE.npy, NAME=line:FILE.npy; certify also takes names that the file was sampled for.",
     ),
 ]

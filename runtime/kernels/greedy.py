@@ -17,10 +17,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import Array
 from .jit import jit
 from .normal import INV_SQRT_2PI, density, upper, upper_quantile
-
-Array = npt.NDArray[np.float64]
 
 # phi(1), rounded up; its square root, rounded up.
 BEND = math.exp(-0.5) * INV_SQRT_2PI * (1.0 + 1e-15)

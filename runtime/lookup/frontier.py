@@ -26,12 +26,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..kernels.greedy import BEND, ROOT_BEND
 from ..kernels.jit import jit
 from ..kernels.normal import upper, upper_quantile
 from .votes import Nodes, Scratch, group, node_votes
 
-Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 DOWN = 1.0 - 1e-12

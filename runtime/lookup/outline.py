@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..kernels.covering import Covering, furthest_within, reach
 
-Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Outline = tuple[Array, Indices]
 

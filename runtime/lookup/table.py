@@ -133,13 +133,16 @@ def find(path: str | os.PathLike[str] | None = None, variable: str = "CERTLUT_TA
     )
 
 
-def load(path: str | os.PathLike[str] | None = None) -> Table:
-    """Open a table (see `find` for where it is looked for); warns `UnprovenTable` where data_version is 0.
+def load(path: str | os.PathLike[str] | Table | None = None) -> Table:
+    """Open a table (see `find` for where it is looked for; an open one is returned as it is); warns `UnprovenTable` where
+    data_version is 0.
 
     Raises:
         FileNotFoundError: no table there.
         TableError: a ValueError that names what is wrong with the file and what to do.
     """
+    if isinstance(path, Table):
+        return path
     found = find(path)
     data = read_table(found)
     if data.data_version < 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..kernels.covering import Covering
 from ..kernels.greedy import UP, ray_radii
 from ..kernels.normal import upper
@@ -19,7 +20,6 @@ from .table import UnprovenTable, find
 from .tail_format import TailData, read_tails
 from .votes import Nodes, scratch
 
-Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 # The thresholds that are counted while sampling unless others are asked for, and those of the shipped table (units of sigma).

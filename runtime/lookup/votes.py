@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..kernels.jit import jit
 
-Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 

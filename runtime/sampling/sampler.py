@@ -66,7 +66,7 @@ class Sampler:
         model: maps a batch (B, *shape) to scores (B, num_classes); a torch Module or any callable on tensors.
         sigma: noise level, in the model's input units.
         num_classes: number of classes.
-        threats: "l1", "l2", "linf", Lp(...), Subspace(...), Direction(...); "l2" is always added.
+        threats: "l1", "l2", "linf", Lp(...), Sparse(...), Subspace(...), Direction(...), Line(...); "l2" is always added.
 
     Raises:
         ValueError: an argument out of range.

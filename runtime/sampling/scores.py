@@ -8,9 +8,9 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from ..kernels.arrays import Array
 from .memory import out_of_memory
 
 # Types that noise can be added to, or that scores can be compared in, without a cast that changes numbers.
@@ -19,7 +19,6 @@ NUMBERS = frozenset(
     | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 )
 Model = Callable[[torch.Tensor], torch.Tensor]
-Array = npt.NDArray[np.float64]
 
 # Rows of the smaller batch that a model is checked with.
 FEW = 16

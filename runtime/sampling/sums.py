@@ -8,10 +8,10 @@ prediction (docs/noise.md): several share a pass, and no logarithm is taken for 
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from .cells import Law
 
-Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int16]
 
 # Coordinates at a time: their sums and counts stay in a cache while the rows go by.

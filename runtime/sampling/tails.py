@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from ..threats.families import Family
 
-Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from ..kernels.arrays import Array
 
 # Radians by which an angle is rounded up.
 ROUNDING = 1e-9

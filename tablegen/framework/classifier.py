@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .information import Array, Information
+from certlut.kernels.arrays import Array
+
+from .information import Information
 from .line import Line
 from .worst import Status, WorstVote, problem, worst_vote
 

@@ -15,7 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from .information import Array
+from certlut.kernels.arrays import Array
+
 from .quadrature import ROUNDING
 
 # No multiplier is sought beyond this over its constraint's scale: information that leaves a single f would let them grow for ever.

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import eval_hermitenorm, ndtr
 
-Array = npt.NDArray[np.float64]
+from certlut.kernels.arrays import Array
+
 Along = Callable[[Array], Array]
 Plane = Callable[[Array, Array], Array]
 

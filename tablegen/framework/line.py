@@ -7,8 +7,10 @@ is divided, until what could be overlooked is part of `error`. Every edge is the
 import numpy as np
 import numpy.typing as npt
 
+from certlut.kernels.arrays import Array
+
 from .dual import Hinge
-from .information import Array, Constraint, density, mass
+from .information import Constraint, density, mass
 from .quadrature import REACH, ROUNDING, Cumulative, breaks, gauss, pieces, ridders, total
 
 # The grid: blocks of cells; a cell is divided at most DEPTH times, into as many cells again.

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from certlut.kernels.arrays import Array
+
 from .dual import Hinge
-from .information import Array, Constraint, density
+from .information import Constraint, density
 from .quadrature import REACH, ROUNDING, breaks, pieces, ridders
 
 

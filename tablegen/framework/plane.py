@@ -9,8 +9,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from certlut.kernels.arrays import Array
+
 from .dual import Hinge
-from .information import Array, Constraint, density, mass
+from .information import Constraint, density, mass
 from .panels import HALF_WEIGHTS, HALVES, WHOLE, WHOLE_WEIGHTS, Known, Panels
 from .quadrature import ridders
 

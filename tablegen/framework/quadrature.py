@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 
-from .information import Along, Array, Constraint, density
+from certlut.kernels.arrays import Array
+
+from .information import Along, Constraint, density
 
 # Noise beyond this is left to bounds: P(|t| > 12) = 4e-33.
 REACH = 12.0

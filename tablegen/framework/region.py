@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .information import Array, Information
+from certlut.kernels.arrays import Array
+
+from .information import Information
 from .radius import LIMIT, scan
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 from scipy.optimize import linprog
 
+from certlut.kernels.arrays import Array
+
 from .dual import LIMIT, Levels
-from .information import Array
 
 # Asked of the solver in turn: close to the information's edge it may fail at the tightest.
 TOLERANCES = (1e-10, 1e-8, 1e-7)

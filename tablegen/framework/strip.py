@@ -7,8 +7,10 @@ the shift (a, b), b >= 0: concave in s, so f_a = {F >= 0} is an interval {s1 <= 
 import numpy as np
 from scipy.special import ndtr, wrightomega
 
+from certlut.kernels.arrays import Array
+
 from .dual import Hinge
-from .information import Array, Constraint, density, mass
+from .information import Constraint, density, mass
 from .line import Line
 from .panels import Known, Panels
 from .quadrature import gauss, total

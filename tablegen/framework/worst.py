@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from certlut.kernels.arrays import Array
+
 from .dual import LIMIT, Hinges, Levels, Optimum, maximise
-from .information import Array, Constraint, Information, Sense
+from .information import Constraint, Information, Sense
 from .line import Line
 from .plane import Plane
 from .start import solve_cells

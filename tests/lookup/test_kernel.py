@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from certlut import Table
 from certlut.kernels.arrays import Array
 from certlut.kernels.slab import slab_radius
-from certlut.lookup.format import TableData, read_table
+from certlut.lookup.format import TableData
 from certlut.lookup.kernel import STEPS, _place, positions, probit, turn
 from certlut.tablegen import Axis, GridSpec, build, solve
 from reference import naive
@@ -50,16 +50,6 @@ class Pool:
         """By how much, relatively, the radii that are too large are so."""
         above = radius / self.exact - 1.0
         return above[above > SLACK - 1.0]
-
-
-@pytest.fixture(scope="module")
-def small_data(small_path: Path) -> TableData:
-    return read_table(small_path)
-
-
-@pytest.fixture(scope="module")
-def small(small_data: TableData) -> Table:
-    return Table(small_data)
 
 
 def on_knots(rng: np.random.Generator, count: int, knots: Array) -> Array:

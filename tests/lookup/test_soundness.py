@@ -91,8 +91,8 @@ def test_no_radius_of_a_million_is_above_the_exact_one(shipped: Table, cases: tu
     assert loss(shipped, *cases).min() >= -EXACT
 
 
-def test_the_small_table_is_sound_too(small_table: Table, cases: tuple[Array, Array]) -> None:
-    assert loss(small_table, *cases).min() >= -EXACT
+def test_the_small_is_sound_too(small: Table, cases: tuple[Array, Array]) -> None:
+    assert loss(small, *cases).min() >= -EXACT
 
 
 @given(

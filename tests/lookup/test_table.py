@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 
 from certlut import Table, UnprovenTable, load
 from certlut.kernels.arrays import Array
-from certlut.lookup.format import TableData, TableError, read_table, write_table
+from certlut.lookup.format import TableData, TableError, write_table
 from certlut.lookup.table import find
 from certlut.tablegen import radius as exact_radius
 from reference import naive
@@ -26,16 +26,6 @@ tables = importlib.import_module("certlut.lookup.table")
 Q, M1, M2 = 0.9, -0.1, 0.05
 RIM = float(naive.density(1.2815515655446004))  # phi(Phi^-1(0.9))
 COHEN = 1.2815515655446004
-
-
-@pytest.fixture(scope="module")
-def data(small_path: Path) -> TableData:
-    return read_table(small_path)
-
-
-@pytest.fixture(scope="module")
-def small(data: TableData) -> Table:
-    return Table(data)
 
 
 @pytest.fixture(scope="module", params=["small", "shipped"])
@@ -237,8 +227,8 @@ def test_processes_share_one_loaded_table(table: Table) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.12, 1.0, 3.0, 1e-6])
-def test_a_bound_table_scales_the_radius_and_nothing_else(data: TableData, small: Table, sigma: float) -> None:
-    bound = Table(replace(data, sigma=sigma))
+def test_a_bound_table_scales_the_radius_and_nothing_else(small_data: TableData, small: Table, sigma: float) -> None:
+    bound = Table(replace(small_data, sigma=sigma))
     assert bound.sigma == sigma
     assert not bound.normalised
     rng = np.random.default_rng(64)
@@ -250,12 +240,12 @@ def test_a_bound_table_scales_the_radius_and_nothing_else(data: TableData, small
     assert all(bound.radius(*(float(x[i]) for x in points)) == scaled[i] for i in range(100))
 
 
-def test_a_normalised_table_serves_every_sampler_and_a_bound_one_only_its_own(data: TableData, small: Table) -> None:
+def test_a_normalised_table_serves_every_sampler_and_a_bound_one_only_its_own(small_data: TableData, small: Table) -> None:
     assert small.normalised
     assert small.sigma == 1.0
     for sigma in (0.12, 1.0, 5.0):
         small.check_sigma(sigma)
-    bound = Table(replace(data, sigma=0.25), Path("bound.h5"))
+    bound = Table(replace(small_data, sigma=0.25), Path("bound.h5"))
     bound.check_sigma(0.25)
     bound.check_sigma(0.5 * 0.5 * (1.0 + 1e-15))
     for sigma in (0.5, 0.2500001, 1.0):
@@ -276,9 +266,18 @@ def test_load_opens_a_path_and_warns_once_while_unproven(small_path: Path, small
     assert "24x12x13" in repr(table)
 
 
-def test_load_of_a_proven_table_is_silent(data: TableData, tmp_path: Path) -> None:
+def test_load_takes_a_string_a_path_or_an_open_table(small_data: TableData, tmp_path: Path) -> None:
     path = tmp_path / "proven.h5"
-    written = write_table(path, replace(data, data_version=1, proof={"method": "assumed"}))
+    write_table(path, replace(small_data, data_version=1, proof={"method": "assumed"}))
+    table = load(str(path))
+    assert table.path == load(path).path == path
+    assert table.digest == load(path).digest
+    assert load(table) is table
+
+
+def test_load_of_a_proven_table_is_silent(small_data: TableData, tmp_path: Path) -> None:
+    path = tmp_path / "proven.h5"
+    written = write_table(path, replace(small_data, data_version=1, proof={"method": "assumed"}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         table = load(path)

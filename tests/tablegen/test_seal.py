@@ -1,14 +1,12 @@
 """certlut.tablegen.seal: what is stored is a valid cut, a tight one, and certifies its own node."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.special import ndtri
 
 from certlut.kernels.arrays import Array
 from certlut.kernels.normal import density, upper
-from certlut.lookup.format import read_table
+from certlut.lookup.format import TableData
 from certlut.tablegen import solve
 from certlut.tablegen.enclose import hinge_upper
 from certlut.tablegen.node import solve_node
@@ -17,9 +15,9 @@ from reference import naive
 
 
 @pytest.fixture(scope="module")
-def nodes(small_path: Path) -> Array:
+def nodes(small_data: TableData) -> Array:
     """Rows z, rho, theta, radius, a0, a1, a2, c of every node of the small table."""
-    d = read_table(small_path).datasets
+    d = small_data.datasets
     places = np.meshgrid(d["z"], d["rho"], d["theta"], indexing="ij")
     return np.stack(
         [np.asarray(x, dtype=np.float64).ravel() for x in [*places, *(d[k] for k in ("radius", "a0", "a1", "a2", "c"))]], axis=1
