@@ -100,9 +100,9 @@ def test_some_gradient_attains_the_bound(seed: int, d: int, p: float, masked: bo
     assert np.linalg.norm(y) <= upper * (1.0 + 1e-12)
     assert w @ y >= low * (1.0 - 1e-12)
     bound = float(dual_norm(low, upper, reach(w, by, DUALS[p]), kappa))
-    # A root of 2e-12 is the price of |w|_2 = 1 to 1e-12.
-    assert bound * (1.0 - 3e-6) <= delta @ y <= bound * (1.0 + 1e-12)
-    assert delta @ y == pytest.approx(norm(by(y), DUALS[p]), rel=1e-5)
+    # A root of 2e-12 is the price of |w|_2 = 1 to 1e-12: a share of kappa * upper, however small the bound.
+    assert bound - 3e-6 * kappa * upper <= delta @ y <= bound * (1.0 + 1e-12)
+    assert delta @ y == pytest.approx(norm(by(y), DUALS[p]), rel=1e-5, abs=3e-6 * kappa * upper)
 
 
 def highest(delta: Array, w: Array, low: float, upper: float) -> float:
