@@ -84,6 +84,7 @@ def forecast(
         classes=none,
         class_count=none,
         looks=np.zeros(len(ns), dtype=np.int64),
+        selection=np.zeros((len(ns), 2), dtype=np.int64),
         tails=tails,
     )
 
