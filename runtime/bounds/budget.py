@@ -13,6 +13,7 @@ from ..threats.sets import Quantity, Threat, projections
 from .binomial import least_n
 from .estimator import Estimator, Events
 from .estimators import find_estimator
+from .looks import Looks
 
 # What each group of bounds takes of alpha where it has any; the vote gets the rest. The vote carries every radius, also the
 # zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only. Where the selection votes are divided the
@@ -56,6 +57,8 @@ class Budget:
     """By the names of SHARES."""
     divided: "Budget | None" = None
     """That of inputs whose selection votes are divided, where there are any."""
+    looks: str = ""
+    """Where sampling had looks: their levels; this budget is the last one's, and the others' are divided alike."""
 
     @property
     def norms(self) -> dict[Quantity, float]:
@@ -102,6 +105,8 @@ class Budget:
         lines.append(f"{self.total:<9.3g} in all")
         if self.divided is not None:
             lines += ["inputs whose selection votes are divided:", str(self.divided)]
+        if self.looks:
+            lines = [self.looks, "the last look, and every other in proportion:", *lines]
         return "\n".join(lines)
 
 
@@ -171,4 +176,16 @@ def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = 
     if n < least_n(level):
         raise ValueError(
             f"n = {n}: even a unanimous vote cannot reach alpha = {alpha} (level {level:.3g} for q); n >= {least_n(level)} can"
+        )
+
+
+def check_looks(looks: Looks, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
+    """ValueError where even unanimous votes could not certify at the first look that may certify: what stopped there would abstain."""
+    k, n = next((k, n) for k, (share, n) in enumerate(zip(looks.shares, looks.sizes, strict=True), 1) if share > 0.0)
+    level = split(looks.level(k, alpha), threats, estimator).q
+    if n < least_n(level):
+        least = 0.5**n * alpha / level
+        raise ValueError(
+            f"alpha = {alpha}: look {k} of {len(looks)} has {n} samples, of which even a unanimous vote cannot certify at its "
+            f"level {level:.3g}; alpha >= {least:.3g} can"
         )

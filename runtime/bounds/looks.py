@@ -17,8 +17,9 @@ its last look log(n) / 2 and more: benchmarks/looks.py has both.
 
 import enum
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,7 +48,9 @@ class Looks:
 
     def __post_init__(self) -> None:
         if any(a >= b for a, b in itertools.pairwise((1, *self.sizes))) or len(self.sizes) != len(self.shares):
-            raise ValueError(f"looks at {self.sizes} with shares {self.shares}: expected increasing sizes from 2, and a share for each")
+            raise ValueError(
+                f"looks at {self.sizes} with shares {self.shares}: expected increasing sizes from 2, and a share for each"
+            )
         if not self.sizes or min(self.shares) < 0.0 or not 0.0 < self.shares[-1] or sum(self.shares) > 1.0:
             raise ValueError(f"looks with shares {self.shares}: expected numbers from 0, the last above it, at most 1 in all")
 
@@ -83,8 +86,10 @@ class Looks:
         return {"sizes": list(self.sizes), "shares": list(self.shares)}
 
     @classmethod
-    def of(cls, described: Mapping[str, Any]) -> "Looks":
-        """The inverse of `describe`."""
+    def of(cls, described: Mapping[str, Any]) -> "Looks | None":
+        """The inverse of `describe`; None for nothing."""
+        if not described:
+            return None
         return cls(tuple(map(int, described["sizes"])), tuple(map(float, described["shares"])))
 
     def check(self, looks: Counts, n: Counts) -> None:
@@ -96,6 +101,31 @@ class Looks:
         """A line for each look."""
         lines = [f"{self.level(k, alpha):<9.3g} look {k}, at {size} samples" for k, size in enumerate(self.sizes, 1)]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked of every input; nothing: n samples are."""
+
+    targets: Mapping[str, float] = field(default_factory=dict)
+    """Threat -> the radius to be certified, in input units."""
+    precision: float | None = None
+    """Or: stop where all further samples are not expected to add this part of any radius."""
+
+    def __post_init__(self) -> None:
+        for name, radius in self.targets.items():
+            if not 0.0 < radius < math.inf:
+                raise ValueError(f"target {name} = {radius}: expected a positive radius, in input units")
+        if self.precision is not None and not 0.0 < self.precision < 1.0:
+            raise ValueError(f"precision = {self.precision}: expected a part of the radius, above 0 and below 1")
+
+    def __bool__(self) -> bool:
+        return bool(self.targets) or self.precision is not None
+
+    def check(self, names: Sequence[str]) -> None:
+        """ValueError for a target of no threat."""
+        if unknown := [name for name in self.targets if name not in names]:
+            raise ValueError(f"target {unknown[0]}: expected one of the threats, {', '.join(names)}")
 
 
 class Verdict(enum.Enum):

@@ -10,18 +10,21 @@ noise with
 An input is futile where no such half-space is expected to reach every target with all n samples.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from ..bounds.binomial import upper_probability
-from ..bounds.looks import Looks, Verdict, hopeless
+from ..bounds.looks import Goal, Looks, Verdict, hopeless
 from ..evaluate import evaluate
 from ..kernels.arrays import Array
 from ..lookup.table import Table
 from ..lookup.tails import TailTable
+from ..sampling.card import Sampling
 from ..sampling.stakes import vote_square
 from ..statistics.summary import Statistics
 from ..threats.sets import ALL, Threat, projections
@@ -37,27 +40,6 @@ LENGTHS = (0.0, 0.25, 0.5, 0.7, 0.85, 0.95, 1.0)
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What is asked of every input."""
-
-    targets: Mapping[str, float] = field(default_factory=dict)
-    """Threat -> the radius to be certified, in input units."""
-    precision: float | None = None
-    """Or: stop where all further samples are not expected to add this part of any radius."""
-
-    def check(self, threats: Sequence[Threat]) -> None:
-        """ValueError for a target of no threat, or numbers out of range."""
-        names = [threat.name for threat in threats]
-        for name, radius in self.targets.items():
-            if name not in names:
-                raise ValueError(f"target {name} = {radius}: expected one of the threats, {', '.join(names)}")
-            if not 0.0 < radius < np.inf:
-                raise ValueError(f"target {name} = {radius}: expected a positive radius, in input units")
-        if self.precision is not None and not 0.0 < self.precision < 1.0:
-            raise ValueError(f"precision = {self.precision}: expected a part of the radius, above 0 and below 1")
-
-
-@dataclass(frozen=True)
 class Method:
     """How radii are made of statistics."""
 
@@ -70,6 +52,10 @@ class Method:
     def radii(self, statistics: Statistics) -> dict[str, Array]:
         """Threat -> radius in input units, shape (N,)."""
         return evaluate(statistics, self.threats, self.alpha, self.estimator, self.table, self.tails).radius
+
+    def settings(self) -> dict[str, Any]:
+        """What decides, as files hold it."""
+        return {"estimator": self.estimator, "table": self.table.digest, "tails": None if self.tails is None else self.tails.digest}
 
 
 class Stopping:
@@ -100,7 +86,9 @@ class Stopping:
     def by_statistics(self, statistics: Statistics, look: int) -> list[Verdict]:
         """For all inputs at once what is certified, one by one what is expected."""
         found = self.method.radii(statistics)
-        return [self._verdict(statistics, {name: radius[i] for name, radius in found.items()}, i, look) for i in range(len(statistics))]
+        return [
+            self._verdict(statistics, {name: radius[i] for name, radius in found.items()}, i, look) for i in range(len(statistics))
+        ]
 
     def _verdict(self, statistics: Statistics, found: Mapping[str, float], i: int, look: int) -> Verdict:
         targets = self.goal.targets
@@ -138,7 +126,7 @@ class Stopping:
         return {name: (1.0 - share) * below[name] + share * above[name] for name in above}
 
     def _cell(self, place: int, length: float) -> dict[str, Array]:
-        if place == 0:
+        if place == 0 or not self._planned.threats:
             return {threat.name: np.zeros(len(self.looks)) for threat in self._planned.threats}
         if (place, length) not in self._known:
             # The last look alone is quicker to forecast.
@@ -149,6 +137,16 @@ class Stopping:
             radii = self._planned.radii(replace(expected, looks=looks, schedule=self.looks.describe()))
             self._known[place, length] = {threat.name: self._scale * radii[threat.name] for threat in threats}
         return self._known[place, length]
+
+
+def rules_of(card: Sampling, method: Method | None, sigma: float) -> Callable[[int], Stopping] | None:
+    """Numbers of an input -> the rule for the card's goal; None without a goal. ValueError for a goal without a method."""
+    schedule = card.schedule
+    if not card.goal or schedule is None:
+        return None
+    if method is None:
+        raise ValueError("a goal was set: expected what decides that it is reached")
+    return functools.cache(lambda d: Stopping(card.goal, schedule, method, d, sigma, card.n0))
 
 
 def _plannable(threat: Threat) -> bool:

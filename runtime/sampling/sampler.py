@@ -1,7 +1,7 @@
 """What certificates are made from: an input's selection votes, and the statistics of its fresh samples. No table, no estimator."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,17 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..bounds.budget import check_n
-from ..statistics.summary import Statistics, summarise
+from ..bounds.budget import check_looks, check_n
+from ..bounds.looks import GivingUp, Rule, Verdict
+from ..statistics.summary import Moments, Statistics, summarise
 from ..threats.declare import resolve
 from ..threats.families import families
 from ..threats.sets import Threat, check_shape, projections
 from .card import Sampling, whole
 from .engine import Choice, Engine, Input
 from .identity import data_digest, probe, state_digest
+from .looking import Looked, Looking, Wanted
 from .scores import FEW, NUMBERS, Model, check_rows, line_of, placement
 
 Data = Sequence[tuple[Any, int]]
+# Numbers of an input -> the rule that stops such inputs.
+Rules = Callable[[int], Rule]
 
 
 class Drawn(NamedTuple):
@@ -31,6 +35,8 @@ class Drawn(NamedTuple):
     """The class chosen from them."""
     statistics: Statistics
     """Of the fresh samples that certify it."""
+    verdict: Verdict = Verdict.GO_ON
+    """Why there are no more of them."""
 
 
 class Labelled(NamedTuple):
@@ -85,18 +91,18 @@ class Sampler:
         self._seen: dict[torch.Size, int] = {}
         self._obstacles: dict[torch.Size, str] = {}
 
-    def sample(self, x: Any, card: Sampling, index: int = 0) -> Drawn:
-        """Selection votes and certification statistics of one input.
+    def sample(self, x: Any, card: Sampling, index: int = 0, rules: Rules | None = None) -> Drawn:
+        """Selection votes and certification statistics of one input; a card with a goal needs the rules that stop at it.
 
         Raises:
             ValueError: an input with NaN, a shape that disagrees with a threat's, an n that cannot reach alpha (said before
                 sampling), a model that returns NaN or another number of classes, or scores a row of a batch by the others.
         """
-        return next(self.sample_group([(whole("index", index, 0, 2**63 - 1), x)], card))
+        return next(self.sample_group([(whole("index", index, 0, 2**63 - 1), x)], card, rules))
 
-    def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling) -> Iterator[Drawn]:
+    def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling, rules: Rules | None = None) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
-        check_n(card.n, card.alpha, self.threats)
+        self._check_card(card)
         checked = [self._check(index, x) for index, x in inputs]
         for _, x in checked:
             self.check_rows([x], card.rows(len(checked)))
@@ -105,11 +111,25 @@ class Sampler:
         for group in [checked] if alike else [[item] for item in checked]:
             votes = self.engine.votes(group, card)
             choices = [Choice.of(row) for row in votes]
-            counted = families(self.threats, group[0].x.numel()) if card.thresholds else {}
-            moments = self.engine.moments(group, choices, card, projections(self.threats), counted)
-            for row, choice, sums in zip(votes, choices, moments, strict=True):
-                statistics = summarise([sums], self.threats, self.sigma, card.keep_means)
-                yield Drawn(row, choice.label, replace(statistics, proposal=card.proposed))
+            for row, choice, (sums, verdict) in zip(votes, choices, self._looked(group, choices, card, rules), strict=True):
+                yield Drawn(row, choice.label, self._summarise([sums], card), verdict)
+
+    def _looked(self, group: Sequence[Input], choices: Sequence[Choice], card: Sampling, rules: Rules | None) -> list[Looked]:
+        """One shape; all n samples of each where the card has no looks."""
+        d = group[0].x.numel()
+        parts, counted = projections(self.threats), families(self.threats, d) if card.thresholds else {}
+        if card.schedule is None:
+            return [Looked(sums, Verdict.GO_ON) for sums in self.engine.moments(group, choices, card, parts, counted)]
+        if rules is None and card.goal:
+            raise ValueError("goal: expected rules that say when it is reached")
+        rule = GivingUp(card.schedule, card.alpha) if rules is None else rules(d)
+        wanted = Wanted(parts, counted, lambda moments: self._summarise(moments, card))
+        return Looking(self.engine, group, choices, card, wanted).until(rule)
+
+    def _summarise(self, moments: Sequence[Moments], card: Sampling) -> Statistics:
+        described = {} if card.schedule is None else card.schedule.describe()
+        statistics = summarise(moments, self.threats, self.sigma, card.keep_means)
+        return replace(statistics, proposal=card.proposed, schedule=described)
 
     def resolved(self, card: Sampling, x: torch.Tensor) -> Sampling:
         """The card with proposal "auto" made "votes" where the model gives no gradient: levels depend on that, never on samples."""
@@ -127,19 +147,19 @@ class Sampler:
         """Why the model proposed no gradients so far, in a line; empty where it does or was not asked."""
         return next((why for why in self._obstacles.values() if why), "")
 
-    def draw(self, data: Data, group: range, card: Sampling, skip: int = 1) -> Iterator[Labelled]:
+    def draw(self, data: Data, group: range, card: Sampling, skip: int = 1, rules: Rules | None = None) -> Iterator[Labelled]:
         """Each input of a group of places in `data`; its noise is that of place index * skip in the whole set."""
         start = time.perf_counter()
         items = [data[index] for index in group]
         inputs = [(index * skip, x) for index, (x, _) in zip(group, items, strict=True)]
-        drawn = list(self.sample_group(inputs, card))
+        drawn = list(self.sample_group(inputs, card, rules))
         seconds = (time.perf_counter() - start) / len(group)
         for index, (_, label), one in zip(group, items, drawn, strict=True):
             yield Labelled(index, int(label), one, seconds)
 
     def settings(self, data: Data, card: Sampling) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
-        check_n(card.n, card.alpha, self.threats)
+        self._check_card(card)
         scores: list[float] = []
         if len(data):
             places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
@@ -171,6 +191,12 @@ class Sampler:
                 for size in sorted({FEW, max(FEW, rows)}):
                     check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
+
+    def _check_card(self, card: Sampling) -> None:
+        card.goal.check([threat.name for threat in self.threats])
+        check_n(card.n, card.alpha, self.threats)
+        if card.schedule is not None:
+            check_looks(card.schedule, card.alpha, self.threats)
 
     def _check(self, index: int, x: Any) -> Input:
         tensor = check_input(x, f"input {index}")
