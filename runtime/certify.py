@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .bounds.budget import split
-from .bounds.looks import COUNT, Goal, Verdict
 from .bounds.classes import runner_up
+from .bounds.looks import COUNT, Goal, Verdict
 from .evaluate import evaluate, find_tails
 from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out

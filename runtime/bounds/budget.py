@@ -180,7 +180,7 @@ def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = 
 
 
 def check_looks(looks: Looks, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
-    """ValueError where even unanimous votes could not certify at the first look that may certify: what stopped there would abstain."""
+    """ValueError where even unanimous votes could not certify at the first look that may: what stopped there would abstain."""
     k, n = next((k, n) for k, (share, n) in enumerate(zip(looks.shares, looks.sizes, strict=True), 1) if share > 0.0)
     level = split(looks.level(k, alpha), threats, estimator).q
     if n < least_n(level):

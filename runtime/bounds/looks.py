@@ -5,8 +5,8 @@ gradient, the tails) is bounded from them with the levels of share_k alpha. The 
 
     P(some bound fails at some look) <= sum over k of share_k alpha <= alpha.
 
-Except with that probability all bounds hold at all looks, so they hold together at the look T where sampling stops, whatever made it
-stop: T may depend on all that was drawn, on other inputs, on a forecast, on a person. Samples after look T are never seen.
+Except with that probability all bounds hold at all looks, so they hold together at the look T where sampling stops, whatever made
+it stop: T may depend on all that was drawn, on other inputs, on a forecast, on a person.
 
 A look of share 0 certifies nothing, at any alpha: sampling may only be given up there.
 
@@ -48,10 +48,8 @@ class Looks:
 
     def __post_init__(self) -> None:
         if any(a >= b for a, b in itertools.pairwise((1, *self.sizes))) or len(self.sizes) != len(self.shares):
-            raise ValueError(
-                f"looks at {self.sizes} with shares {self.shares}: expected increasing sizes from 2, and a share for each"
-            )
-        if not self.sizes or min(self.shares) < 0.0 or not 0.0 < self.shares[-1] or sum(self.shares) > 1.0:
+            raise ValueError(f"looks at {self.sizes}, shares {self.shares}: expected increasing sizes from 2, and a share for each")
+        if not self.sizes or min(self.shares) < 0.0 or self.shares[-1] <= 0.0 or sum(self.shares) > 1.0:
             raise ValueError(f"looks with shares {self.shares}: expected numbers from 0, the last above it, at most 1 in all")
 
     @classmethod
@@ -144,7 +142,9 @@ class Verdict(enum.Enum):
 class Rule(Protocol):
     """When to stop an input. It may look at everything: no bound rests on it."""
 
-    looks: Looks
+    @property
+    def looks(self) -> Looks:
+        """When to ask it."""
 
     def by_votes(self, count: int, look: int, divided: bool) -> Verdict | None:
         """Of one input with `count` votes for the class by look 1, 2, ...; None: statistics are needed to tell.
@@ -175,8 +175,7 @@ class GivingUp:
 def hopeless(looks: Looks, count: int, look: int, alpha: float) -> bool:
     """Whether no votes for the class that are still to come could prove q > 1/2, at any later look and at most at level alpha.
 
-    Clopper-Pearson's bound grows with votes for and with the level, and the last look has the most of both where shares do not fall.
+    Clopper-Pearson's bound grows with votes for and with the level: the last look has the most votes, and no look more than this.
     """
     best, n = count + looks.n - looks.sizes[look - 1], looks.n
-    level = max(looks.shares) * alpha
-    return bool(lower_probability(np.array(best), np.array(n), level) <= 0.5)
+    return bool(lower_probability(np.array(best), np.array(n), max(looks.shares) * alpha) <= 0.5)

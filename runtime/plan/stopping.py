@@ -1,8 +1,8 @@
 """When an input needs no more samples: its targets are reached, or will not be, or more would add too little.
 
 What is certified at a look comes from `evaluate`, at that look's level. All else here is a guess that costs samples or, where it
-gives up too early, a certificate; never validity (bounds/looks.py). The guess is the planner's (forecast.py): a half-space seen through
-noise with
+gives up too early, a certificate; never validity (bounds/looks.py). The guess is the planner's (forecast.py): a half-space seen
+through noise with
 
 - q between the observed frequency and its upper confidence bound, as is best for the input;
 - |y|_2 / phi(z) within DEVIATIONS of what the inner product of the half means says, or any where that says nothing.

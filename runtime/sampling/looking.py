@@ -1,11 +1,11 @@
 """Sampling in looks: the inputs of a group go on together, look by look, until a rule stops each of them (bounds/looks.py).
 
-At look k an input has the first n_k / 2 samples of either half, and what is made of them is, to the bit, what a run with n = n_k makes
-of them: halves, stages and stakes are that run's, so the bets of an earlier look are of no use. They are placed anew from the start:
-the noise is drawn again, being keyed, and the classes that the model gave are kept. So no sample is spent on a later look's schedule.
+At look k an input has the first n_k / 2 samples of either half, and what is made of them is, to the bit, what a run with n = n_k
+makes of them: halves, stages and stakes are that run's. Bets of an earlier look were staked for other numbers of samples; they are
+placed anew from the start: the noise is drawn again, being keyed, and the classes that the model gave were kept.
 
-The model's gradient costs some thousand passes: it is proposed from the first look on that is DEAR times as many samples, and at the
-last one. That depends on the schedule alone; before, bets go by votes, at the same levels.
+The model's gradient costs some thousand passes: it is proposed from the first look on that has DEAR samples for each of its copies,
+and at the last one. That depends on the schedule alone; before, bets go by votes, at the same levels.
 
 All inputs that go on draw to their next look at once, in full batches. Which rows share a batch depends on the group alone.
 """

@@ -102,7 +102,7 @@ class Sampler:
 
     def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling, rules: Rules | None = None) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
-        self._check_card(card)
+        self.check_card(card)
         checked = [self._check(index, x) for index, x in inputs]
         for _, x in checked:
             self.check_rows([x], card.rows(len(checked)))
@@ -159,7 +159,7 @@ class Sampler:
 
     def settings(self, data: Data, card: Sampling) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
-        self._check_card(card)
+        self.check_card(card)
         scores: list[float] = []
         if len(data):
             places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
@@ -192,7 +192,8 @@ class Sampler:
                     check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
 
-    def _check_card(self, card: Sampling) -> None:
+    def check_card(self, card: Sampling) -> None:
+        """ValueError where the card's numbers of samples cannot serve, or its goal names no threat."""
         card.goal.check([threat.name for threat in self.threats])
         check_n(card.n, card.alpha, self.threats)
         if card.schedule is not None:
