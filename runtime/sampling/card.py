@@ -12,6 +12,7 @@ import numpy as np
 from ..bounds.early_stop import tolerance
 from ..bounds.tails import THRESHOLDS
 from ..jobs.shards import group_size
+from ..kernels.arrays import real
 
 PRECISIONS = ("bf16", "fp16")
 
@@ -60,9 +61,9 @@ class Sampling:
             object.__setattr__(self, name, whole(name, getattr(self, name), least))
         if self.seed is not None:
             object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**63 - 1))
+        object.__setattr__(self, "alpha", real("alpha", self.alpha))
         if not 0.0 < self.alpha < 1.0:
             raise ValueError(f"alpha = {self.alpha}: expected 0 < alpha < 1")
-        object.__setattr__(self, "alpha", float(self.alpha))
         object.__setattr__(self, "thresholds", tuple(map(float, self.thresholds)))
         if any(not 0.0 < low < high < math.inf for low, high in itertools.pairwise((*self.thresholds, 1e9))):
             raise ValueError(f"thresholds = {self.thresholds}: expected increasing positive numbers, in units of sigma")
