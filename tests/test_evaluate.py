@@ -215,7 +215,7 @@ def test_a_bound_table_serves_its_own_sigma_and_refuses_another(shipped: Table) 
 
 
 def test_l1_l2_and_linf_are_the_default_and_l2_and_cohen_always_there(shipped: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("certlut.evaluate.load", lambda: shipped)
+    monkeypatch.setattr("certlut.evaluate.load", lambda _: shipped)
     _, statistics = _mixed()
     assert set(radii(statistics)) == {"l1", "l2", "linf", "cohen"}
     assert set(radii(statistics, ("l1",))) == {"l1", "l2", "cohen"}
