@@ -80,10 +80,10 @@ def sample(
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.budget import check_n
-    from ..bounds.tails import THRESHOLDS
     from ..inputs.data import load_data
     from ..inputs.models import load_model
     from ..jobs.shards import Shard, groups, local_device
+    from ..lookup.tail_format import THRESHOLDS
     from ..runs.sample import sample_dataset
     from ..sampling.card import Sampling
     from ..sampling.identity import file_digest

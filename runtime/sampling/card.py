@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..bounds.early_stop import tolerance
-from ..bounds.tails import THRESHOLDS
 from ..jobs.shards import group_size
+from ..lookup.tail_format import THRESHOLDS
 
 PRECISIONS = ("bf16", "fp16")
 # What proposes the direction of the gradient (proposal.py), and the copies that it takes: some thousandths of n.

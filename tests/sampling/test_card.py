@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from certlut.bounds.early_stop import tolerance
-from certlut.bounds.tails import THRESHOLDS
+from certlut.lookup.tail_format import THRESHOLDS
 from certlut.sampling.card import Sampling, whole
 
 
