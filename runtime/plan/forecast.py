@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from ..lookup.tail_format import THRESHOLDS
 from ..kernels.arrays import Counts
+from ..lookup.tail_format import THRESHOLDS
 from ..sampling.stakes import chosen_b, vote_square
 from ..statistics.summary import SCALARS, SUMS, Part, Statistics
 from ..statistics.votes import Tail, none_counted
