@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bounds.budget import split
+from .bounds.classes import runner_up
 from .evaluate import evaluate, find_tails
 from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out
@@ -38,6 +39,12 @@ class Certificate:
     count: int
     """Votes for the class among the n certification samples."""
     n: int
+    runner_up: int
+    """Of the other classes the one with the most of them."""
+    count_runner_up: int
+    """Its votes."""
+    proposal: str
+    """What proposed the gradient's direction: "gradient" or "votes"."""
 
 
 class Certifier:
@@ -56,6 +63,8 @@ class Certifier:
         compile: True, or a backend's name: torch.compile.
         early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
         certificate: "tails", or "first-order" for the paper's own.
+        proposal: what proposes the direction of the vote's gradient before the n samples are drawn: "gradient", the model's own at
+            noisy copies of the input, or "votes"; "auto": "votes" where the model gives none. It costs a per cent of the samples.
 
     Raises:
         FileNotFoundError: no such table.
@@ -77,8 +86,16 @@ class Certifier:
         compile: bool | str = False,
         early_stop: bool = False,
         certificate: str = "tails",
+        proposal: str = "auto",
     ) -> None:
-        self.card = Sampling(seed=seed, autocast=autocast, channels_last=channels_last, compile=compile, early_stop=early_stop)
+        self.card = Sampling(
+            seed=seed,
+            autocast=autocast,
+            channels_last=channels_last,
+            compile=compile,
+            early_stop=early_stop,
+            proposal=proposal,
+        )
         self.sampler = Sampler(model, sigma, num_classes, threats)
         # Any alpha: refuses an unknown estimator, and threats that it has no bound for.
         split(0.5, self.sampler.threats, estimator)
@@ -110,7 +127,8 @@ class Certifier:
     def _certificate(self, drawn: Drawn, alpha: float) -> Certificate:
         statistics = drawn.statistics
         result = evaluate(statistics, self.sampler.threats, alpha, self.estimator, self.table, self.tails)
-        sure = bool(result.q_lower[0] > 0.5)
+        sure = bool(result.sure[0])
+        other, others = runner_up(statistics.classes, statistics.class_count)
         bounds: dict[Quantity | str, float] = {"q_lower": float(result.q_lower[0])}
         bounds |= {quantity: float(bound[0]) for quantity, bound in result.bounds.items()}
         return Certificate(
@@ -120,6 +138,9 @@ class Certifier:
             counts=drawn.votes,
             count=int(statistics.count.sum()),
             n=int(statistics.n.sum()),
+            runner_up=int(other[0]),
+            count_runner_up=int(others[0]),
+            proposal=statistics.proposal["by"],
         )
 
     def certify_dataset(
@@ -181,5 +202,7 @@ class Certifier:
             n=c.n,
             q_lower=c.bounds["q_lower"],
             radius=c.radius,
+            runner_up=c.runner_up,
+            count_runner_up=c.count_runner_up,
         )
         return {"idx": done.idx, "certified": c.prediction == done.label, "row": line}

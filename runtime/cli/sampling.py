@@ -49,6 +49,12 @@ def sample(
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Images in channels-last memory order.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
     early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop inputs that are certain to abstain at alpha.")] = False,
+    proposal: Annotated[
+        str,
+        typer.Option(
+            help="What proposes the gradient's direction: gradient (the model's), votes, or auto: votes where there is none."
+        ),
+    ] = "auto",
     threat: Threats = None,
     threshold: Annotated[
         list[float] | None,
@@ -74,10 +80,10 @@ def sample(
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.budget import check_n
-    from ..bounds.tails import THRESHOLDS
     from ..inputs.data import load_data
     from ..inputs.models import load_model
     from ..jobs.shards import Shard, groups, local_device
+    from ..lookup.tail_format import THRESHOLDS
     from ..runs.sample import sample_dataset
     from ..sampling.card import Sampling
     from ..sampling.identity import file_digest
@@ -98,6 +104,7 @@ def sample(
         early_stop=early_stop,
         thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
+        proposal=proposal,
     )
     net = load_model(model, device, trust, normalise)
     sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
@@ -124,6 +131,8 @@ def sample(
         skip=skip,
         model_file=file_digest(model),
     )
+    if first and sampler.obstacle:
+        print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
     print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
 
 

@@ -108,14 +108,15 @@ def plan(
     Raises:
         ValueError: an argument out of range; an n that cannot reach alpha whatever the votes.
     """
-    by_tails = users(threats, d)
     if n is not None:
         for estimator in ESTIMATORS:
             check_n(n, alpha, threats, estimator)
-        check_n(n, alpha, threats, families=by_tails)
     grid = [round(m) for m in np.geomspace(16.0, MOST, 1 + round(PER_DECADE * math.log10(MOST / 16.0)))]
     ns = [*grid, *([] if n is None else [n])]
     statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma)
+    by_tails = users(threats, d)
+    if n is not None:
+        check_n(n, alpha, threats, families=by_tails)
     ends = limits(d, q, rho, threats, table, shape)
     rows = []
     for estimator in (*ESTIMATORS, TAILS):
