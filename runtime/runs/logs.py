@@ -44,7 +44,7 @@ def read_counts(path: str | os.PathLike[str], n: int | None = None, columns: Seq
         raise ValueError(f"{path}: not a TSV ({error})") from None
     if columns is None:
         names = [name.strip() for name in lines.pop(0)[1]] if lines else []
-        wanted = COLUMNS
+        wanted: tuple[str, ...] = COLUMNS
     else:
         names = [name.strip() for name in columns]
         wanted = ("predict", "count", "n")
