@@ -67,8 +67,7 @@ def sample_dataset(
     if shard.count > 1:
         settings["shard"] = str(shard)
     described = settings | {"information": {**(information or {}), "alpha": card.alpha, "batch_size": card.batch_size}}
-    records = {"format": f"statistics {STATISTICS_VERSION}, fields {layout()}"}
-    with resuming(out, settings | records, pieces, "sampling", progress) as job:
+    with resuming(out, settings | {"format": journal_format()}, pieces, "sampling", progress) as job:
         if out.exists() and not job.started:
             check_same(out, "statistics", read_statistics(out).settings, settings)
         else:
@@ -77,6 +76,11 @@ def sample_dataset(
                     job.add(_record(done, card.alpha))
             write_statistics(out, gather(job.records(), described, sampler.threats))
     return read_statistics(out)
+
+
+def journal_format() -> str:
+    """Of the journal's records: a run that another version began goes on only with the same."""
+    return f"statistics {STATISTICS_VERSION}, fields {layout()}"
 
 
 def _record(done: Labelled, alpha: float) -> Record:

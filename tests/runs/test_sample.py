@@ -13,7 +13,7 @@ from certlut.bounds.binomial import lower_probability
 from certlut.jobs.journal import Journal
 from certlut.runs.certify import certify_statistics
 from certlut.runs.results import read_tsv
-from certlut.runs.sample import sample_dataset
+from certlut.runs.sample import journal_format, sample_dataset
 from certlut.sampling.card import Sampling
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import Sampled, read_statistics, write_statistics
@@ -307,7 +307,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         settings = {name: value for name, value in whole.settings.items() if name != "information"}
-        with Journal(out, settings) as left:
+        with Journal(out, settings | {"format": journal_format()}) as left:
             assert len(left.records) == done
         assert not out.exists()
     model = Counting()
