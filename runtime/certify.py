@@ -20,7 +20,7 @@ from .jobs.groups import Record, resuming
 from .jobs.shards import groups
 from .lookup.table import Table, load
 from .plan.stopping import Method, rules_of
-from .runs.results import ABSTAIN, Row, check_settings, read_rows, row, write_settings, write_tsv
+from .runs.results import ABSTAIN, FIRST, Row, check_settings, read_rows, row, write_settings, write_tsv
 from .sampling.card import Sampling
 from .sampling.sampler import Drawn, Labelled, Sampler
 from .sampling.scores import Model
@@ -216,7 +216,8 @@ class Certifier:
         settings = self.sampler.settings(pairs, card)
         settings |= {**method.settings(), "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"
-        with resuming(out, settings, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
+        records = {"format": f"results {' '.join(FIRST)}"}
+        with resuming(out, settings | records, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
             if out.exists() and not job.started:
                 check_settings(out, settings)
             else:

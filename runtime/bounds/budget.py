@@ -168,9 +168,15 @@ def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection
     return list(claims.values())
 
 
-def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
-    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
-    level = split(alpha, threats, estimator).q
+def check_n(
+    n: float,
+    alpha: float,
+    threats: Sequence[Threat],
+    estimator: str = "adaptive",
+    families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+) -> None:
+    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling; rest as `split`."""
+    level = split(alpha, threats, estimator, families=families).q
     if not isinstance(n, (int, np.integer)) or n < 2:
         raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
     if n < least_n(level):
@@ -179,13 +185,18 @@ def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = 
         )
 
 
-def check_looks(looks: Looks, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
+def check_looks(
+    looks: Looks,
+    alpha: float,
+    threats: Sequence[Threat],
+    estimator: str = "adaptive",
+    families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+) -> None:
     """ValueError where even unanimous votes could not certify at the first look that may: what stopped there would abstain."""
     k, n = next((k, n) for k, (share, n) in enumerate(zip(looks.shares, looks.sizes, strict=True), 1) if share > 0.0)
-    level = split(looks.level(k, alpha), threats, estimator).q
+    level = split(looks.level(k, alpha), threats, estimator, families=families).q
     if n < least_n(level):
-        least = 0.5**n * alpha / level
         raise ValueError(
-            f"alpha = {alpha}: look {k} of {len(looks)} has {n} samples, of which even a unanimous vote cannot certify at its "
-            f"level {level:.3g}; alpha >= {least:.3g} can"
+            f"alpha = {alpha}: look {k} of {len(looks)} has {n} samples, of which even unanimous ones cannot reach its level "
+            f"{level:.3g}; alpha >= {0.5**n * alpha / level:.3g} can"
         )

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..bounds.looks import COUNT, Goal, Looks
-from ..bounds.tails import THRESHOLDS
 from ..jobs.shards import group_size, pool_size
+from ..kernels.arrays import real
+from ..lookup.tail_format import THRESHOLDS
 
 PRECISIONS = ("bf16", "fp16")
 # What proposes the direction of the gradient (proposal.py), and the copies that it takes: some thousandths of n.
@@ -72,9 +73,9 @@ class Sampling:
             object.__setattr__(self, name, whole(name, getattr(self, name), least))
         if self.seed is not None:
             object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**63 - 1))
+        object.__setattr__(self, "alpha", real("alpha", self.alpha))
         if not 0.0 < self.alpha < 1.0:
             raise ValueError(f"alpha = {self.alpha}: expected 0 < alpha < 1")
-        object.__setattr__(self, "alpha", float(self.alpha))
         object.__setattr__(self, "thresholds", tuple(map(float, self.thresholds)))
         if any(not 0.0 < low < high < math.inf for low, high in itertools.pairwise((*self.thresholds, 1e9))):
             raise ValueError(f"thresholds = {self.thresholds}: expected increasing positive numbers, in units of sigma")

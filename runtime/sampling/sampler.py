@@ -11,9 +11,10 @@ import torch
 
 from ..bounds.budget import check_looks, check_n
 from ..bounds.looks import GivingUp, Rule, Verdict
+from ..kernels.arrays import real
 from ..statistics.summary import Moments, Statistics, summarise
 from ..threats.declare import resolve
-from ..threats.families import families
+from ..threats.families import families, users
 from ..threats.sets import Threat, check_shape, projections
 from .card import Sampling, whole
 from .engine import Choice, Engine, Input
@@ -52,6 +53,9 @@ def check_input(x: Any, name: str = "input") -> torch.Tensor:
     """`x` as a tensor; ValueError, with its name, unless it is finite real numbers."""
     if np.ma.is_masked(x):
         raise ValueError(f"{name} is a masked array: expected its gaps filled, x.filled(value)")
+    if isinstance(x, np.ndarray) and not (x.dtype.isnative and x.flags.writeable and all(step >= 0 for step in x.strides)):
+        # What torch does not take, or warns of: another byte order, a view backwards, a file that is mapped.
+        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
     try:
         tensor: torch.Tensor = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -82,9 +86,14 @@ class Sampler:
     def __init__(
         self, model: Model, sigma: float, num_classes: int, threats: Sequence[str | Threat] = ("l1", "l2", "linf")
     ) -> None:
+        sigma = real("sigma", sigma)
         if not (np.isfinite(sigma) and sigma > 0):
             raise ValueError(f"sigma = {sigma}: expected a positive number")
-        self.model, self.sigma, self.num_classes = model, float(sigma), whole("num_classes", num_classes, 2)
+        if not callable(model):
+            raise ValueError(
+                f"model is a {type(model).__name__}: expected a function of a batch, as an nn.Module (load_model opens files)"
+            )
+        self.model, self.sigma, self.num_classes = model, sigma, whole("num_classes", num_classes, 2)
         self.threats = resolve(threats)
         self.engine = Engine(model, self.sigma, self.num_classes)
         # Shape -> rows of the largest batch that was seen to be scored row by row.
@@ -102,8 +111,8 @@ class Sampler:
 
     def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling, rules: Rules | None = None) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
-        self.check_card(card)
         checked = [self._check(index, x) for index, x in inputs]
+        self.check_card(card, checked[0].x.numel())
         for _, x in checked:
             self.check_rows([x], card.rows(len(checked)))
         card = self.resolved(card.seeded(), checked[0].x)
@@ -159,12 +168,12 @@ class Sampler:
 
     def settings(self, data: Data, card: Sampling) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
-        self.check_card(card)
         scores: list[float] = []
         if len(data):
             places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
             inputs = [check_input(data[place][0], f"input {place}") for place in places]
             check_shape(self.threats, tuple(inputs[0].shape))
+            self.check_card(card, inputs[0].numel())
             scores = probe(self.engine.scores, inputs, self.sigma)
             self.check_rows(inputs[::8], card.rows(len(data)))
             card = self.resolved(card, inputs[0])
@@ -192,12 +201,16 @@ class Sampler:
                     check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
 
-    def check_card(self, card: Sampling) -> None:
-        """ValueError where the card's numbers of samples cannot serve, or its goal names no threat."""
+    def check_card(self, card: Sampling, d: int | None = None) -> None:
+        """ValueError where n cannot reach alpha, or a look its part of it, or the goal names no threat.
+
+        With d, the numbers of an input, at the level that is left to q where tails are counted.
+        """
         card.goal.check([threat.name for threat in self.threats])
-        check_n(card.n, card.alpha, self.threats)
+        counted = users(self.threats, d) if card.thresholds and d is not None else {}
+        check_n(card.n, card.alpha, self.threats, families=counted)
         if card.schedule is not None:
-            check_looks(card.schedule, card.alpha, self.threats)
+            check_looks(card.schedule, card.alpha, self.threats, families=counted)
 
     def _check(self, index: int, x: Any) -> Input:
         tensor = check_input(x, f"input {index}")

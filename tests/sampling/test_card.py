@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from certlut.bounds.early_stop import tolerance
-from certlut.bounds.tails import THRESHOLDS
+from certlut.lookup.tail_format import THRESHOLDS
 from certlut.sampling.card import Sampling, whole
 
 
@@ -49,7 +49,11 @@ def test_neither_alpha_nor_the_size_of_a_batch_changes_what_is_drawn() -> None:
         ({"seed": 1.5}, r"seed = 1\.5: expected a whole number, from 0 to 9223372036854775807"),
         ({"seed": 2**63}, r"seed = 9223372036854775808: expected a whole number, from 0"),
         ({"seed": -1}, r"seed = -1"),
-        ({"alpha": 0}, r"alpha = 0: expected 0 < alpha < 1"),
+        ({"alpha": "0.1"}, r"alpha is a str: expected real numbers that float64 holds"),
+        ({"alpha": None}, r"alpha is a NoneType"),
+        ({"alpha": 0.1j}, r"alpha holds complex128"),
+        ({"alpha": (0.1, 0.2)}, r"alpha has shape \(2,\): expected one number"),
+        ({"alpha": 0}, r"alpha = 0.0: expected 0 < alpha < 1"),
         ({"alpha": math.nan}, r"alpha = nan: expected 0 < alpha < 1"),
         ({"thresholds": (1.0, 1.0)}, r"thresholds = \(1\.0, 1\.0\): expected increasing positive numbers"),
         ({"thresholds": (0.0, 1.0)}, r"thresholds = \(0\.0, 1\.0\): expected increasing positive numbers"),
