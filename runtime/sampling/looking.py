@@ -1,8 +1,8 @@
 """Sampling in looks: the inputs of a group go on together, look by look, until a rule stops each of them (bounds/looks.py).
 
-At look k an input has the first n_k / 2 samples of either half, and what is made of them is, to the bit, what a run with n = n_k
-makes of them: halves, stages and stakes are that run's. Bets of an earlier look were staked for other numbers of samples; they are
-placed anew from the start: the noise is drawn again, being keyed, and the classes that the model gave were kept.
+At look k an input has the first n_k / 2 samples of either half, and what is made of them is what a run with n = n_k makes of them,
+up to the order of sums: halves, stages and stakes are that run's. Bets of an earlier look were staked for other numbers of samples;
+they are placed anew from the start: the noise is drawn again, being keyed, and the classes that the model gave were kept.
 
 The model's gradient costs some thousand passes: it is proposed from the first look on that has DEAR samples for each of its copies,
 and at the last one. That depends on the schedule alone; before, bets go by votes, at the same levels.
