@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,9 @@ class Certifier:
         compile: True, or a backend's name: torch.compile.
         early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
         certificate: "tails", or "first-order" for the paper's own.
+        noise: "gaussian", or "grid": what is certified is the model behind rounding to a grid that the inputs lie on, and noise is drawn
+            by a law known exactly (docs/noise.md).
+        grid_step: of that grid, in input units: 1/255 as "1/255" or a float; by default, and as "auto", that of a data set's values.
 
     Raises:
         FileNotFoundError: no such table.
@@ -77,8 +81,18 @@ class Certifier:
         compile: bool | str = False,
         early_stop: bool = False,
         certificate: str = "tails",
+        noise: str = "gaussian",
+        grid_step: Fraction | str | float | None = None,
     ) -> None:
-        self.card = Sampling(seed=seed, autocast=autocast, channels_last=channels_last, compile=compile, early_stop=early_stop)
+        self.card = Sampling(
+            seed=seed,
+            autocast=autocast,
+            channels_last=channels_last,
+            compile=compile,
+            early_stop=early_stop,
+            noise=noise,
+            grid_step=grid_step,
+        )
         self.sampler = Sampler(model, sigma, num_classes, threats)
         # Any alpha: refuses an unknown estimator, and threats that it has no bound for.
         split(0.5, self.sampler.threats, estimator)
@@ -152,7 +166,7 @@ class Certifier:
                 difference named, or an `out` that nothing tells the settings of.
         """
         out, pairs = check_out(out), as_pairs(data, self.sampler.num_classes)
-        card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size)
+        card = self.sampler.fit(pairs, replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size))
         settings = self.sampler.settings(pairs, card)
         tails = None if self.tails is None else self.tails.digest
         settings |= {"estimator": self.estimator, "table": self.table.digest, "tails": tails, "alpha": card.alpha}

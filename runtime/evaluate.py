@@ -53,7 +53,7 @@ def evaluate(
     statistics.check(threats)
     table.check_sigma(statistics.sigma)
     users = {} if tails is None else tail_users(statistics, threats)
-    budget = split(alpha, threats, estimator, families=users)
+    budget = split(alpha, threats, estimator, families=users, noise=statistics.charge)
     votes, n = statistics.count.sum(axis=1), statistics.n.sum(axis=1)
     if alpha > 0.5 and n.size and n.min() < n.max():
         # early_stop.py: what was stopped is certain to abstain for alpha <= 1/2 only.

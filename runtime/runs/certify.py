@@ -67,7 +67,7 @@ def certify_statistics(
     extended = extend(header.statistics, chosen)
     extended.check(chosen)
     users = {} if tails is None else tail_users(extended, chosen)
-    budget = split(alpha, chosen, estimator, {*extended.parts} - {*header.statistics.parts}, users)
+    budget = split(alpha, chosen, estimator, {*extended.parts} - {*header.statistics.parts}, users, extended.charge)
 
     def rows() -> Iterator[dict[str, str]]:
         with progress_bar("certifying", disable=not progress) as bar:

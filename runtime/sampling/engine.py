@@ -9,6 +9,7 @@ for n = 1e6 and B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -24,10 +25,13 @@ from ..threats.projections import Projection
 from ..threats.sets import ALL
 from .bets import Tally
 from .card import Sampling
+from .grid_batches import Grid, GridBatch, grid_batches
+from .grid_bets import GridTally
+from .levels import levels
 from .memory import BatchSize, out_of_memory
-from .noise import FIRST, SECOND, SELECTION, Piece, Segment, batches, block_rows
+from .noise import FIRST, SECOND, SELECTION, Batch, Piece, Segment, batches, block_rows
 from .scores import Model, line_of, placement, scores_of, set_to_eval
-from .tails import TailTally
+from .tails import GridTails, TailTally
 
 WHOLE = {ALL: Projection()}
 NO_FAMILIES: Mapping[str, Family] = MappingProxyType({})
@@ -39,6 +43,11 @@ class Input(NamedTuple):
 
     idx: int
     x: torch.Tensor
+
+
+def levels_of(x: torch.Tensor, step: Fraction, name: str) -> npt.NDArray[np.int32]:
+    """The input as levels of the grid, int32, of its shape; ValueError where a value is on none."""
+    return levels(x.detach().cpu().to(torch.float64).numpy(), step, name)
 
 
 class Choice(NamedTuple):
@@ -105,7 +114,8 @@ class Engine:
         """
         d, n, allowed = inputs[0].x.numel(), card.n, card.allowed
         device = placement(self.model, inputs[0].x).device
-        tallies = [_Counted(choice, parts, families, d, card, self.num_classes, device) for choice in choices]
+        grid = self.grid(card)
+        tallies = [_Counted(choice, parts, families, d, card, self.num_classes, device, grid) for choice in choices]
         halves, rows = (n // 2, n - n // 2), block_rows(d)
         # Not before both halves have a sample.
         start = n if allowed is None else max(halves[0] + 1, next_look(n, allowed, 0, 0))
@@ -129,6 +139,14 @@ class Engine:
             goals = _goals(goals, n, allowed, counts, drawn.sum(axis=1).tolist())
         return [one.moments() for one in tallies]
 
+    def grid(self, card: Sampling) -> Grid | None:
+        """The noise's grid, None for Gaussian noise; ValueError for a step that is still to come from data, or unfit for sigma."""
+        if card.noise == "gaussian":
+            return None
+        if not isinstance(card.grid_step, Fraction):
+            raise ValueError(f"grid_step = {card.grid_step}: expected a fraction such as 1/255 where no data set tells it")
+        return Grid.of(self.sigma, card.grid_step, card.thresholds)
+
     @torch.inference_mode()
     def scores(self, x: torch.Tensor) -> torch.Tensor:
         """The model's scores of a batch as it is, shape (B, num_classes), without options; ValueError as `scores_of`."""
@@ -138,16 +156,17 @@ class Engine:
     def _predictions(
         self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Piece]]]:
-        """Batches of (u, predicted class, pieces); u is float64 of shape (B, d). Out of memory: half the batch, from there on."""
+        """Batches of (u, predicted class, pieces); u is float64, or the codes of grid noise, of shape (B, d).
+
+        Out of memory: half the batch, from there on.
+        """
         if card.seed is None:
             raise ValueError("seed = None: expected a seed (Sampling.seeded)")
         x, (device, dtype) = inputs[0].x, placement(self.model, inputs[0].x)
         set_to_eval(self.model)
-        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
-        centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
         missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)
         size = BatchSize(min(card.batch_size, self._limit or card.batch_size))
-        for batch in batches(card.seed, centers, self.sigma, segments, size, rounded):
+        for batch in self._batches(inputs, segments, card, size):
             u, noisy, pieces = batch.u, batch.noisy, batch.pieces
             predicted = torch.empty(len(u), dtype=torch.int64, device=device)
             nan = torch.empty(len(u), dtype=torch.bool, device=device)
@@ -168,6 +187,19 @@ class Engine:
         if missing.any():
             idx = inputs[int(missing.to(torch.uint8).argmax())].idx
             raise ValueError(f"the model returned NaN scores at input {idx}")
+
+    def _batches(
+        self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling, size: BatchSize
+    ) -> Iterator[Batch] | Iterator[GridBatch]:
+        """Noise and noisy inputs, of the kind that the card asks for."""
+        assert card.seed is not None
+        device, dtype = placement(self.model, inputs[0].x)
+        if (grid := self.grid(card)) is not None:
+            whole = np.stack([levels_of(x, grid.step, f"input {idx}").reshape(-1) for idx, x in inputs])
+            return grid_batches(card.seed, torch.from_numpy(whole).to(device), grid, segments, size)
+        centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
+        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
+        return batches(card.seed, centers, self.sigma, segments, size, rounded)
 
     @torch.inference_mode()
     def _score(
@@ -222,14 +254,21 @@ class _Counted:
         card: Sampling,
         num_classes: int,
         device: torch.device,
+        grid: Grid | None = None,
     ) -> None:
         self.label = choice.label
-        self.tally = Tally(parts, d, card.n, (choice.against, choice.n0), device)
         self.classes = torch.zeros(num_classes, dtype=torch.int64, device=device)
-        self.tails = TailTally(families, d, np.array(card.thresholds), device) if families else None
+        self.tails: TailTally | None = None
+        against = (choice.against, choice.n0)
+        if grid is None:
+            self.tally = Tally(parts, d, card.n, against, device)
+            self.tails = TailTally(families, d, np.array(card.thresholds), device) if families else None
+        else:
+            self.tally = GridTally(parts, d, card.n, against, device, law=grid.law)
+            self.tails = GridTails(families, d, grid.law, device) if families else None
 
     def add(self, u: torch.Tensor, predicted: torch.Tensor) -> None:
-        """Count rows of noise and the classes that the model gave them."""
+        """Count rows of noise (codes where it is on a grid) and the classes that the model gave them."""
         votes = predicted == self.label
         self.tally.add(u, votes)
         self.classes.index_add_(0, predicted, torch.ones_like(predicted))
@@ -242,7 +281,9 @@ class _Counted:
         tails = {}
         if self.tails is not None:
             for name, largest in self.tails.largest().items():
-                tails[name] = Tail(self.tails.families[name].key, self.tails.thresholds, largest[None])
+                family = self.tails.families[name]
+                slack = 0.0 if family.vectors is None else self.tails.slack
+                tails[name] = Tail(family.key, self.tails.thresholds, largest[None], slack)
         return replace(self.tally.moments(), classes=ids[None], class_count=counts[None], tails=tails)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,13 +10,15 @@ import numpy.typing as npt
 import torch
 
 from ..bounds.budget import check_n
-from ..statistics.summary import Statistics, summarise
+from ..statistics.summary import GAUSSIAN, Statistics, summarise
 from ..threats.declare import resolve
 from ..threats.families import families
 from ..threats.sets import Threat, check_shape, projections
-from .card import Sampling, whole
-from .engine import Choice, Engine, Input
-from .identity import data_digest, probe, state_digest
+from .card import AUTO, Sampling, whole
+from .engine import Choice, Engine, Input, levels_of
+from .grid_batches import Grid
+from .identity import data_digest, places, probe, state_digest
+from .levels import infer_step
 from .scores import FEW, NUMBERS, Model, check_rows, line_of, placement
 
 Data = Sequence[tuple[Any, int]]
@@ -96,6 +99,7 @@ class Sampler:
         """`sample` of several (index, x); inputs of one shape share batches."""
         check_n(card.n, card.alpha, self.threats)
         checked = [self._check(index, x) for index, x in inputs]
+        grid = self._check_grid(card, [(f"input {index}", x) for index, x in checked])
         for _, x in checked:
             self.check_rows([x], card.rows(len(checked)))
         card = card.seeded()
@@ -106,7 +110,8 @@ class Sampler:
             counted = families(self.threats, group[0].x.numel()) if card.thresholds else {}
             moments = self.engine.moments(group, choices, card, projections(self.threats), counted)
             for row, choice, sums in zip(votes, choices, moments, strict=True):
-                yield Drawn(row, choice.label, summarise([sums], self.threats, self.sigma, card.keep_means))
+                noise = GAUSSIAN if grid is None else grid.settings(card.n, group[0].x.numel())
+                yield Drawn(row, choice.label, summarise([sums], self.threats, self.sigma, card.keep_means, noise))
 
     def draw(self, data: Data, group: range, card: Sampling, skip: int = 1) -> Iterator[Labelled]:
         """Each input of a group of places in `data`; its noise is that of place index * skip in the whole set."""
@@ -118,14 +123,22 @@ class Sampler:
         for index, (_, label), one in zip(group, items, drawn, strict=True):
             yield Labelled(index, int(label), one, seconds)
 
+    def fit(self, data: Data, card: Sampling) -> Sampling:
+        """The card with the step of the data's grid where it is left to them. ValueError: they are on none (levels.py)."""
+        if card.grid_step != AUTO or not len(data):
+            return card
+        arrays = (check_input(data[place][0], f"input {place}").detach().cpu().to(torch.float64).numpy() for place in places(data))
+        return replace(card, grid_step=infer_step(arrays, "inputs"))
+
     def settings(self, data: Data, card: Sampling) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
         check_n(card.n, card.alpha, self.threats)
         scores: list[float] = []
         if len(data):
-            places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
-            inputs = [check_input(data[place][0], f"input {place}") for place in places]
+            spread = sorted({i * (len(data) - 1) // 15 for i in range(16)})
+            inputs = [check_input(data[place][0], f"input {place}") for place in spread]
             check_shape(self.threats, tuple(inputs[0].shape))
+            self._check_grid(card, [(f"input {place}", x) for place, x in zip(spread, inputs, strict=True)])
             scores = probe(self.engine.scores, inputs, self.sigma)
             self.check_rows(inputs[::8], card.rows(len(data)))
         norms = {threat.name: said for threat in self.threats if (said := threat.settings()) is not None}
@@ -151,6 +164,15 @@ class Sampler:
                 for size in sorted({FEW, max(FEW, rows)}):
                     check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
+
+    def _check_grid(self, card: Sampling, inputs: Sequence[tuple[str, torch.Tensor]]) -> Grid | None:
+        """The noise's grid, if any; ValueError where (name, input) are not on it, or what it costs is too much of alpha."""
+        grid = self.engine.grid(card)
+        if grid is not None:
+            for name, x in inputs:
+                levels_of(x, grid.step, name)
+            check_n(card.n, card.alpha, self.threats, noise=grid.charge(card.n, inputs[0][1].numel()))
+        return grid
 
     def _check(self, index: int, x: Any) -> Input:
         tensor = check_input(x, f"input {index}")
