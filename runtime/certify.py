@@ -57,9 +57,9 @@ class Certifier:
         compile: True, or a backend's name: torch.compile.
         early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
         certificate: "tails", or "first-order" for the paper's own.
-        noise: "gaussian", or "grid": what is certified is the model behind rounding to a grid that the inputs lie on, and noise is drawn
-            by a law known exactly (docs/noise.md).
-        grid_step: of that grid, in input units: 1/255 as "1/255" or a float; by default, and as "auto", that of a data set's values.
+        noise: "gaussian", or "grid": the model behind rounding to a grid that the inputs lie on is certified, under noise whose law
+            is known exactly (docs/noise.md).
+        grid_step: of that grid, in input units: "1/255", or a float; by default, and as "auto", that of a data set's values.
 
     Raises:
         FileNotFoundError: no such table.

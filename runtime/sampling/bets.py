@@ -96,7 +96,7 @@ class Tally:
     """
 
     rho_max, tail = RHO_MAX, TAIL
-    """The largest rho of the prediction, and the allowance of a bet along a direction."""
+    """The largest rho of the prediction, and the allowance of a bet."""
 
     def __init__(
         self,
@@ -245,9 +245,10 @@ class Tally:
         stage, size = self._stage, self._taken
         if stage is None or size == 0:
             return
-        count = len(self.parts)
+        count, staked = len(self.parts), size * stage.beta
         along, known = size * stage.beta_along, stage.mean_h @ stage.directions + stage.mu
-        self._settle_coordinates(stage, size * stage.beta)
+        self.top_stake += staked
+        self.top += staked[:, None] * torch.stack((-stage.mean_h, stage.mean_h))[:, None, :] - (staked * self.tail)[:, None]
         if self._index == 3:
             half, low = along[:, -count:], known[-count:]
             self.half_stake += half
@@ -258,11 +259,6 @@ class Tally:
         self.along_stake += along
         self.along_high += (along * (-known - self.tail)).index_select(1, self._lines)
 
-    def _settle_coordinates(self, stage: _Stage, staked: torch.Tensor) -> None:
-        """The same for the bets on coordinates, `staked` of shape (BETS,)."""
-        self.top_stake += staked
-        self.top += staked[:, None] * torch.stack((-stage.mean_h, stage.mean_h))[:, None, :] - (staked * TAIL)[:, None]
-
     def _add(self, u: torch.Tensor, f: torch.Tensor) -> None:
         stage = self._stage
         assert stage is not None
@@ -272,10 +268,7 @@ class Tally:
         s = f - self._prediction(t[:, 0])
         x = u * s[:, None]
         self._square += (x * x).sum(dim=0)
-        for bet, beta in enumerate(stage.beta):
-            scaled, xi = x * beta, beta * REACH
-            self.top[0, bet] += log_product((1.0 - scaled).clamp_(min=1.0 - xi))
-            self.top[1, bet] += log_product((1.0 + scaled).clamp_(min=1.0 - xi))
+        self._on_coordinates(x)
         self._along(t, s)
 
     def _count(self, f: torch.Tensor) -> int:
@@ -293,6 +286,14 @@ class Tally:
             return stage.b
         z, rho = stage.h
         return torch.special.ndtr((z + rho * t) / (1.0 - rho * rho).sqrt())
+
+    def _on_coordinates(self, x: torch.Tensor) -> None:
+        """The bets on coordinates, of rows x = u (f - h)."""
+        assert self._stage is not None
+        for bet, beta in enumerate(self._stage.beta):
+            scaled, xi = x * beta, beta * REACH
+            self.top[0, bet] += log_product((1.0 - scaled).clamp_(min=1.0 - xi))
+            self.top[1, bet] += log_product((1.0 + scaled).clamp_(min=1.0 - xi))
 
     def _along(self, t: torch.Tensor, s: torch.Tensor) -> None:
         """The bets along directions, of rows with noise t along them and f - h = s."""

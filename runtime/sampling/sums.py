@@ -40,7 +40,7 @@ class Sums:
     def add(self, codes: Codes, against: npt.NDArray[np.bool_]) -> None:
         """Count rows of codes, shape (B, d), of which those with `against`, shape (B,), are looked at."""
         rows = np.flatnonzero(against)
-        add_tables(codes, rows, self.law.low, self.tables, self.sums)
+        _add(codes, rows, self.law.low, self.tables, self.sums)
         if self.law.taus:
             _count(codes, rows, self.law.low, self.law.rank, self._ranks)
 
@@ -52,8 +52,7 @@ class Sums:
 
 
 @jit
-def add_tables(codes: Codes, rows: npt.NDArray[np.int64], low: int, tables: Array, sums: Array) -> None:
-    """Add to `sums`, shape (d, M), the rows' values in tables of shape (codes, M)."""
+def _add(codes: Codes, rows: npt.NDArray[np.int64], low: int, tables: Array, sums: Array) -> None:
     d, count = sums.shape
     for left in range(0, d, COLUMNS):
         right = min(left + COLUMNS, d)
@@ -65,17 +64,13 @@ def add_tables(codes: Codes, rows: npt.NDArray[np.int64], low: int, tables: Arra
 
 
 @jit
-def spread(codes: Codes, low: int, bits: int, table: Array, m: Array, k: Array, total: Array) -> None:
-    """Rows of codes as E[u | k] in `m`, added up in `total`, and as k in `k`, where it has room for them; shape (B, d)."""
-    wanted = k.shape[0] > 0
+def spread(codes: Codes, low: int, bits: int, table: Array, m: Array, k: Array) -> None:
+    """Rows of codes as E[u | k] in `m` and as k in `k`, shape (B, d)."""
     for row in range(codes.shape[0]):
         for j in range(codes.shape[1]):
             m[row, j] = table[np.int64(codes[row, j]) - low]
         for j in range(codes.shape[1]):
-            total[j] += m[row, j]
-        if wanted:
-            for j in range(codes.shape[1]):
-                k[row, j] = codes[row, j] >> bits
+            k[row, j] = codes[row, j] >> bits
 
 
 @jit

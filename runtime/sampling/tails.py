@@ -124,7 +124,7 @@ class TailTally:
 class GridTails(TailTally):
     """Counts of one input from codes of grid noise (int16), by the same rules.
 
-    Along axes they are exact: cells are split at the thresholds. Along a unit vector v one knows v.m, m = E[u | k]; given k, v.u - v.m
+    Along axes they are exact: cells are split at the thresholds. Along a unit v one knows v.m, m = E[u | k]; given k, v.u - v.m
     is a sum of independent terms with log-moments below v_i^2 s^2 / (24 R^2) (docs/noise.md), so that
 
         P(f = 0, v.u >= tau) <= P(f = 0, v.m >= tau - D) + eps exp(-6 D^2 R^2),
