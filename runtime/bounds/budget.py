@@ -119,8 +119,8 @@ def split(
         noise: what any event of the samples may be likelier than under Gaussian noise: charged first, the rest is divided.
 
     Raises:
-        ValueError: a charge for noise above a tenth of alpha; alpha outside [1e-200, 1), an unknown estimator, or a norm that it has
-            no bound of.
+        ValueError: a charge for noise above a tenth of alpha; alpha outside [1e-200, 1), an unknown estimator, or a norm that it
+            has no bound of.
     """
     # Below 1e-200 tails of the binomial distribution leave the range of doubles.
     if not 1e-200 <= alpha < 1.0:

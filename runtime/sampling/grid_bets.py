@@ -4,27 +4,31 @@ E[m f] = E[u f] = y, and |w.m| <= E[|w.u| | k]: with m for u every inequality of
 TAIL (docs/noise.md). Two things differ.
 
 - h is a half-space's vote of t = v.k / R, for which E[m h] is known to within `mean_error` (prediction.py). That is added to TAIL.
-- Bets on coordinates look at a sample against one by one, x = -m_j h; for the others, x = m_j g with g = 1 - h mostly near 0, they take
+- Bets on coordinates take logarithms of samples against alone, x = -m_j h. For the others, x = m_j g with g = 1 - h mostly near 0,
 
     log(1 + max(beta x, -xi)) >= beta x - kappa beta^2 x^2,    kappa = (-log(1 - xi) - xi) / xi^2
 
-  ((log(1 + s) - s) / s^2 increases with s): two sums, of m_j g and of its square, for all stakes of either sign. A smaller logarithm
-  is a smaller product, which bounds no less soundly.
+  ((log(1 + s) - s) / s^2 increases with s): two sums, of m_j g and of its square, serve all stakes of either sign. With smaller
+  logarithms (1) of bets.py holds all the more.
 """
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
+from ..statistics.summary import Moments
 from ..threats.projections import Projection
-from .bets import Tally
+from .bets import CHUNK, Tally
 from .cells import Law
 from .prediction import mean_along, mean_error, most_rho
 from .stakes import REACH, TAIL
-from .sums import spread
+from .sums import look_up, multiply, numbers
 
 # Numbers at a time as float64, twice: in a cache of a CPU; what fills a GPU.
-STRIP, DEVICE_STRIP = 2**18, 2**24
+STRIP, DEVICE_STRIP = 2**16, 2**24
+# Of votes and of what they had along directions, on a CPU.
+ROWS = 2**14
 
 
 class GridTally(Tally):
@@ -42,41 +46,95 @@ class GridTally(Tally):
         law: Law,
     ) -> None:
         super().__init__(parts, d, n, against, device, w)
-        self.law, self._ratio = law, float(law.ratio)
+        self.law, self._ratio, cpu = law, float(law.ratio), device.type == "cpu"
         self.rho_max, self.tail = most_rho(self._ratio), TAIL + mean_error(self._ratio, d)
         self._cells = torch.from_numpy(law.mean.copy()).to(device)
-        self._rows = max(1, (STRIP if device.type == "cpu" else DEVICE_STRIP) // d)
-        self._m, self._k = torch.empty((2, self._rows, d), dtype=torch.float64, device=device)
+        self._strip = max(1, (STRIP if cpu else DEVICE_STRIP) // d)
+        self._rows = ROWS if cpu else self._strip
+        self._m, self._k = torch.empty((2, self._strip, d), dtype=torch.float64, device=device)
+        # Factors of bets on coordinates since the last logarithm, and of how many samples.
+        self._factors, self._pending = torch.ones_like(self.top) if cpu else self.top, 0
 
     def _mean(self, z: torch.Tensor, rho: torch.Tensor, rim: torch.Tensor) -> torch.Tensor:
         return mean_along(self._ratio, z, rho, rim)
 
     def _add(self, u: torch.Tensor, f: torch.Tensor) -> None:
-        stage = self._stage
-        assert stage is not None
         half = self._count(f)
-        m, k = self._spread(u)
-        t = m @ stage.directions
-        s = f - self._prediction(k @ (stage.directions[:, 0] / self._ratio))
-        g = f * s
-        f_sum, sum_, linear = torch.stack((f, torch.ones_like(f), g)) @ m
-        self.sums[half] += torch.stack((f_sum, sum_))
-        square, quadratic = torch.stack((s * s, g * g)) @ torch.mul(m, m, out=k)
-        self._square += square
-        xi = stage.beta * REACH
-        kappa = (-torch.log1p(-xi) - xi) / (xi * xi) * (1.0 + 1e-9)
-        won, lost = stage.beta[:, None] * linear, (kappa * stage.beta * stage.beta)[:, None] * quadratic
-        self.top += torch.stack((-won - lost, won - lost))
-        against = f == 0.0
-        self._on_coordinates(m[against] * s[against, None])
+        t, seen = self._products(u)
+        s = f - self._prediction(seen)
+        self._add_up(u, f, s, half)
+        self._add_against(u, f, s)
         self._along(t, s)
 
-    def _spread(self, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(m, k) of some rows as float64, overwritten by the next."""
-        m, k = self._m[: len(codes)], self._k[: len(codes)]
+    def _products(self, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every row m.v for all directions, shape (B, P), and v.k / R for that of h, shape (B,)."""
+        stage = self._stage
+        assert stage is not None
+        v = stage.directions
+        first = v[:, 0] / self._ratio
+        t, seen = v.new_empty((len(codes), v.shape[1])), v.new_empty(len(codes))
+        for rows in self._strips(codes):
+            part = codes[rows]
+            m, k = self._means(part), self._k[: len(part)]
+            if self.device.type == "cpu":
+                numbers(part.numpy(), self.law.bits, k.numpy())
+            else:
+                k.copy_(part >> self.law.bits)
+            torch.mm(m, v, out=t[rows])
+            torch.mv(k, first, out=seen[rows])
+        return t, seen
+
+    def _add_up(self, codes: torch.Tensor, f: torch.Tensor, s: torch.Tensor, half: int) -> None:
+        """Sums over all rows, and the bets on coordinates of those for the class."""
+        assert self._stage is not None
+        beta, g = self._stage.beta, f * s
+        weights, weights_square = torch.stack((f, torch.ones_like(f), g)), torch.stack((s * s, g * g))
+        linear, square = s.new_zeros((3, self.d)), s.new_zeros((2, self.d))
+        for rows in self._strips(codes):
+            m = self._means(codes[rows])
+            linear.addmm_(weights[:, rows], m)
+            square.addmm_(weights_square[:, rows], torch.mul(m, m, out=self._k[: len(m)]))
+        self.sums[half] += linear[:2]
+        self._square += square[0]
+        xi = beta * REACH
+        kappa = (-torch.log1p(-xi) - xi) / (xi * xi) * (1.0 + 1e-9)
+        won, lost = beta[:, None] * linear[2], (kappa * beta * beta)[:, None] * square[1]
+        self.top += torch.stack((-won - lost, won - lost))
+
+    def _add_against(self, codes: torch.Tensor, f: torch.Tensor, s: torch.Tensor) -> None:
+        """The bets on coordinates of samples against."""
+        assert self._stage is not None
+        if self.device.type != "cpu":
+            against = f == 0.0
+            self._on_coordinates(self._cells[codes[against].to(torch.int64) - self.law.low] * s[against, None])
+            return
+        law, beta, votes = self.law, self._stage.beta.numpy(), np.flatnonzero(f.numpy() == 0.0)
+        while len(votes):
+            some, votes = votes[: CHUNK - self._pending], votes[CHUNK - self._pending :]
+            multiply(codes.numpy(), some, s.numpy(), law.low, law.mean, beta, 1.0 - beta * REACH, self._factors.numpy())
+            self._pending += len(some)
+            if self._pending == CHUNK:
+                self._take_logarithms()
+
+    def _take_logarithms(self) -> None:
+        self.top += self._factors.log_()
+        self._factors.fill_(1.0)
+        self._pending = 0
+
+    def moments(self) -> Moments:
+        """As of any tally."""
+        if self._pending:
+            self._take_logarithms()
+        return super().moments()
+
+    def _strips(self, codes: torch.Tensor) -> list[slice]:
+        return [slice(start, min(start + self._strip, len(codes))) for start in range(0, len(codes), self._strip)]
+
+    def _means(self, codes: torch.Tensor) -> torch.Tensor:
+        """E[u | k] of some rows, overwritten by the next."""
+        m = self._m[: len(codes)]
         if self.device.type == "cpu":
-            spread(codes.numpy(), self.law.low, self.law.bits, self.law.mean, m.numpy(), k.numpy())
+            look_up(codes.numpy(), self.law.low, self.law.mean, m.numpy())
         else:
             torch.index_select(self._cells, 0, codes.to(torch.int64).flatten() - self.law.low, out=m.view(-1))
-            k.copy_(codes >> self.law.bits)
-        return m, k
+        return m
