@@ -29,6 +29,13 @@ def sample(
     limit: Annotated[int | None, typer.Option("--max", help="Take at most this many inputs.")] = None,
     split: Annotated[str | None, typer.Option(help="train, test or val, of a folder.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Unpickle objects in the model's file: they can run any code.")] = False,
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer for the model's front, in place of a checkpoint's: none, cifar10, imagenet, mnist, half, cifar10-centre, "
+            "imagenet-centre, 0-255, or MEANS/DEVIATIONS as 0.5,0.5,0.5/0.2,0.2,0.2."
+        ),
+    ] = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Skip the look at 50 inputs for wrong units and normalisation.")
     ] = False,
@@ -96,7 +103,7 @@ def sample(
         thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
     )
-    net = load_model(model, device, trust)
+    net = load_model(model, device, trust, normalise)
     sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
     check_n(n, alpha, sampler.threats)
     inputs = load_data(data, skip, limit, split)
@@ -115,7 +122,7 @@ def sample(
         inputs,
         out,
         card,
-        {"model": model, "data": data, "split": split, "max": limit, "device": device},
+        {"model": model, "normalise": normalise, "data": data, "split": split, "max": limit, "device": device},
         shard=part,
         progress=first,
         skip=skip,
