@@ -95,9 +95,6 @@ class Tally:
         w: a unit vector that may lie along the gradient, shape (d,), fixed before these samples (proposal.py); None: none is known.
     """
 
-    rho_max, tail = RHO_MAX, TAIL
-    """The largest rho of the prediction, and the allowance of a bet."""
-
     def __init__(
         self,
         parts: Mapping[str, Projection],
@@ -108,6 +105,8 @@ class Tally:
         w: torch.Tensor | None = None,
     ) -> None:
         self.parts, self.d, self.sizes, self.device = parts, d, stages(n), device
+        self.rho_max, self.tail = RHO_MAX, TAIL
+        """The largest rho of the prediction, and the allowance of a bet."""
         self.against, self.n0 = against
         eps = (self.against + 0.5) / (self.n0 + 1.0)
         self.b = chosen_b(eps)

@@ -46,7 +46,8 @@ class GridTally(Tally):
         law: Law,
     ) -> None:
         super().__init__(parts, d, n, against, device, w)
-        self.law, self._ratio, cpu = law, float(law.ratio), device.type == "cpu"
+        self.law, self._ratio = law, float(law.ratio)
+        self._cpu = cpu = device.type == "cpu"
         self.rho_max, self.tail = most_rho(self._ratio), TAIL + mean_error(self._ratio, d)
         self._cells = torch.from_numpy(law.mean.copy()).to(device)
         self._strip = max(1, (STRIP if cpu else DEVICE_STRIP) // d)
@@ -76,7 +77,7 @@ class GridTally(Tally):
         for rows in self._strips(codes):
             part = codes[rows]
             m, k = self._means(part), self._k[: len(part)]
-            if self.device.type == "cpu":
+            if self._cpu:
                 numbers(part.numpy(), self.law.bits, k.numpy())
             else:
                 k.copy_(part >> self.law.bits)
@@ -104,7 +105,7 @@ class GridTally(Tally):
     def _add_against(self, codes: torch.Tensor, f: torch.Tensor, s: torch.Tensor) -> None:
         """The bets on coordinates of samples against."""
         assert self._stage is not None
-        if self.device.type != "cpu":
+        if not self._cpu:
             against = f == 0.0
             self._on_coordinates(self._cells[codes[against].to(torch.int64) - self.law.low] * s[against, None])
             return
@@ -133,7 +134,7 @@ class GridTally(Tally):
     def _means(self, codes: torch.Tensor) -> torch.Tensor:
         """E[u | k] of some rows, overwritten by the next."""
         m = self._m[: len(codes)]
-        if self.device.type == "cpu":
+        if self._cpu:
             look_up(codes.numpy(), self.law.low, self.law.mean, m.numpy())
         else:
             torch.index_select(self._cells, 0, codes.to(torch.int64).flatten() - self.law.low, out=m.view(-1))
