@@ -4,12 +4,12 @@ E[m f] = E[u f] = y, and |w.m| <= E[|w.u| | k]: with m for u every inequality of
 TAIL (docs/noise.md). Two things differ.
 
 - h is a half-space's vote of t = v.k / R, for which E[m h] is known to within `mean_error` (prediction.py). That is added to TAIL.
-- Bets on coordinates take logarithms of samples against alone, x = -m_j h. For the others, x = m_j g with g = 1 - h mostly near 0,
+- Bets on coordinates, x = m_j s with s = f - h, take logarithms where |s| >= EXACT alone. The others' may be clipped at -a,
+  a = beta REACH |s|, with the same TAIL, as |x| <= |s| |m_j|; and since (log(1 + z) - z) / z^2 increases with z,
 
-    log(1 + max(beta x, -xi)) >= beta x - kappa beta^2 x^2,    kappa = (-log(1 - xi) - xi) / xi^2
+    log(1 + max(beta x, -a)) >= beta x - kappa beta^2 x^2,    kappa = 1/2 + a / (3 (1 - a)) >= (-log(1 - a) - a) / a^2.
 
-  ((log(1 + s) - s) / s^2 increases with s): two sums, of m_j g and of its square, serve all stakes of either sign. With smaller
-  logarithms (1) of bets.py holds all the more.
+  Sums of s m_j and of kappa s^2 m_j^2 serve all stakes of either sign. With smaller logarithms (1) of bets.py holds all the more.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ from .sums import look_up, multiply, numbers
 
 # Numbers at a time as float64, twice: in a cache of a CPU; what fills a GPU.
 STRIP, DEVICE_STRIP = 2**16, 2**24
+EXACT = 0.25
 # Of votes and of what they had along directions, on a CPU.
 ROWS = 2**14
 
@@ -63,8 +64,9 @@ class GridTally(Tally):
         half = self._count(f)
         t, seen = self._products(u)
         s = f - self._prediction(seen)
-        self._add_up(u, f, s, half)
-        self._add_against(u, f, s)
+        exact = s.abs() >= EXACT
+        self._add_up(u, f, s, torch.where(exact, 0.0, s), half)
+        self._multiply(u, s, exact)
         self._along(t, s)
 
     def _products(self, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,31 +87,30 @@ class GridTally(Tally):
             torch.mv(k, first, out=seen[rows])
         return t, seen
 
-    def _add_up(self, codes: torch.Tensor, f: torch.Tensor, s: torch.Tensor, half: int) -> None:
-        """Sums over all rows, and the bets on coordinates of those for the class."""
+    def _add_up(self, codes: torch.Tensor, f: torch.Tensor, s: torch.Tensor, near: torch.Tensor, half: int) -> None:
+        """Sums over all rows, and the bets on coordinates of those whose f - h is `near` 0; of the others that is 0."""
         assert self._stage is not None
-        beta, g = self._stage.beta, f * s
-        weights, weights_square = torch.stack((f, torch.ones_like(f), g)), torch.stack((s * s, g * g))
-        linear, square = s.new_zeros((3, self.d)), s.new_zeros((2, self.d))
+        beta = self._stage.beta[:, None]
+        a = beta * REACH * near.abs()
+        lost = (0.5 + a / (3.0 * (1.0 - a))) * (beta * near) ** 2
+        weights, weights_square = torch.stack((f, torch.ones_like(f), near)), torch.cat(((s * s)[None], lost))
+        linear, square = s.new_zeros((3, self.d)), s.new_zeros((len(weights_square), self.d))
         for rows in self._strips(codes):
             m = self._means(codes[rows])
             linear.addmm_(weights[:, rows], m)
             square.addmm_(weights_square[:, rows], torch.mul(m, m, out=self._k[: len(m)]))
         self.sums[half] += linear[:2]
         self._square += square[0]
-        xi = beta * REACH
-        kappa = (-torch.log1p(-xi) - xi) / (xi * xi) * (1.0 + 1e-9)
-        won, lost = beta[:, None] * linear[2], (kappa * beta * beta)[:, None] * square[1]
-        self.top += torch.stack((-won - lost, won - lost))
+        won = beta * linear[2]
+        self.top += torch.stack((-won, won)) - square[1:]
 
-    def _add_against(self, codes: torch.Tensor, f: torch.Tensor, s: torch.Tensor) -> None:
-        """The bets on coordinates of samples against."""
+    def _multiply(self, codes: torch.Tensor, s: torch.Tensor, exact: torch.Tensor) -> None:
+        """The bets on coordinates of the other rows."""
         assert self._stage is not None
         if not self._cpu:
-            against = f == 0.0
-            self._on_coordinates(self._cells[codes[against].to(torch.int64) - self.law.low] * s[against, None])
+            self._on_coordinates(self._cells[codes[exact].to(torch.int64) - self.law.low] * s[exact, None])
             return
-        law, beta, votes = self.law, self._stage.beta.numpy(), np.flatnonzero(f.numpy() == 0.0)
+        law, beta, votes = self.law, self._stage.beta.numpy(), np.flatnonzero(exact.numpy())
         while len(votes):
             some, votes = votes[: CHUNK - self._pending], votes[CHUNK - self._pending :]
             multiply(codes.numpy(), some, s.numpy(), law.low, law.mean, beta, 1.0 - beta * REACH, self._factors.numpy())

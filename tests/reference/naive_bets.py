@@ -54,6 +54,11 @@ class Cells:
         return rho * phi(z) * (1.0 + rho**2 * (z * z - 1.0) / (24.0 * self.ratio**2))
 
 
+def parabola(z: float, a: float) -> float:
+    """Below log(1 + max(z, -a))."""
+    return z - (0.5 + a / (3.0 * (1.0 - a))) * z * z
+
+
 class Ledger:
     """One supermartingale: sum of beta E x' >= total - L, except with probability e^-L; x' is what x estimates."""
 
@@ -61,10 +66,9 @@ class Ledger:
         self.tail, self.total = tail, 0.0
         self.staked: Array | float = 0.0
 
-    def settle(self, x: float, mu: float, beta: float, known: float, direction: Array | float = 1.0, bent: bool = False) -> None:
-        """One sample, E x = x' - known; bent: by a parabola below the logarithm, which it touches at 0 and at the clip."""
-        xi = beta * REACH
-        won = beta * x + (math.log(1.0 - xi) + xi) * (x / REACH) ** 2 if bent else math.log(factor(x, mu, beta))
+    def settle(self, x: float, mu: float, beta: float, known: float, direction: Array | float = 1.0, bent: float = 0.0) -> None:
+        """One sample, E x = x' - known; bent: where it is not 0, by a parabola that serves losses up to `bent`."""
+        won = parabola(beta * x, beta * bent) if bent else math.log(factor(x, mu, beta))
         self.total += won - beta * self.tail + beta * (mu + known)
         self.staked = self.staked + beta * direction
 
@@ -147,7 +151,7 @@ def naive_tally(
                 square += x * x / (d * len(rows))
                 for k in bets:
                     for place, sign in enumerate((-1.0, 1.0)):
-                        bent = cells is not None and bool(f[i])
+                        bent = REACH * abs(left) if cells is not None and abs(left) < 0.25 else 0.0
                         top[0][k][2 * j + place].settle(sign * x, 0.0, stakes[k], sign * mean_h[j], bent=bent)
             for name in names:
                 v = directions[name]
