@@ -15,9 +15,12 @@ from .estimator import Estimator, Events
 from .estimators import find_estimator
 
 # What each group of bounds takes of alpha where it has any; the vote gets the rest. The vote carries every radius, also the
-# zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only.
-SHARES = {"gradient": 1.0 - 0.9, "tails": 0.05}
+# zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only. Where the selection votes are divided the
+# runner-up's votes count as much as the class's own.
+SHARES = {"gradient": 1.0 - 0.9, "tails": 0.05, "classes": 0.25}
 TAIL_EVENTS: Events = {"the largest counts beyond the thresholds": 1.0}
+OTHERS = "upper bound of every other class"
+CLASS_EVENTS: Events = {"the votes of the runner-up": 1.0}
 
 NO_FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
@@ -51,6 +54,8 @@ class Budget:
     q: float
     groups: Mapping[str, tuple[Claim, ...]]
     """By the names of SHARES."""
+    divided: "Budget | None" = None
+    """That of inputs whose selection votes are divided, where there are any."""
     noise: float = 0.0
     """What is set aside for the difference between the noise drawn and Gaussian noise: all bounds fail together there."""
 
@@ -63,6 +68,11 @@ class Budget:
     def tails(self) -> dict[str, float]:
         """Levels of the tail bounds, by family of directions."""
         return {str(claim.bound): claim.level for claim in self.groups["tails"]}
+
+    @property
+    def others(self) -> float:
+        """Level of the bound on every other class; 0 where it is not used."""
+        return sum(claim.level for claim in self.groups["classes"])
 
     @property
     def users(self) -> dict[Quantity | str, tuple[str, ...]]:
@@ -92,12 +102,11 @@ class Budget:
         return [claim for group in self.groups.values() for claim in group]
 
     def __str__(self) -> str:
-        return "\n".join(
-            [
-                *(f"{event.level:<9.3g} {event.bound}: {event.what} ({', '.join(event.users)})" for event in self.events),
-                f"{self.total:<9.3g} in all",
-            ]
-        )
+        lines = [f"{event.level:<9.3g} {event.bound}: {event.what} ({', '.join(event.users)})" for event in self.events]
+        lines.append(f"{self.total:<9.3g} in all")
+        if self.divided is not None:
+            lines += ["inputs whose selection votes are divided:", str(self.divided)]
+        return "\n".join(lines)
 
 
 def split(
@@ -106,6 +115,8 @@ def split(
     estimator: str = "adaptive",
     unbet: Collection[str] = (),
     families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+    proposed: bool = False,
+    divided: bool = False,
     noise: float = 0.0,
 ) -> Budget:
     """Divide alpha: to each group of bounds that the threats need its share, equally among them, and the rest to q.
@@ -116,6 +127,8 @@ def split(
         estimator: "adaptive" or "paper".
         unbet: parts that no bets were made on while sampling; it changes the names of events only, no level of a bound.
         families: of directions whose tails are used, each with the threats that use it.
+        proposed: whether bets went by the model's gradient.
+        divided: whether the other classes are bounded as well (classes.py).
         noise: what any event of the samples may be likelier than under Gaussian noise: charged first, the rest is divided.
 
     Raises:
@@ -133,23 +146,24 @@ def split(
     chosen = find_estimator(estimator)
     # Every kind of event besides the vote: a line here, and a share above.
     claims = {
-        "gradient": _gradient(threats, chosen, unbet),
+        "gradient": _gradient(threats, chosen, unbet, proposed),
         "tails": [Claim(name, TAIL_EVENTS, users) for name, users in families.items()],
+        "classes": [Claim(OTHERS, CLASS_EVENTS, tuple(threat.name for threat in threats))] * divided,
     }
     groups = {}
     for name, wanted in claims.items():
         # A hair less than the share, so that the rounded levels cannot add up to more than alpha.
         level = SHARES[name] * alpha * (1.0 - 1e-12) / max(len(wanted), 1)
         groups[name] = tuple(replace(claim, level=level) for claim in wanted)
-    return Budget(chosen, (1.0 - sum(SHARES[name] for name, wanted in claims.items() if wanted)) * alpha, groups, noise)
+    return Budget(chosen, (1.0 - sum(SHARES[name] for name, wanted in claims.items() if wanted)) * alpha, groups, noise=noise)
 
 
-def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection[str]) -> list[Claim]:
+def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection[str], proposed: bool) -> list[Claim]:
     """The bounds on the gradient that the threats need, each once."""
     parts, claims = projections(threats), dict[Quantity, Claim]()
     for threat in threats:
         for quantity in threat.needs():
-            events = estimator.events(quantity, parts[quantity.part], quantity.part not in unbet)
+            events = estimator.events(quantity, parts[quantity.part], quantity.part not in unbet, proposed)
             if events is None:
                 p = f" (p = {threat.exponent:g})" if quantity.norm == "lp" else ""
                 raise ValueError(
@@ -161,9 +175,16 @@ def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection
     return list(claims.values())
 
 
-def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive", noise: float = 0.0) -> None:
-    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
-    level = split(alpha, threats, estimator, noise=noise).q
+def check_n(
+    n: float,
+    alpha: float,
+    threats: Sequence[Threat],
+    estimator: str = "adaptive",
+    families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+    noise: float = 0.0,
+) -> None:
+    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling; rest as `split`."""
+    level = split(alpha, threats, estimator, families=families, noise=noise).q
     if not isinstance(n, (int, np.integer)) or n < 2:
         raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
     if n < least_n(level):

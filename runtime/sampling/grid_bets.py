@@ -43,10 +43,11 @@ class GridTally(Tally):
         against: tuple[int, int],
         device: torch.device,
         w: torch.Tensor | None = None,
+        trial: tuple[float, int] = (0.0, 0),
         *,
         law: Law,
     ) -> None:
-        super().__init__(parts, d, n, against, device, w)
+        super().__init__(parts, d, n, against, device, w, trial)
         self.law, self._ratio = law, float(law.ratio)
         self._cpu = cpu = device.type == "cpu"
         self.rho_max, self.tail = most_rho(self._ratio), TAIL + mean_error(self._ratio, d)

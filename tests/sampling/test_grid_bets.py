@@ -69,7 +69,7 @@ def test_bets_are_those_of_a_plain_loop(d: int, n: int, stop: int, ratio: Fracti
     f = k @ unit(d, 0) <= 1.2 * float(ratio)
     made = _fed(grid, codes, f, threats, n, w=w).moments()
     m, cells = _means(grid, codes), Cells(k / float(ratio), float(ratio))
-    expected = naive_tally(projections(threats), m, f, 9, 100, n, w, cells) if stop > n // 8 else {}
+    expected = naive_tally(projections(threats), m, f, 9, 100, n, w, cells=cells) if stop > n // 8 else {}
     for name, kinds in expected.items():
         for kind, values in kinds.items():
             assert made.bets[name][kind] == pytest.approx(values, rel=1e-9, abs=1e-9), (name, kind)
