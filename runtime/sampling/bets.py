@@ -290,7 +290,8 @@ class Tally:
         if stage.h is None:
             return stage.b
         z, rho = stage.h
-        return torch.special.ndtr((z + rho * t) / (1.0 - rho * rho).sqrt())
+        h: torch.Tensor = torch.special.ndtr((z + rho * t) / (1.0 - rho * rho).sqrt())
+        return h
 
     def _on_coordinates(self, x: torch.Tensor) -> None:
         """The bets on coordinates, of rows x = u (f - h)."""

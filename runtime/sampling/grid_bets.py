@@ -135,7 +135,7 @@ class GridTally(Tally):
 
     def _means(self, codes: torch.Tensor) -> torch.Tensor:
         """E[u | k] of some rows, overwritten by the next."""
-        m = self._m[: len(codes)]
+        m: torch.Tensor = self._m[: len(codes)]
         if self._cpu:
             look_up(codes.numpy(), self.law.low, self.law.mean, m.numpy())
         else:
