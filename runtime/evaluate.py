@@ -124,9 +124,9 @@ def budget_of(
     Raises:
         ValueError: as `split`.
     """
-    looks = Looks.of(statistics.schedule)
+    looks, proposed, noise = Looks.of(statistics.schedule), statistics.proposed, statistics.charge
     last = alpha if looks is None else looks.level(len(looks), alpha)
-    one, other = (split(last, threats, estimator, unbet, users, statistics.proposed, divided) for divided in (False, True))
+    one, other = (split(last, threats, estimator, unbet, users, proposed, divided, noise) for divided in (False, True))
     # Of two classes the other is the rest.
     several = statistics.class_count.shape[1] > 2 and bool(statistics.selection.any())
     return replace(one, divided=other if several else None, looks="" if looks is None else looks.table(alpha))

@@ -71,6 +71,8 @@ def sample(
         list[float] | None,
         typer.Option(help="Repeated: count votes against beyond these, in units of sigma; by default 13 from 0.5 to 4."),
     ] = None,
+    noise: Annotated[str, typer.Option(help="gaussian, or grid: whole steps of the grid that the inputs lie on.")] = "gaussian",
+    grid_step: Annotated[str | None, typer.Option(help="With --noise grid: 1/255, ...; by default that of the data.")] = None,
     keep_means: Annotated[
         bool,
         typer.Option("--keep-means", help="Keep mean vectors: threats chosen without looking at them can be certified later."),
@@ -118,6 +120,8 @@ def sample(
         channels_last=channels_last,
         compile=compile,
         early_stop=early_stop,
+        noise=noise,
+        grid_step=grid_step,
         thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
         proposal=proposal,
@@ -152,8 +156,11 @@ def sample(
     )
     if first and sampler.obstacle:
         print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
-    saved = f", {100.0 * (1.0 - sampled.statistics.n.sum(axis=1).mean() / n):.1f} % of samples saved" if card.schedule else ""
-    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs{saved}")
+    step = sampled.settings["grid_step"]
+    about = f", noise on the grid of step {step}" if step else ""
+    if card.schedule is not None:
+        about += f", {100.0 * (1.0 - sampled.statistics.n.sum(axis=1).mean() / n):.1f} % of samples saved"
+    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs{about}")
 
 
 def merge(

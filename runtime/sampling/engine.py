@@ -9,6 +9,7 @@ for n = 1e6 and B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -24,11 +25,14 @@ from ..threats.projections import Projection
 from ..threats.sets import ALL
 from .bets import Tally
 from .card import Sampling
+from .grid_batches import Grid, GridBatch, grid_batches
+from .grid_bets import GridTally
+from .levels import levels
 from .memory import BatchSize, out_of_memory
 from .noise import FIRST, SECOND, SELECTION, Batch, Piece, Segment, batches
 from .proposal import VOTES, Proposal, Source, batch_rows, obstacle, propose
 from .scores import Model, line_of, placement, scores_of, set_to_eval
-from .tails import TailTally
+from .tails import GridTails, TailTally
 
 WHOLE = {ALL: Projection()}
 NO_FAMILIES: Mapping[str, Family] = MappingProxyType({})
@@ -40,6 +44,11 @@ class Input(NamedTuple):
 
     idx: int
     x: torch.Tensor
+
+
+def levels_of(x: torch.Tensor, step: Fraction, name: str) -> npt.NDArray[np.int32]:
+    """The input as levels of the grid, int32, of its shape; ValueError where a value is on none."""
+    return levels(x.detach().cpu().to(torch.float64).numpy(), step, name)
 
 
 class Choice(NamedTuple):
@@ -107,9 +116,8 @@ class Engine:
             parts: of the gradient that is bet on.
             families: of directions along which votes against are counted.
         """
-        device = placement(self.model, inputs[0].x).device
         tallies = [
-            Counted(choice, self.proposal(one, choice, card), parts, families, one.x.numel(), card, self.num_classes, device)
+            self.counted(one, choice, self.proposal(one, choice, card), card, parts, families)
             for one, choice in zip(inputs, choices, strict=True)
         ]
         segments = [segment for slot, one in enumerate(inputs) for segment in both_halves(slot, one.idx, 0, card.n)]
@@ -117,6 +125,27 @@ class Engine:
             for segment, where in pieces:
                 tallies[segment.slot].add(u[where], predicted[where])
         return [one.moments() for one in tallies]
+
+    def counted(
+        self,
+        one: Input,
+        choice: Choice,
+        proposal: Proposal,
+        card: Sampling,
+        parts: Mapping[str, Projection],
+        families: Mapping[str, Family],
+    ) -> "Counted":
+        """Where card.n samples of an input are counted."""
+        device, size = placement(self.model, one.x).device, one.x.numel()
+        return Counted(choice, proposal, parts, families, size, card, self.num_classes, device, self.grid(card))
+
+    def grid(self, card: Sampling) -> Grid | None:
+        """The noise's grid, None for Gaussian noise; ValueError for a step that is still to come from data, or unfit for sigma."""
+        if card.noise == "gaussian":
+            return None
+        if not isinstance(card.grid_step, Fraction):
+            raise ValueError(f"grid_step = {card.grid_step}: expected a fraction such as 1/255 where no data set tells it")
+        return Grid.of(self.sigma, card.grid_step, card.thresholds)
 
     def obstacle(self, x: torch.Tensor) -> str:
         """Why the model gives no gradient that could be proposed, in a line; empty where it does."""
@@ -147,7 +176,10 @@ class Engine:
     def predictions(
         self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Piece]]]:
-        """Batches of (u, predicted class, pieces); u is float64 of shape (B, d). Out of memory: half the batch, from there on."""
+        """Batches of (u, predicted class, pieces); u is float64, or the codes of grid noise, of shape (B, d).
+
+        Out of memory: half the batch, from there on.
+        """
         x, (device, dtype) = inputs[0].x, placement(self.model, inputs[0].x)
         set_to_eval(self.model)
         missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)
@@ -174,12 +206,17 @@ class Engine:
             idx = inputs[int(missing.to(torch.uint8).argmax())].idx
             raise ValueError(f"the model returned NaN scores at input {idx}")
 
-    def noise(self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling, size: BatchSize) -> Iterator[Batch]:
-        """Batches of at most `size` rows; the model is not asked."""
-        device, dtype = placement(self.model, inputs[0].x)
-        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
+    def noise(
+        self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling, size: BatchSize
+    ) -> Iterator[Batch] | Iterator[GridBatch]:
+        """Noise and noisy inputs, of the kind that the card asks for; the model is not asked."""
+        seed, (device, dtype) = _seed(card), placement(self.model, inputs[0].x)
+        if (grid := self.grid(card)) is not None:
+            whole = np.stack([levels_of(x, grid.step, f"input {idx}").reshape(-1) for idx, x in inputs])
+            return grid_batches(seed, torch.from_numpy(whole).to(device), grid, segments, size)
         centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
-        yield from batches(_seed(card), centers, self.sigma, segments, size, rounded)
+        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
+        return batches(seed, centers, self.sigma, segments, size, rounded)
 
     @torch.inference_mode()
     def _score(
@@ -235,13 +272,20 @@ class Counted:
         card: Sampling,
         num_classes: int,
         device: torch.device,
+        grid: Grid | None = None,
     ) -> None:
         self.choice, self.label = choice, choice.label
+        self.classes = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self.tails: TailTally | None = None
         # The copies' votes are as good as the selection's.
         against = choice.against + proposal.against, choice.n0 + proposal.n
-        self.tally = Tally(parts, d, card.n, against, device, proposal.w, (proposal.seen, proposal.n))
-        self.classes = torch.zeros(num_classes, dtype=torch.int64, device=device)
-        self.tails = TailTally(families, d, np.array(card.thresholds), device) if families else None
+        trial = proposal.seen, proposal.n
+        if grid is None:
+            self.tally = Tally(parts, d, card.n, against, device, proposal.w, trial)
+            self.tails = TailTally(families, d, np.array(card.thresholds), device) if families else None
+        else:
+            self.tally = GridTally(parts, d, card.n, against, device, proposal.w, trial, law=grid.law)
+            self.tails = GridTails(families, d, grid.law, device) if families else None
 
     @property
     def drawn(self) -> int:
@@ -249,7 +293,7 @@ class Counted:
         return sum(self.tally.drawn)
 
     def add(self, u: torch.Tensor, predicted: torch.Tensor) -> None:
-        """Count rows of noise and the classes that the model gave them."""
+        """Count rows of noise (codes where it is on a grid) and the classes that the model gave them."""
         votes = predicted == self.label
         self.tally.add(u, votes)
         self.classes.index_add_(0, predicted, torch.ones_like(predicted))
@@ -262,7 +306,9 @@ class Counted:
         tails = {}
         if self.tails is not None:
             for name, largest in self.tails.largest().items():
-                tails[name] = Tail(self.tails.families[name].key, self.tails.thresholds, largest[None])
+                family = self.tails.families[name]
+                slack = 0.0 if family.vectors is None else self.tails.slack
+                tails[name] = Tail(family.key, self.tails.thresholds, largest[None], slack)
         chosen = self.choice.n0 - self.choice.against, self.choice.n0
         return replace(self.tally.moments(), classes=ids[None], class_count=counts[None], tails=tails, selection=chosen)
 

@@ -25,7 +25,6 @@ from .engine import Choice, Counted, Engine, Input, both_halves
 from .memory import BatchSize
 from .noise import FIRST, SECOND, Piece
 from .proposal import VOTES, Proposal
-from .scores import placement
 
 DEAR = 10
 
@@ -69,7 +68,6 @@ class Looking:
 
     def __init__(self, engine: Engine, inputs: Sequence[Input], choices: Sequence[Choice], card: Sampling, wanted: Wanted) -> None:
         self.engine, self.inputs, self.choices, self.card, self.wanted = engine, inputs, choices, card, wanted
-        self._device = placement(engine.model, inputs[0].x).device
         self._kind = torch.int16 if engine.num_classes < 2**15 else torch.int32
         self._seen = [_Seen() for _ in inputs]
         self._proposals: dict[int, Proposal] = {}
@@ -140,5 +138,4 @@ class Looking:
             if slot not in self._proposals:
                 self._proposals[slot] = self.engine.proposal(one, choice, self.card)
             proposal = self._proposals[slot]
-        wanted, size = self.wanted, one.x.numel()
-        return Counted(choice, proposal, wanted.parts, wanted.families, size, card, self.engine.num_classes, self._device)
+        return self.engine.counted(one, choice, proposal, card, self.wanted.parts, self.wanted.families)

@@ -12,13 +12,15 @@ import torch
 from ..bounds.budget import check_looks, check_n
 from ..bounds.looks import GivingUp, Rule, Verdict
 from ..kernels.arrays import real
-from ..statistics.summary import Moments, Statistics, summarise
+from ..statistics.summary import GAUSSIAN, Moments, Statistics, summarise
 from ..threats.declare import resolve
 from ..threats.families import families, users
 from ..threats.sets import Threat, check_shape, projections
-from .card import Sampling, whole
-from .engine import Choice, Engine, Input
-from .identity import data_digest, probe, state_digest
+from .card import AUTO, Sampling, whole
+from .engine import Choice, Engine, Input, levels_of
+from .grid_batches import Grid
+from .identity import data_digest, places, probe, state_digest
+from .levels import infer_step
 from .looking import Looked, Looking, Wanted
 from .scores import FEW, NUMBERS, Model, check_rows, line_of, placement
 
@@ -112,7 +114,7 @@ class Sampler:
     def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling, rules: Rules | None = None) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
         checked = [self._check(index, x) for index, x in inputs]
-        self.check_card(card, checked[0].x.numel())
+        grid = self._check_noise(card, [(f"input {index}", x) for index, x in checked])
         for _, x in checked:
             self.check_rows([x], card.rows(len(checked)))
         card = self.resolved(card.seeded(), checked[0].x)
@@ -120,10 +122,12 @@ class Sampler:
         for group in [checked] if alike else [[item] for item in checked]:
             votes = self.engine.votes(group, card)
             choices = [Choice.of(row) for row in votes]
-            for row, choice, (sums, verdict) in zip(votes, choices, self._looked(group, choices, card, rules), strict=True):
-                yield Drawn(row, choice.label, self._summarise([sums], card), verdict)
+            for row, choice, (sums, verdict) in zip(votes, choices, self._looked(group, choices, card, rules, grid), strict=True):
+                yield Drawn(row, choice.label, self._summarise([sums], card, grid), verdict)
 
-    def _looked(self, group: Sequence[Input], choices: Sequence[Choice], card: Sampling, rules: Rules | None) -> list[Looked]:
+    def _looked(
+        self, group: Sequence[Input], choices: Sequence[Choice], card: Sampling, rules: Rules | None, grid: Grid | None
+    ) -> list[Looked]:
         """One shape; all n samples of each where the card has no looks."""
         d = group[0].x.numel()
         parts, counted = projections(self.threats), families(self.threats, d) if card.thresholds else {}
@@ -132,12 +136,13 @@ class Sampler:
         if rules is None and card.goal:
             raise ValueError("goal: expected rules that say when it is reached")
         rule = GivingUp(card.schedule, card.alpha) if rules is None else rules(d)
-        wanted = Wanted(parts, counted, lambda moments: self._summarise(moments, card))
+        wanted = Wanted(parts, counted, lambda moments: self._summarise(moments, card, grid))
         return Looking(self.engine, group, choices, card, wanted).until(rule)
 
-    def _summarise(self, moments: Sequence[Moments], card: Sampling) -> Statistics:
+    def _summarise(self, moments: Sequence[Moments], card: Sampling, grid: Grid | None) -> Statistics:
         described = {} if card.schedule is None else card.schedule.describe()
-        statistics = summarise(moments, self.threats, self.sigma, card.keep_means)
+        noise = GAUSSIAN if grid is None else grid.settings(card.n, moments[0].sum_u.shape[1])
+        statistics = summarise(moments, self.threats, self.sigma, card.keep_means, noise)
         return replace(statistics, proposal=card.proposed, schedule=described)
 
     def resolved(self, card: Sampling, x: torch.Tensor) -> Sampling:
@@ -166,14 +171,21 @@ class Sampler:
         for index, (_, label), one in zip(group, items, drawn, strict=True):
             yield Labelled(index, int(label), one, seconds)
 
+    def fit(self, data: Data, card: Sampling) -> Sampling:
+        """The card with the step of the data's grid where it is left to them. ValueError: they are on none (levels.py)."""
+        if card.grid_step != AUTO or not len(data):
+            return card
+        arrays = (check_input(data[place][0], f"input {place}").detach().cpu().to(torch.float64).numpy() for place in places(data))
+        return replace(card, grid_step=infer_step(arrays, "inputs"))
+
     def settings(self, data: Data, card: Sampling) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
         scores: list[float] = []
         if len(data):
-            places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
-            inputs = [check_input(data[place][0], f"input {place}") for place in places]
+            spread = sorted({i * (len(data) - 1) // 15 for i in range(16)})
+            inputs = [check_input(data[place][0], f"input {place}") for place in spread]
             check_shape(self.threats, tuple(inputs[0].shape))
-            self.check_card(card, inputs[0].numel())
+            self._check_noise(card, [(f"input {place}", x) for place, x in zip(spread, inputs, strict=True)])
             scores = probe(self.engine.scores, inputs, self.sigma)
             self.check_rows(inputs[::8], card.rows(len(data)))
             card = self.resolved(card, inputs[0])
@@ -201,16 +213,26 @@ class Sampler:
                     check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
 
-    def check_card(self, card: Sampling, d: int | None = None) -> None:
+    def check_card(self, card: Sampling, d: int | None = None, noise: float = 0.0) -> None:
         """ValueError where n cannot reach alpha, or a look its part of it, or the goal names no threat.
 
-        With d, the numbers of an input, at the level that is left to q where tails are counted.
+        With d, the numbers of an input, at the level that is left to q where tails are counted; `noise` as in `split`.
         """
         card.goal.check([threat.name for threat in self.threats])
         counted = users(self.threats, d) if card.thresholds and d is not None else {}
-        check_n(card.n, card.alpha, self.threats, families=counted)
+        check_n(card.n, card.alpha, self.threats, families=counted, noise=noise)
         if card.schedule is not None:
-            check_looks(card.schedule, card.alpha, self.threats, families=counted)
+            check_looks(card.schedule, card.alpha, self.threats, families=counted, noise=noise)
+
+    def _check_noise(self, card: Sampling, inputs: Sequence[tuple[str, torch.Tensor]]) -> Grid | None:
+        """The noise's grid, if any; ValueError where (name, input) are not on it, or n cannot reach the level left to q."""
+        grid, d, charge = self.engine.grid(card), inputs[0][1].numel(), 0.0
+        if grid is not None:
+            charge = grid.charge(card.n, d)
+            for name, x in inputs:
+                levels_of(x, grid.step, name)
+        self.check_card(card, d, charge)
+        return grid
 
     def _check(self, index: int, x: Any) -> Input:
         tensor = check_input(x, f"input {index}")
