@@ -66,12 +66,9 @@ def certify_statistics(
         check_shape(added, tuple(shape))
     extended = extend(header.statistics, chosen)
     extended.check(chosen)
-    looks = Looks.of(header.statistics.schedule)
-    if looks is None and header.settings.get("early_stop") is not None and alpha > 0.5:
-        raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
     users = {} if tails is None else tail_users(extended, chosen)
-    if looks is not None:
-        check_looks(looks, alpha, chosen, estimator, users)
+    if (looks := Looks.of(header.statistics.schedule)) is not None:
+        check_looks(looks, alpha, chosen, estimator, users, header.statistics.charge)
     budget = budget_of(extended, chosen, alpha, estimator, users, {*extended.parts} - {*header.statistics.parts})
 
     def rows() -> Iterator[dict[str, str]]:

@@ -103,7 +103,9 @@ class Sampling:
     @property
     def inputs_a_batch(self) -> int:
         """How many inputs share batches."""
-        return group_size(self.n, self.batch_size) if self.schedule is None else pool_size(self.schedule.sizes[0], self.batch_size)
+        if self.goal and self.schedule is not None:
+            return pool_size(self.schedule.sizes[0], self.batch_size)
+        return group_size(self.n, self.batch_size)
 
     def rows(self, inputs: int) -> int:
         """Rows of the largest batch that the model is asked with, for so many inputs."""

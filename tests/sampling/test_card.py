@@ -33,7 +33,7 @@ def test_what_is_on_is_said_and_early_stopping_with_its_alpha() -> None:
     card = Sampling(20, 300, 0.01, 1000, 4, early_stop=True, keep_means=True, thresholds=(1, 2.5), proposal="votes", **options)
     on = options | {"early_stop": 0.01, "keep_means": True, "thresholds": [1.0, 2.5], "proposal": {"by": "votes"}}
     on |= {"looks": Looks.giving_up(300).describe(), "goal": None, "noise": "gaussian", "grid_step": None}
-    assert card.settings() == {"seed": 4, "n0": 20, "n": 300, "inputs a batch": 256, **on}
+    assert card.settings() == {"seed": 4, "n0": 20, "n": 300, "inputs a batch": 3, **on}
 
 
 def test_a_goal_sets_looks_and_is_said_with_the_alpha_it_is_decided_at() -> None:
