@@ -17,7 +17,7 @@ from .jobs.atomic import check_out
 from .jobs.groups import Record, resuming
 from .jobs.shards import groups
 from .lookup.table import Table, load
-from .runs.results import ABSTAIN, Row, check_settings, read_rows, row, write_settings, write_tsv
+from .runs.results import ABSTAIN, FIRST, Row, check_settings, read_rows, row, write_settings, write_tsv
 from .sampling.card import Sampling
 from .sampling.sampler import Drawn, Labelled, Sampler
 from .sampling.scores import Model
@@ -178,7 +178,8 @@ class Certifier:
         tails = None if self.tails is None else self.tails.digest
         settings |= {"estimator": self.estimator, "table": self.table.digest, "tails": tails, "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"
-        with resuming(out, settings, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
+        records = {"format": f"results {' '.join(FIRST)}"}
+        with resuming(out, settings | records, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
             if out.exists() and not job.started:
                 check_settings(out, settings)
             else:

@@ -163,9 +163,15 @@ def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection
     return list(claims.values())
 
 
-def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
-    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
-    level = split(alpha, threats, estimator).q
+def check_n(
+    n: float,
+    alpha: float,
+    threats: Sequence[Threat],
+    estimator: str = "adaptive",
+    families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+) -> None:
+    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling; rest as `split`."""
+    level = split(alpha, threats, estimator, families=families).q
     if not isinstance(n, (int, np.integer)) or n < 2:
         raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
     if n < least_n(level):

@@ -164,6 +164,15 @@ def certify(
         Path | None,
         typer.Option(help="Instead of statistics: another tool's TSV with idx, label, predict, count, n; Cohen's radii only."),
     ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", help="With --from-counts: samples of every input, where the file has no n.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="With --from-counts: names of a file without a header; counts for a column a class, as idx,label,counts."
+        ),
+    ] = None,
     sigma: Annotated[float | None, typer.Option(help="With --from-counts: noise level, in input units.")] = None,
     d: Annotated[int | None, typer.Option("--d", help="With --from-counts: numbers in an input, for linf radii.")] = None,
 ) -> None:
@@ -174,6 +183,8 @@ def certify(
     certlut certify stats.h5 --out paper.tsv --certificate first-order --estimator paper
 
     certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 --out results.tsv
+
+    certlut certify --from-counts votes.txt --columns idx,label,counts --sigma 0.5 --out results.tsv
     """
     if from_counts is not None:
         from ..runs.counts import certify_counts
@@ -184,9 +195,10 @@ def certify(
             raise typer.BadParameter(
                 "--from-counts gives Cohen's radii: no --threat, --estimator, --certificate, --table or --explain"
             )
-        print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d)} inputs")
+        names = None if columns is None else columns.split(",")
+        print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d, n, names)} inputs")
         return
-    if statistics is None or sigma is not None or d is not None:
+    if statistics is None or any(given is not None for given in (sigma, d, n, columns)):
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
     from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..bounds.early_stop import tolerance
 from ..jobs.shards import group_size
+from ..kernels.arrays import real
 from ..lookup.tail_format import THRESHOLDS
 
 PRECISIONS = ("bf16", "fp16")
@@ -68,9 +69,9 @@ class Sampling:
             object.__setattr__(self, name, whole(name, getattr(self, name), least))
         if self.seed is not None:
             object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**63 - 1))
+        object.__setattr__(self, "alpha", real("alpha", self.alpha))
         if not 0.0 < self.alpha < 1.0:
             raise ValueError(f"alpha = {self.alpha}: expected 0 < alpha < 1")
-        object.__setattr__(self, "alpha", float(self.alpha))
         object.__setattr__(self, "thresholds", tuple(map(float, self.thresholds)))
         if any(not 0.0 < low < high < math.inf for low, high in itertools.pairwise((*self.thresholds, 1e9))):
             raise ValueError(f"thresholds = {self.thresholds}: expected increasing positive numbers, in units of sigma")

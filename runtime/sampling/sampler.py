@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from ..bounds.budget import check_n
+from ..kernels.arrays import real
 from ..statistics.summary import Statistics, summarise
 from ..threats.declare import resolve
-from ..threats.families import families
+from ..threats.families import families, users
 from ..threats.sets import Threat, check_shape, projections
 from .card import Sampling, whole
 from .engine import Choice, Engine, Input
@@ -46,6 +47,9 @@ def check_input(x: Any, name: str = "input") -> torch.Tensor:
     """`x` as a tensor; ValueError, with its name, unless it is finite real numbers."""
     if np.ma.is_masked(x):
         raise ValueError(f"{name} is a masked array: expected its gaps filled, x.filled(value)")
+    if isinstance(x, np.ndarray) and not (x.dtype.isnative and x.flags.writeable and all(step >= 0 for step in x.strides)):
+        # What torch does not take, or warns of: another byte order, a view backwards, a file that is mapped.
+        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
     try:
         tensor: torch.Tensor = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -76,9 +80,14 @@ class Sampler:
     def __init__(
         self, model: Model, sigma: float, num_classes: int, threats: Sequence[str | Threat] = ("l1", "l2", "linf")
     ) -> None:
+        sigma = real("sigma", sigma)
         if not (np.isfinite(sigma) and sigma > 0):
             raise ValueError(f"sigma = {sigma}: expected a positive number")
-        self.model, self.sigma, self.num_classes = model, float(sigma), whole("num_classes", num_classes, 2)
+        if not callable(model):
+            raise ValueError(
+                f"model is a {type(model).__name__}: expected a function of a batch, as an nn.Module (load_model opens files)"
+            )
+        self.model, self.sigma, self.num_classes = model, sigma, whole("num_classes", num_classes, 2)
         self.threats = resolve(threats)
         self.engine = Engine(model, self.sigma, self.num_classes)
         # Shape -> rows of the largest batch that was seen to be scored row by row.
@@ -96,8 +105,8 @@ class Sampler:
 
     def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
-        check_n(card.n, card.alpha, self.threats)
         checked = [self._check(index, x) for index, x in inputs]
+        self._check_n(card, checked[0].x.numel())
         for _, x in checked:
             self.check_rows([x], card.rows(len(checked)))
         card = self.resolved(card.seeded(), checked[0].x)
@@ -139,12 +148,12 @@ class Sampler:
 
     def settings(self, data: Data, card: Sampling) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
-        check_n(card.n, card.alpha, self.threats)
         scores: list[float] = []
         if len(data):
             places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
             inputs = [check_input(data[place][0], f"input {place}") for place in places]
             check_shape(self.threats, tuple(inputs[0].shape))
+            self._check_n(card, inputs[0].numel())
             scores = probe(self.engine.scores, inputs, self.sigma)
             self.check_rows(inputs[::8], card.rows(len(data)))
             card = self.resolved(card, inputs[0])
@@ -171,6 +180,10 @@ class Sampler:
                 for size in sorted({FEW, max(FEW, rows)}):
                     check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
+
+    def _check_n(self, card: Sampling, d: int) -> None:
+        """`check_n` at the level that is left to q where tails are counted."""
+        check_n(card.n, card.alpha, self.threats, families=users(self.threats, d) if card.thresholds else {})
 
     def _check(self, index: int, x: Any) -> Input:
         tensor = check_input(x, f"input {index}")
