@@ -22,31 +22,41 @@ from .normalise import NAMES, Normalise, own_layer, put_in_front, spelt
 LIKELY, SURE, MENDED = 1.0, 4.0, 0.25
 # Changes whose accuracies differ by less are told apart by the scores.
 CLOSE = 0.1
-# And by less than this of the scores' log-probability by how usual they are.
-EVEN = 0.05
+# Where these are apart by no more than so many standard deviations, the more usual mistake is named.
+TOLD = 1.0
 TEMPERATURES = 2.0 ** torch.arange(-6.0, 7.0, dtype=torch.float64)
 # Layers of a Sequential that are tried without.
 LAYERS = 8
 
 
 class Answers(NamedTuple):
-    """Of inputs without and with noise: whether the class is right, shape (2, inputs), and the labels' mean log-probability."""
+    """Of inputs without and with noise: whether the class is right, and the label's log-probability; each of shape (2, inputs)."""
 
     right: torch.Tensor
-    likelihood: float
+    told: torch.Tensor
 
     @classmethod
     def of(cls, scores: torch.Tensor, labels: torch.Tensor) -> "Answers":
         """From scores of shape (2, inputs, classes)."""
         finite = scores.nan_to_num(posinf=1e30, neginf=-1e30)
         unit = finite / finite.std().clamp(min=1e-30)
-        of_labels = [(t * unit).log_softmax(dim=2)[:, torch.arange(len(labels)), labels].mean() for t in TEMPERATURES]
-        return cls(scores.argmax(dim=2) == labels, float(torch.stack(of_labels).max()))
+        told = [(t * unit).log_softmax(dim=2)[:, torch.arange(len(labels)), labels] for t in TEMPERATURES]
+        return cls(scores.argmax(dim=2) == labels, max(told, key=lambda t: float(t.mean())))
 
     @property
     def accuracy(self) -> float:
         """Of both."""
         return float(self.right.float().mean())
+
+    @property
+    def likelihood(self) -> float:
+        """The mean log-probability of the labels."""
+        return float(self.told.mean())
+
+    def tells_more(self, than: "Answers") -> bool:
+        """Whether the labels' log-probability is higher by more than chance would have it, input by input."""
+        more = (self.told - than.told).mean(dim=0)
+        return float(more.mean()) > TOLD * float(more.std()) / math.sqrt(len(more))
 
     def better(self, than: "Answers") -> float:
         """How many standard deviations of chance."""
@@ -100,8 +110,8 @@ def find_mistake(model: Model, few: Asked, more: Callable[[], Asked], low: float
     if not mended:
         return []
     close = [(change, answers) for change, answers in tried if answers.accuracy >= max(mended) - CLOSE]
-    best = max(answers.likelihood for _, answers in close)
-    change, answers = next(pair for pair in close if pair[1].likelihood >= best - EVEN)
+    best = max((answers for _, answers in close), key=lambda answers: answers.likelihood)
+    change, answers = next(pair for pair in close if not best.tells_more(pair[1]))
     return [f"{change.said} (accuracy {plain.accuracy:.0%} as it is, {answers.accuracy:.0%} so)"]
 
 
