@@ -97,7 +97,8 @@ def budget_of(
     Raises:
         ValueError: as `split`.
     """
-    one, other = (split(alpha, threats, estimator, unbet, users, statistics.proposed, divided) for divided in (False, True))
+    proposed, noise = statistics.proposed, statistics.charge
+    one, other = (split(alpha, threats, estimator, unbet, users, proposed, divided, noise) for divided in (False, True))
     # Of two classes the other is the rest.
     several = statistics.class_count.shape[1] > 2 and bool(statistics.selection.any())
     return replace(one, divided=other) if several else one

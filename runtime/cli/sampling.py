@@ -60,6 +60,8 @@ def sample(
         list[float] | None,
         typer.Option(help="Repeated: count votes against beyond these, in units of sigma; by default 13 from 0.5 to 4."),
     ] = None,
+    noise: Annotated[str, typer.Option(help="gaussian, or grid: whole steps of the grid that the inputs lie on.")] = "gaussian",
+    grid_step: Annotated[str | None, typer.Option(help="With --noise grid: 1/255, ...; by default that of the data.")] = None,
     keep_means: Annotated[
         bool,
         typer.Option("--keep-means", help="Keep mean vectors: threats chosen without looking at them can be certified later."),
@@ -102,6 +104,8 @@ def sample(
         channels_last=channels_last,
         compile=compile,
         early_stop=early_stop,
+        noise=noise,
+        grid_step=grid_step,
         thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
         proposal=proposal,
@@ -133,7 +137,8 @@ def sample(
     )
     if first and sampler.obstacle:
         print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
-    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
+    step = sampled.settings["grid_step"]
+    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs" + (f", noise on the grid of step {step}" if step else ""))
 
 
 def merge(

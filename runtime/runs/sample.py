@@ -58,6 +58,7 @@ def sample_dataset(
     shard = shard or Shard()
     out = shard.path(check_out(out))
     data = as_pairs(data, sampler.num_classes)
+    card = sampler.fit(data, card)
     settings = sampler.settings(data, card) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
