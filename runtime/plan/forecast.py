@@ -53,13 +53,11 @@ def forecast(
     Raises:
         ValueError: an argument out of range.
     """
-    _check(ns, d, q, rho, n0, cosine)
+    _check(ns, threats, d, q, rho, n0, cosine)
     vote = Vote(q, rho)
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)
     wanted = projections(threats)
-    if any(not part.keeps_coordinates or part.largest or part.dual != 2.0 for part in wanted.values()):
-        raise ValueError("a plan knows l1, l2, linf and masks of coordinates only")
     ranks = {name: projection.rank(d) for name, projection in wanted.items()}
     whole = rho * vote.rim
     gradients = {name: gradient(k, whole * math.sqrt(k / d), shape) for name, k in ranks.items()}
@@ -119,7 +117,7 @@ def _tails(
     return out
 
 
-def _check(ns: Sequence[int], d: int, q: float, rho: float, n0: int, cosine: float | None) -> None:
+def _check(ns: Sequence[int], threats: Sequence[Threat], d: int, q: float, rho: float, n0: int, cosine: float | None) -> None:
     if d < 1 or n0 < 1:
         raise ValueError(f"d = {d}, n0 = {n0}: expected 1 or more")
     if not 0.5 < q < 1.0:
@@ -130,6 +128,8 @@ def _check(ns: Sequence[int], d: int, q: float, rho: float, n0: int, cosine: flo
         raise ValueError(f"cosine = {cosine}: expected 0 < cosine <= 1, or None where votes propose")
     if min(ns) < 8:
         raise ValueError(f"n = {min(ns)}: expected 8 samples or more")
+    if any(not part.keeps_coordinates or part.largest or part.dual != 2.0 for part in projections(threats).values()):
+        raise ValueError("a plan knows l1, l2, linf and masks of coordinates only")
 
 
 def _sums(y: Gradient, rank: int, vote: Vote, b: float, n1: int, n2: int) -> dict[str, Any]:
