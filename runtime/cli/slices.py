@@ -1,5 +1,6 @@
 """The command `certlut slice`: longitudinal slices of certified regions, by what is known of the vote."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,18 @@ def _orders(q: float, derivatives: Sequence[float | None]) -> dict[str, "Informa
     return out
 
 
+def _levels(q: float, derivatives: Sequence[float | None], tails: Sequence[str]) -> dict[str, "Information"]:
+    """The orders known, and the vote with all tails."""
+    from certlut.tablegen.framework import Information, tail, value
+
+    kinds = _orders(q, derivatives)
+    if tails:
+        pairs = [_pair("--tail", text, ":") for text in tails]
+        sides = [tail(abs(tau), p, side=1 if tau >= 0.0 else -1) for tau, p in pairs]
+        kinds[f"{len(sides)} tails"] = Information([value(q), *sides])
+    return kinds
+
+
 def _against(intervals: Sequence[tuple[float, float]]) -> tuple[dict[str, "Information"], float, list[float]]:
     """(information of every kind, slope, the t at which the vote falls to 1/2) of f = 0 for t in the intervals, else 1."""
     import numpy as np
@@ -45,7 +58,7 @@ def _against(intervals: Sequence[tuple[float, float]]) -> tuple[dict[str, "Infor
     from certlut.tablegen.framework import Information, tail, value
 
     edges = [-math.inf, *(x for ends in sorted(intervals) for x in ends), math.inf]
-    if any(not x <= y for x, y in zip(edges, edges[1:], strict=False)):
+    if any(not x <= y for x, y in itertools.pairwise(edges)):
         raise ValueError(f"--against: {edges[1:-1]} are not the ends of intervals apart from each other")
     left, right = edges[::2], edges[1::2]
     whole = _orders(0.0, (0.0, 0.0, 0.0))["order 3"].of(left, right)
@@ -110,8 +123,7 @@ def slice_(
     import numpy as np
     from rich.progress import track
 
-    from certlut.tablegen.framework import Information, region, value
-    from certlut.tablegen.framework import tail as tail_of
+    from certlut.tablegen.framework import region
 
     from ..report.regions import Region, Row, write
 
@@ -119,7 +131,8 @@ def slice_(
         raise ValueError("expected exactly one of --q, --against and --statistics: where the levels come from")
     if angles < 2:
         raise ValueError(f"--angles {angles}: expected 2 or more")
-    size, falls, turn = 0.0, [0.0][:0], math.pi
+    size, turn = 0.0, math.pi
+    falls: list[float] = []
     if against is not None:
         kinds, size, falls = _against([_pair("--against", x, ",") for x in against])
         title = "against: " + ", ".join(against)
@@ -129,16 +142,13 @@ def slice_(
         turn, angles = 2.0 * math.pi, 2 * angles - 1
     else:
         assert q is not None
-        kinds, size, title = _orders(q, (slope, curvature, third)), slope or 0.0, f"q = {q:g}"
-        known = [_pair("--tail", x, ":") for x in tail or ()]
-        if known:
-            tails = [tail_of(abs(tau), p, side=1 if tau >= 0 else -1) for tau, p in known]
-            kinds[f"{len(known)} tails"] = Information([value(q), *tails])
+        kinds, size, title = _levels(q, (slope, curvature, third), tail or ()), slope or 0.0, f"q = {q:g}"
     angle = np.linspace(0.0, turn, angles)
     first = kinds["order 0"]
     limit = 4.0 * float(region(first, [0.0])[0])
     if not limit > 0.0:
         raise ValueError("nothing is certified: the vote is not above 1/2")
     regions = [Region(name, angle, region(known, angle, limit)) for name, known in track(kinds.items(), "regions")]
-    for path in write([Row(title, regions, size, falls)], out):
+    truth = [(np.array([t, t]), np.array([-99.0, 99.0])) for t in falls]
+    for path in write([Row(title, regions, size, truth)], out):
         print(path)

@@ -46,8 +46,8 @@ class Row:
     """The first is drawn in every panel, filled; the second as a dashed outline in those after it."""
     slope: float = 0.0
     """Of the smoothed vote along t: an arrow shows its sign."""
-    falls: Sequence[float] = ()
-    """The t at which the vote itself falls to 1/2, where it is known: dotted lines."""
+    truth: Sequence[tuple[Array, Array]] = ()
+    """Lines (t, s) on which the vote itself is 1/2, where they are known: dotted."""
 
 
 def _panel(axis: "Axes", row: Row, place: int, view: float) -> None:
@@ -59,8 +59,8 @@ def _panel(axis: "Axes", row: Row, place: int, view: float) -> None:
         axis.plot(*row.regions[1].outline(), color=COLOUR["adaptive"], ls=(0, (3, 2)), lw=1.0)
     axis.fill(*base.outline(), color=COLOUR["cohen"], alpha=0.25, lw=0)
     axis.plot(*base.outline(), color=COLOUR["cohen"])
-    for t in row.falls:
-        axis.axvline(t, color="#333", ls=":", lw=1.1)
+    for line in row.truth:
+        axis.plot(*line, color="#333", ls=":", lw=1.1)
     if row.slope:
         end = 0.45 * view * np.sign(row.slope)
         axis.annotate("", (end, 0.0), (0.0, 0.0), arrowprops={"arrowstyle": "->", "color": "#333", "lw": 1.1})
@@ -92,7 +92,7 @@ def figure(rows: Sequence[Row]) -> "Figure":
 
 
 def write(rows: Sequence[Row], out: str | os.PathLike[str], stem: str = "slice") -> list[Path]:
-    """Write `stem`.svg, .png and .tsv (a line for each direction, a column for each region) to the folder `out`; returns the paths."""
+    """Write `stem`.svg, .png and .tsv (a line a direction, a column a region) to the folder `out`; returns the paths."""
     import matplotlib
 
     folder = Path(out)

@@ -84,14 +84,14 @@ class Information:
         return f"no classifier has the information {said}"
 
     def of(self, left: Sequence[float], right: Sequence[float]) -> "Information":
-        """The same functions and senses at the levels of the classifier that is 1 for left[i] < t < right[i], any i, and 0 elsewhere.
+        """The same functions and senses at the levels of the classifier that is 1 for left[i] < t < right[i], and 0 elsewhere.
 
         ValueError where a constraint's integral is not a closed form.
         """
         x, y = np.array(left, dtype=np.float64), np.array(right, dtype=np.float64)
         levels = []
         for c in self.constraints:
-            if c.plane is not None or c.integral is None and c.across is None:
+            if c.plane is not None or (c.integral is None and c.across is None):
                 raise ValueError(f"{c.name}: its integral is not a closed form; give levels to `at`")
             levels.append(0.0 if c.integral is None else float(c.integral(x, y).sum()))
         return self.at(levels)

@@ -93,7 +93,7 @@ def test_second_order_along_a_line_is_the_linear_programs(seed: int) -> None:
     expected = known.extrapolated(names, levels, r, [(n, 1) for n in (300, 600, 1200)])
     found = worst_vote(information, r)
     assert found.status == Status.SOLVED
-    assert found.value == pytest.approx(expected, abs=1e-5)
+    assert found.value == pytest.approx(expected, abs=2e-5)
 
 
 @pytest.mark.parametrize("constraints", [(slope_across(0, "="),), (slope_across(0, "="), mixed(0), curvature_across(0))])
@@ -102,10 +102,10 @@ def test_second_order_in_the_plane_is_the_linear_programs(constraints: tuple[Con
     f, r = known.Rectangles(rng, 2), float(rng.uniform(0.5, 1.5))
     information = halved(Information([value(0, "="), slope(0, "="), curvature(0), *constraints]), f)
     names, levels = zip(*((c.name, c.level) for c in information.constraints), strict=True)
-    expected = known.extrapolated(names, levels, r, [(100 * n, 30 * n) for n in (1, 2, 4)])
+    expected = known.extrapolated(names, levels, r, [(60 * n, 20 * n) for n in (1, 2, 4)])
     found = worst_vote(information, r)
     assert found.status == Status.SOLVED
-    assert found.value == pytest.approx(expected, abs=1e-5)
+    assert found.value == pytest.approx(expected, abs=2e-5)
 
 
 # Sound, monotone, never silent
@@ -298,6 +298,8 @@ def test_bad_arguments_are_value_errors_that_name_them() -> None:
         (lambda: moment(lambda t, s, w: t, 0.1), "psi takes 3 arguments"),
         (lambda: worst_vote(Information([value(0.9)]), -1.0), "r = -1.0"),
         (lambda: worst_vote(Information([value(0.9)]), math.inf), "r = inf"),
+        (lambda: worst_vote(Information([value(0.9)]), 26.0), "r = 26.0"),
+        (lambda: worst_vote(Information([moment(lambda t: np.where(t > 0.0, t, np.nan), 0.1)]), 1.0), "moment: E psi"),
         (lambda: worst_vote(Information([value(0.9)]), 1.0, math.nan), "angle = nan"),
     ):
         with pytest.raises(ValueError, match=name):
