@@ -38,6 +38,18 @@ def _orders(q: float, derivatives: Sequence[float | None]) -> dict[str, "Informa
     return out
 
 
+def _levels(q: float, derivatives: Sequence[float | None], tails: Sequence[str]) -> dict[str, "Information"]:
+    """The orders known, and the vote with all tails."""
+    from certlut.tablegen.framework import Information, tail, value
+
+    kinds = _orders(q, derivatives)
+    if tails:
+        pairs = [_pair("--tail", text, ":") for text in tails]
+        sides = [tail(abs(tau), p, side=1 if tau >= 0.0 else -1) for tau, p in pairs]
+        kinds[f"{len(sides)} tails"] = Information([value(q), *sides])
+    return kinds
+
+
 def _against(intervals: Sequence[tuple[float, float]]) -> tuple[dict[str, "Information"], float, list[float]]:
     """(information of every kind, slope, the t at which the vote falls to 1/2) of f = 0 for t in the intervals, else 1."""
     import numpy as np
@@ -111,8 +123,7 @@ def slice_(
     import numpy as np
     from rich.progress import track
 
-    from certlut.tablegen.framework import Information, region, value
-    from certlut.tablegen.framework import tail as tail_of
+    from certlut.tablegen.framework import region
 
     from ..report.regions import Region, Row, write
 
@@ -131,11 +142,7 @@ def slice_(
         turn, angles = 2.0 * math.pi, 2 * angles - 1
     else:
         assert q is not None
-        kinds, size, title = _orders(q, (slope, curvature, third)), slope or 0.0, f"q = {q:g}"
-        known = [_pair("--tail", x, ":") for x in tail or ()]
-        if known:
-            tails = [tail_of(abs(tau), p, side=1 if tau >= 0 else -1) for tau, p in known]
-            kinds[f"{len(known)} tails"] = Information([value(q), *tails])
+        kinds, size, title = _levels(q, (slope, curvature, third), tail or ()), slope or 0.0, f"q = {q:g}"
     angle = np.linspace(0.0, turn, angles)
     first = kinds["order 0"]
     limit = 4.0 * float(region(first, [0.0])[0])

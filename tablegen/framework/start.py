@@ -12,10 +12,11 @@ TOLERANCES = (1e-10, 1e-8, 1e-7)
 
 
 def solve_cells(psi: Array, likelihood: Array, levels: Levels, size: Array, price: float = LIMIT) -> tuple[Array, float, float]:
-    """(multipliers, least vote, largest miss of a level over its scale): psi (m, n) and likelihood (n,) are the cells' masses.
+    """(multipliers, least cost, largest miss of a level over its scale): psi (m, n) and likelihood (n,) are the cells' masses.
 
-    Each level may be missed at a price a unit of its scale, which bounds the multipliers, so that there always is a solution. Where
-    the solver fails all the same the multipliers are 0 and the miss is inf.
+    Each level may be missed at a price a unit of its scale, which bounds the multipliers, so that there always is a solution; its
+    cost, the vote and what was paid, bounds D from above for all multipliers so bounded. Where the solver fails all the same the
+    multipliers are 0, cost and miss inf.
     """
     m, n = psi.shape
     rows, level = psi / size[:, None], levels.level / size
@@ -43,5 +44,5 @@ def solve_cells(psi: Array, likelihood: Array, levels: Levels, size: Array, pric
             a = np.empty(m)
             a[both] = answer.eqlin.marginals
             a[~both] = sign * answer.ineqlin.marginals
-            return a / size, float((likelihood / unit) @ answer.x[:n]), float(answer.x[n:].max(initial=0.0))
+            return a / size, float(answer.fun), float(answer.x[n:].max(initial=0.0))
     return np.zeros(m), np.inf, np.inf

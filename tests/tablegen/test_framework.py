@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -298,7 +299,18 @@ def test_bad_arguments_are_value_errors_that_name_them() -> None:
         (lambda: moment(lambda t, s, w: t, 0.1), "psi takes 3 arguments"),
         (lambda: worst_vote(Information([value(0.9)]), -1.0), "r = -1.0"),
         (lambda: worst_vote(Information([value(0.9)]), math.inf), "r = inf"),
+        (lambda: worst_vote(Information([value(0.9)]), 26.0), "r = 26.0"),
+        (lambda: worst_vote(Information([moment(lambda t: np.where(t > 0.0, t, np.nan), 0.1)]), 1.0), "moment: E psi"),
         (lambda: worst_vote(Information([value(0.9)]), 1.0, math.nan), "angle = nan"),
     ):
         with pytest.raises(ValueError, match=name):
             build()
+
+
+def test_the_documentations_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DATA.parents[1] / "docs" / "information.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "information.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] in text

@@ -1,0 +1,296 @@
+"""Which information buys what, and whether the tool that says so can be trusted.
+
+orders    a dozen classifiers and a trained network: the radius by order, with tails, and the truth (docs/information.md)
+exact     golden radii and tails, Cohen's; second order against a linear program on three grids, extrapolated
+sound     random votes in one and two dimensions: every subset of what is known of them, worst vote against true vote
+failures  random feasible information: how often the search does not converge, and the time of a call (of one process)
+figure    the paper's Figure 1 with more orders: docs/information.svg and .png in the folder --out
+
+Run: python benchmarks/information.py [orders exact sound failures figure] [--votes V] [--informations N] [--jobs J] [--out DIR]
+"""
+
+import argparse
+import itertools
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import brentq
+from scipy.special import ndtri
+from scipy.stats import ncx2
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from certlut.report.regions import Region, Row, write
+from certlut.tablegen.framework import (
+    Constraint,
+    Information,
+    Status,
+    curvature,
+    curvature_across,
+    hermite,
+    mixed,
+    region,
+    scan,
+    slope,
+    slope_across,
+    tail,
+    value,
+    worst_vote,
+)
+from reference import known_votes as known
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDERS = (0, 1, 2, 3, 4, 6, 8, 12)
+SIX, THIRTEEN = np.arange(1.0, 3.6, 0.5), np.linspace(0.5, 4.0, 13)
+PARTS = ("orders", "exact", "sound", "failures", "figure")
+SIGMA, INPUT, SAMPLES = 0.5, 4, 20_000
+
+
+# What information buys
+
+
+def network() -> known.Profile:
+    """A digit's vote by the noise along its worst direction, against the gradient: E[f | t] from SAMPLES votes each .1 of t."""
+    import torch
+
+    from certlut.report.bundled import load, train
+
+    data = load("digits")
+    model = train("digits", data.train, SIGMA, 20)
+    x, label = torch.from_numpy(data.test.x[INPUT]).flatten(), int(data.test.y[INPUT])
+    generator = torch.Generator().manual_seed(0)
+
+    def votes(u: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return model((x + SIGMA * u).reshape(-1, 8, 8)).argmax(dim=1) == label
+
+    u = torch.randn((400_000, 64), generator=generator)
+    away = -(u * votes(u)[:, None]).mean(dim=0)
+    away /= away.norm()
+    t = np.arange(-6.0, 9.05, 0.1)
+    across = torch.randn((SAMPLES, 64), generator=generator)
+    across -= (across @ away)[:, None] * away
+    profile = np.array([float(votes(across + s * away).float().mean()) for s in t.tolist()])
+    return known.Profile("digits network, one input", lambda s: np.interp(s, t, profile), t.tolist())
+
+
+def radii(f: known.Profile) -> tuple[list[float], int]:
+    """(the radius by order, then with tails, how many of the scans did not converge)."""
+    moments = [value(0.0, "="), *(hermite(k, 0.0) for k in range(1, max(ORDERS) + 1))]
+    levels = [f.level(c) for c in moments]
+    known_moments = [Information(moments[: k + 1]).at(levels[: k + 1]) for k in ORDERS]
+    for thresholds in (SIX, THIRTEEN):
+        tails = [value(0.0), *(tail(float(tau), 0.0) for tau in thresholds)]
+        known_moments.append(Information(tails).at([f.level(c) for c in tails]))
+    scans = [scan(information, limit=6.0) for information in known_moments]
+    return [s.radius for s in scans], sum(s.status == Status.HARD for s in scans)
+
+
+def orders(console: Console, jobs: int) -> None:
+    """The table of radii."""
+    table = Table(
+        "classifier", "q", *(f"order {k}" for k in ORDERS), "6 tails", "13 tails", "truth", "order 8 / truth", title="radius"
+    )
+    profiles = [*known.dozen(), network()]
+    results = Parallel(jobs, prefer="threads")(delayed(radii)(f) for f in profiles)
+    for f, (found, hard) in zip(profiles, results, strict=True):
+        truth = f.truth()
+        name = f.name + (f" ({hard} scans hard)" if hard else "")
+        ratio = found[ORDERS.index(8)] / truth
+        table.add_row(name, f"{f.vote(0.0):.4f}", *(f"{r:.3f}" for r in found), f"{truth:.3f}", f"{ratio:.4f}")
+    console.print(table)
+
+
+# Whether it is right
+
+
+def second_order(seed: int) -> tuple[str, float, bool]:
+    """(the kind of information, |worst vote - the program's|, solved): moments half of random rectangles', half of a coin's."""
+    rng = np.random.default_rng(seed)
+    kind = ("line", "strip", "plane")[seed % 3]
+    f, r = known.Rectangles(rng, 1 if kind == "line" else 2), float(rng.uniform(0.3, 2.0))
+    more: dict[str, list[Constraint]] = {
+        "line": [],
+        "strip": [slope_across(0, "=")],
+        "plane": [slope_across(0, "="), mixed(0), curvature_across(0)],
+    }
+    information = Information([value(0, "="), slope(0, "="), curvature(0), *more[kind]])
+    coin = [0.5, *([0.0] * (len(information) - 1))]
+    information = information.at([0.5 * f.level(c) + 0.5 * x for c, x in zip(information.constraints, coin, strict=True)])
+    names, levels = zip(*((c.name, c.level) for c in information.constraints), strict=True)
+    grids = [(300 * n, 1) if kind == "line" else (100 * n, 30 * n) for n in (1, 2, 4)]
+    found = worst_vote(information, r)
+    return kind, abs(found.value - known.extrapolated(names, levels, r, grids)), found.status == Status.SOLVED
+
+
+def exact(console: Console, jobs: int) -> None:
+    """Golden values and the linear program."""
+    data = ROOT / "tests" / "data"
+    golden = np.genfromtxt(data / "radius_golden.csv", delimiter=",", names=True)
+    off = [scan(Information([value(x["q"]), slope(x["m1"]), slope_across(x["m2"])])).radius / x["r"] - 1.0 for x in golden]
+    console.print(f"{len(off)} golden radii: relative difference {min(off):.1e} to {max(off):.1e}")
+    golden = np.genfromtxt(data / "tails_golden.csv", delimiter=",", names=True)
+    off = []
+    for x in golden:
+        tails = [tail(tau, x[f"p{k}"]) for k, tau in enumerate(SIX, start=1)]
+        vote = worst_vote(Information([value(1.0 - x["eps"]), *tails]), math.hypot(x["a"], x["b"]), math.atan2(x["b"], x["a"]))
+        off.append(1.0 - vote.value - x["B"])
+    console.print(f"{len(off)} golden tails: difference {min(off):.1e} to {max(off):.1e} (they have 7 digits)")
+    off = [scan(Information([value(q)])).radius - float(ndtri(q)) for q in (0.501, 0.6, 0.9, 0.99, 1.0 - 1e-6)]
+    console.print(f"the vote alone, against Cohen's: difference {min(off):.1e} to {max(off):.1e}")
+    results = Parallel(jobs)(delayed(second_order)(seed) for seed in range(50))
+    for kind in ("line", "strip", "plane"):
+        errors = [error for k, error, _ in results if k == kind]
+        unsolved = sum(not solved for k, _, solved in results if k == kind)
+        console.print(
+            f"second order, {kind}: {len(errors)} cases, difference from the program median {np.median(errors):.1e}, largest "
+            f"{max(errors):.1e}; {sum(e > 1e-5 for e in errors)} above 1e-5, {unsolved} not solved"
+        )
+
+
+def subsets(seed: int) -> Counter[str]:
+    """One random vote: worst votes over every subset of up to five things known of it."""
+    rng = np.random.default_rng([seed, 1])
+    dimensions = 1 + seed % 2
+    f, information = known.random_information(rng, dimensions, most=5)
+    r, angle = float(rng.uniform(0.1, 3.0)), 0.0 if dimensions == 1 else float(rng.uniform(-math.pi, math.pi))
+    true = f.vote(r * math.cos(angle), r * math.sin(angle))
+    out: Counter[str] = Counter()
+    votes = {}
+    for k in range(1, len(information) + 1):
+        for chosen in itertools.combinations(range(len(information)), k):
+            found = votes[chosen] = worst_vote(Information(information.constraints[i] for i in chosen), r, angle)
+            out["calls"] += 1
+            out[found.status.name] += 1
+            out["above the true vote"] += not found.lower <= true + 1e-13
+            for i in range(k if k > 1 else 0):
+                less = votes[chosen[:i] + chosen[i + 1 :]]
+                out["more information lowers it"] += less.lower > found.value + found.gap + 1e-8
+    return out
+
+
+def sound(console: Console, count: int, jobs: int) -> None:
+    """No worst vote above the true one."""
+    total = sum(Parallel(jobs)(delayed(subsets)(seed) for seed in range(count)), Counter[str]())
+    console.print(
+        f"{count} random votes, every subset of what is known: " + ", ".join(f"{k} {v}" for k, v in sorted(total.items()))
+    )
+
+
+def one_call(seed: int, kind: str) -> tuple[str, float, float, float]:
+    """(status, CPU seconds, gap, how far the certain vote is above the true one)."""
+    rng = np.random.default_rng([seed, 2])
+    dimensions = 1 if kind == "line" else 2
+    f, information = known.random_information(rng, dimensions, plane=kind == "plane")
+    r = float(rng.uniform(0.1, 3.0))
+    angle = 0.0 if dimensions == 1 or rng.random() < 0.5 else float(rng.uniform(-math.pi, math.pi))
+    start = time.process_time()
+    found = worst_vote(information, r, angle)
+    seconds = time.process_time() - start
+    return found.status.name, seconds, found.gap, found.lower - f.vote(r * math.cos(angle), r * math.sin(angle))
+
+
+def failures(console: Console, count: int, jobs: int) -> None:
+    """Statuses and times; information in the plane that is not affine in s is a fiftieth of all."""
+    table = Table(
+        "information", "calls", "solved", "hard", "largest gap", "infeasible", "unsound", "ms: median", "95 %", "99 %", "most"
+    )
+    for kind, share in (("line", 0.5), ("strip", 0.48), ("plane", 0.02)):
+        n = round(count * share)
+        results = Parallel(jobs)(delayed(one_call)(seed, kind) for seed in range(n))
+        status = Counter(s for s, *_ in results)
+        ms = 1e3 * np.array([seconds for _, seconds, _, _ in results])
+        gap = max((gap for s, _, gap, _ in results if s == "HARD"), default=0.0)
+        times = [*np.quantile(ms, (0.5, 0.95, 0.99)), ms.max()]
+        wrong = sum(not above <= 1e-13 for *_, above in results)
+        shown = (n, status["SOLVED"], status["HARD"], f"{gap:.1e}", status["INFEASIBLE"], wrong)
+        table.add_row(kind, *map(str, shown), *(f"{x:.0f}" for x in times))
+    console.print(table)
+
+
+# The paper's Figure 1
+
+
+def ball_against(q: float, share: float) -> tuple[known.Profile, float, float]:
+    """(profile, centre, radius): votes against in a ball of 3-d noise on the -t axis, the gradient `share` of the largest."""
+
+    def centre(size: float) -> float:
+        return float(brentq(lambda c: ncx2.cdf(size * size, 3, c * c) - (1.0 - q), 0.0, size + 8.0))
+
+    def missing(size: float) -> float:
+        c = centre(size)
+        f = known.shell("", 3, -c, 0.0, size, inside=False)
+        return f.level(slope(0.0)) / float(known.density(ndtri(q))) - share
+
+    least = float(brentq(lambda size: ncx2.cdf(size * size, 3, 0.0) - (1.0 - q), 0.01, 5.0)) * (1.0 + 1e-9)
+    size = float(brentq(missing, least, 60.0))
+    return known.shell("ball", 3, -centre(size), 0.0, size, inside=False), -centre(size), size
+
+
+def row(q: float, share: float, angles: Sequence[float]) -> Row:
+    """One classifier's panels."""
+    f, centre, size = ball_against(q, share)
+    moments = [value(0.0), slope(0.0, "="), slope_across(0.0, "="), curvature(0.0), hermite(3, 0.0)]
+    levels = [0.0 if c.across is not None else f.level(c) for c in moments]
+    kinds = {f"order {k}": Information(moments[:n]).at(levels[:n]) for k, n in ((0, 1), (1, 3), (2, 4), (3, 5))}
+    tails = [value(0.0), *(tail(float(tau), 0.0, side=side) for tau in SIX for side in (1, -1))]
+    kinds["6 tails each way"] = Information(tails).at([f.level(c) for c in tails])
+    limit = 4.0 * float(ndtri(q))
+    regions = [Region(name, np.array(angles), region(known_, angles, limit)) for name, known_ in kinds.items()]
+    turn = np.linspace(0.0, 2.0 * math.pi, 400)
+    # A ball of errors has half of the noise where its centre is this far.
+    far = (
+        float(brentq(lambda c: ncx2.cdf(size * size, 3, c * c) - 0.5, 0.0, size + 3.0))
+        if ncx2.cdf(size * size, 3, 0.0) > 0.5
+        else 0.0
+    )
+    truth = [(centre + far * np.cos(turn), far * np.sin(turn))] if far else []
+    return Row(f"q = {q:g}, gradient {100 * share:.0f} %", regions, levels[1], truth)
+
+
+def figure(console: Console, out: Path, jobs: int) -> None:
+    """Rows of 30, 70 and 98 % of the largest gradient."""
+    angles = np.linspace(0.0, math.pi, 37).tolist()
+    rows = Parallel(jobs)(delayed(row)(0.9, share, angles) for share in (0.3, 0.7, 0.98))
+    for path in write(rows, out, "information"):
+        console.print(path)
+    for line in rows:
+        reach = {part.name: (part.radius[-1], part.radius[len(part.radius) // 2]) for part in line.regions}
+        told = "; ".join(f"{name} {against:.3f} / {across:.3f}" for name, (against, across) in reach.items())
+        console.print(f"{line.title}: radius against the gradient / across it: {told}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help="which of them; all by default")
+    parser.add_argument("--votes", type=int, default=1000)
+    parser.add_argument("--informations", type=int, default=10_000)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("information"))
+    arguments = parser.parse_args()
+    wanted = arguments.parts or PARTS
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"unknown parts {sorted(unknown)}: expected some of {', '.join(PARTS)}")
+    console = Console(width=200)
+    if "orders" in wanted:
+        orders(console, arguments.jobs)
+    if "exact" in wanted:
+        exact(console, arguments.jobs)
+    if "sound" in wanted:
+        sound(console, arguments.votes, arguments.jobs)
+    if "failures" in wanted:
+        failures(console, arguments.informations, arguments.jobs)
+    if "figure" in wanted:
+        figure(console, arguments.out, arguments.jobs)
+
+
+if __name__ == "__main__":
+    main()
