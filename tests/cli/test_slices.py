@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 import typer
 from scipy.special import ndtri
+from scipy.stats import beta
 from typer.testing import CliRunner
 
 from certlut.certify import ABSTAIN
 from certlut.cli.slices import slice_
-from certlut.statistics.file import read_statistics
+from certlut.statistics.file import Sampled, read_statistics, write_statistics
+from certlut.statistics.summary import Moments, summarise
+from certlut.statistics.votes import Tail
 from certlut.tablegen import radius
+from certlut.tablegen.framework import Information, tail, value
+from certlut.tablegen.framework import radius as radius_along
+from certlut.threats.declare import Direction
+from certlut.threats.families import families
+from certlut.threats.sets import L1
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -59,6 +67,36 @@ def test_a_statistics_file_gives_its_bounds(tmp_path: Path) -> None:
     assert table[:, 0].tolist() == [0.0, 180.0, 360.0]
     assert (table[:, 2] >= table[:, 1] * (1.0 - 1e-9)).all()
     assert table[0, 2] == pytest.approx(table[2, 2])
+
+
+def test_a_statistics_files_tails_count_on_the_sides_they_were_counted_on(tmp_path: Path) -> None:
+    # Votes against: the last coordinate beyond 2.1, where the first is beyond .5.
+    n, axis = 20_000, np.eye(4)[3]
+    thresholds = np.array([1.0, 2.0, 2.5, 2.8])
+    u = np.random.default_rng(0).standard_normal((2, n // 2, 4))
+    f = (u[..., 3] < 2.1) | (u[..., 0] < 0.5)
+    threats = (L1, Direction(axis, "ray"))
+    largest = (~f[..., None] & (u[..., 3:] > thresholds)).sum(axis=(0, 1))[None]
+    counted = {name: Tail(family.key, thresholds, largest) for name, family in families(threats, 4).items()}
+    moments = Moments(np.full(2, n // 2), f.sum(axis=1), (u * f[..., None]).sum(axis=1), u.sum(axis=1), tails=counted)
+    column = np.zeros(1, dtype=np.int64)
+    path = tmp_path / "statistics.h5"
+    write_statistics(path, Sampled(summarise([moments], threats, 0.5), column, column, column, column * 0.0, {}, threats))
+    kinds, both = run(tmp_path, "--statistics", str(path), "--threat", "l1", "--angles", "2", "--alpha", "0.01")
+    # Beyond 1 and 2 there are as many as in all: nothing is told.
+    assert kinds == ["order 0", "order 1", "4 tails", "order 1, tails"]
+    assert both[:, 3] == pytest.approx(np.full(3, both[0, 3]), rel=1e-7)
+    assert 1.05 * both[0, 1] < both[0, 3] <= both[0, 4] * (1.0 + 1e-9)
+    kinds, one = run(tmp_path, "--statistics", str(path), "--threat", "ray", "--angles", "2", "--alpha", "0.01")
+    assert kinds[2] == "2 tails"
+    # Counted where t grows; on the other side only the vote is known.
+    assert one[1, 3] == pytest.approx(one[1, 1], rel=1e-7)
+    assert one[0, 3] > 1.05 * one[0, 1]
+    # Tails take 5 % of alpha, the gradient 10: shared by two families, and by four thresholds.
+    levels = [0.01 * 0.85, *([0.01 * 0.05 / 2 / 4] * 2)]
+    eps, *p = beta.ppf(1.0 - np.array(levels), (counts := np.array([(~f).sum(), *largest[0, 2:]])) + 1, n - counts)
+    expected = Information([value(1.0 - eps), *(tail(*pair) for pair in zip(thresholds[2:].tolist(), p, strict=True))])
+    assert one[0, 3] == pytest.approx(radius_along(expected), rel=1e-7)
 
 
 @pytest.mark.parametrize(
