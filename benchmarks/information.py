@@ -4,19 +4,23 @@ orders    a dozen classifiers and a trained network: the radius by order, with t
 exact     golden radii and tails, Cohen's; second order against a linear program on three grids, extrapolated
 sound     random votes in one and two dimensions: every subset of what is known of them, worst vote against true vote
 failures  random feasible information: how often the search does not converge, and the time of a call (of one process)
+          (both in slices, if wanted: from case --first on; what they print is of all cases that the folder --out holds)
 figure    the paper's Figure 1 with more orders: docs/information.svg and .png in the folder --out
 
-Run: python benchmarks/information.py [orders exact sound failures figure] [--votes V] [--informations N] [--jobs J] [--out DIR]
+Run: python benchmarks/information.py [orders exact sound failures figure]
+     [--votes V] [--informations N] [--first K] [--jobs J] [--out DIR]
 """
 
 import argparse
 import itertools
+import json
 import math
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -51,6 +55,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDERS = (0, 1, 2, 3, 4, 6, 8, 12)
 SIX, THIRTEEN = np.arange(1.0, 3.6, 0.5), np.linspace(0.5, 4.0, 13)
 PARTS = ("orders", "exact", "sound", "failures", "figure")
+WRONG = ("above the true vote", "lowered by more information")
 SIGMA, INPUT, SAMPLES = 0.5, 4, 20_000
 
 
@@ -170,48 +175,72 @@ def subsets(seed: int) -> Counter[str]:
             found = votes[chosen] = worst_vote(Information(information.constraints[i] for i in chosen), r, angle)
             out["calls"] += 1
             out[found.status.name] += 1
-            out["above the true vote"] += not found.lower <= true + 1e-13
+            out[WRONG[0]] += not found.lower <= true + 1e-13
             for i in range(k if k > 1 else 0):
                 less = votes[chosen[:i] + chosen[i + 1 :]]
-                out["more information lowers it"] += less.lower > found.value + found.gap + 1e-8
+                out[WRONG[1]] += less.lower > found.value + found.gap + 1e-8
     return out
 
 
-def sound(console: Console, count: int, jobs: int) -> None:
+def kept(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows of the file, after these are added: slices of a long run meet there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def sound(console: Console, out: Path, seeds: range, jobs: int) -> None:
     """No worst vote above the true one."""
-    total = sum(Parallel(jobs)(delayed(subsets)(seed) for seed in range(count)), Counter[str]())
-    console.print(
-        f"{count} random votes, every subset of what is known: " + ", ".join(f"{k} {v}" for k, v in sorted(total.items()))
-    )
+    rows = kept(out / "sound.jsonl", Parallel(jobs)(delayed(subsets)(seed) for seed in seeds))
+    total: Counter[str] = sum(map(Counter, rows), Counter())
+    said = ", ".join(f"{k} {total[k]}" for k in ("calls", *Status.__members__, *WRONG))
+    console.print(f"{len(rows)} random votes, every subset of what is known: {said}")
 
 
-def one_call(seed: int, kind: str) -> tuple[str, float, float, float]:
-    """(status, CPU seconds, gap, how far the certain vote is above the true one)."""
+def one_call(seed: int) -> dict[str, Any]:
+    """One worst vote: its kind, status, CPU time, gap, and how far the certain vote is above the true one."""
     rng = np.random.default_rng([seed, 2])
+    # Of every fifty, information in the plane that is not affine in s is one.
+    kind = "plane" if seed % 50 == 0 else ("line", "strip")[seed % 2]
     dimensions = 1 if kind == "line" else 2
     f, information = known.random_information(rng, dimensions, plane=kind == "plane")
     r = float(rng.uniform(0.1, 3.0))
     angle = 0.0 if dimensions == 1 or rng.random() < 0.5 else float(rng.uniform(-math.pi, math.pi))
     start = time.process_time()
     found = worst_vote(information, r, angle)
-    seconds = time.process_time() - start
-    return found.status.name, seconds, found.gap, found.lower - f.vote(r * math.cos(angle), r * math.sin(angle))
+    ms = 1e3 * (time.process_time() - start)
+    above = found.lower - f.vote(r * math.cos(angle), r * math.sin(angle))
+    return {"seed": seed, "kind": kind, "status": found.status.name, "ms": ms, "gap": found.gap, "above": above}
 
 
-def failures(console: Console, count: int, jobs: int) -> None:
-    """Statuses and times; information in the plane that is not affine in s is a fiftieth of all."""
+def failures(console: Console, out: Path, seeds: range, jobs: int) -> None:
+    """Statuses and times."""
+    rows = kept(out / "failures.jsonl", Parallel(jobs)(delayed(one_call)(seed) for seed in seeds))
     table = Table(
-        "information", "calls", "solved", "hard", "largest gap", "infeasible", "unsound", "ms: median", "95 %", "99 %", "most"
+        "information",
+        "calls",
+        "solved",
+        "hard",
+        "largest gap",
+        "infeasible",
+        "unsound",
+        "ms: median",
+        "mean",
+        "95 %",
+        "99 %",
+        "most",
     )
-    for kind, share in (("line", 0.5), ("strip", 0.48), ("plane", 0.02)):
-        n = round(count * share)
-        results = Parallel(jobs)(delayed(one_call)(seed, kind) for seed in range(n))
-        status = Counter(s for s, *_ in results)
-        ms = 1e3 * np.array([seconds for _, seconds, _, _ in results])
-        gap = max((gap for s, _, gap, _ in results if s == "HARD"), default=0.0)
-        times = [*np.quantile(ms, (0.5, 0.95, 0.99)), ms.max()]
-        wrong = sum(not above <= 1e-13 for *_, above in results)
-        shown = (n, status["SOLVED"], status["HARD"], f"{gap:.1e}", status["INFEASIBLE"], wrong)
+    for kind in ("line", "strip", "plane"):
+        calls = [row for row in rows if row["kind"] == kind]
+        if not calls:
+            continue
+        status = Counter(row["status"] for row in calls)
+        ms = [row["ms"] for row in calls]
+        gap = max((row["gap"] for row in calls if row["status"] == "HARD"), default=0.0)
+        wrong = sum(not row["above"] <= 1e-13 for row in calls)
+        shown = (len(calls), status["SOLVED"], status["HARD"], f"{gap:.1e}", status["INFEASIBLE"], wrong)
+        times = (np.mean(ms), *np.quantile(ms, list(shares.values())))
         table.add_row(kind, *map(str, shown), *(f"{x:.0f}" for x in times))
     console.print(table)
 
@@ -273,6 +302,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help="which of them; all by default")
     parser.add_argument("--votes", type=int, default=1000)
     parser.add_argument("--informations", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("information"))
     arguments = parser.parse_args()
@@ -285,9 +315,9 @@ def main() -> None:
     if "exact" in wanted:
         exact(console, arguments.jobs)
     if "sound" in wanted:
-        sound(console, arguments.votes, arguments.jobs)
+        sound(console, arguments.out, range(arguments.first, arguments.first + arguments.votes), arguments.jobs)
     if "failures" in wanted:
-        failures(console, arguments.informations, arguments.jobs)
+        failures(console, arguments.out, range(arguments.first, arguments.first + arguments.informations), arguments.jobs)
     if "figure" in wanted:
         figure(console, arguments.out, arguments.jobs)
 
