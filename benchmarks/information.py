@@ -1,14 +1,14 @@
 """Which information buys what, and whether the tool that says so can be trusted.
 
 orders    a dozen classifiers and a trained network: the radius by order, with tails, and the truth (docs/information.md)
-exact     golden radii and tails, Cohen's; second order against a linear program on three grids, extrapolated
-sound     random votes in one and two dimensions: every subset of what is known of them, worst vote against true vote
-failures  random feasible information: how often the search does not converge, and the time of a call (of one process)
-          (both in slices, if wanted: from case --first on; what they print is of all cases that the folder --out holds)
-figure    the paper's Figure 1 with more orders: docs/information.svg and .png in the folder --out
+exact     golden radii and tails, Cohen's
+program   second order against a linear program on three grids, extrapolated (50 cases)
+sound     random votes in one and two dimensions: every subset of what is known, worst against true vote (1,000)
+failures  random feasible information: how often the search does not converge, and the time of a call (10,000)
 
-Run: python benchmarks/information.py [orders exact sound failures figure]
-     [--votes V] [--informations N] [--first K] [--jobs J] [--out DIR]
+The last three also run in slices, of --count cases from --first on: they print what all cases in the folder --out say.
+
+Run: python benchmarks/information.py [orders exact program sound failures] [--count N] [--first K] [--jobs J] [--out DIR]
 """
 
 import argparse
@@ -18,21 +18,18 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
-from scipy.optimize import brentq
 from scipy.special import ndtri
-from scipy.stats import ncx2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from certlut.report.regions import Region, Row, write
 from certlut.tablegen.framework import (
     Constraint,
     Information,
@@ -41,7 +38,6 @@ from certlut.tablegen.framework import (
     curvature_across,
     hermite,
     mixed,
-    region,
     scan,
     slope,
     slope_across,
@@ -54,7 +50,8 @@ from reference import known_votes as known
 ROOT = Path(__file__).resolve().parent.parent
 ORDERS = (0, 1, 2, 3, 4, 6, 8, 12)
 SIX, THIRTEEN = np.arange(1.0, 3.6, 0.5), np.linspace(0.5, 4.0, 13)
-PARTS = ("orders", "exact", "sound", "failures", "figure")
+PARTS = ("orders", "exact", "program", "sound", "failures")
+CASES = {"program": 50, "sound": 1000, "failures": 10_000}
 WRONG = ("above the true vote", "lowered by more information")
 SIGMA, INPUT, SAMPLES = 0.5, 4, 20_000
 
@@ -100,25 +97,33 @@ def radii(f: known.Profile) -> tuple[list[float], int]:
 
 
 def orders(console: Console, jobs: int) -> None:
-    """The table of radii."""
-    table = Table(
-        "classifier", "q", *(f"order {k}" for k in ORDERS), "6 tails", "13 tails", "truth", "order 8 / truth", title="radius"
-    )
+    """The table of radii, and that of their ratios to the truth."""
+    radius = Table("radius", "q", *(f"order {k}" for k in ORDERS[:5]), "6 tails", "13 tails", "truth", box=MARKDOWN)
+    ratio = Table("% of the truth", *(f"order {k}" for k in ORDERS), box=MARKDOWN)
     profiles = [*known.dozen(), network()]
     results = Parallel(jobs, prefer="threads")(delayed(radii)(f) for f in profiles)
     for f, (found, hard) in zip(profiles, results, strict=True):
         truth = f.truth()
         name = f.name + (f" ({hard} scans hard)" if hard else "")
-        ratio = found[ORDERS.index(8)] / truth
-        table.add_row(name, f"{f.vote(0.0):.4f}", *(f"{r:.3f}" for r in found), f"{truth:.3f}", f"{ratio:.4f}")
-    console.print(table)
+        radius.add_row(name, f"{f.vote(0.0):.4f}", *(f"{r:.3f}" for r in (*found[:5], *found[-2:], truth)))
+        ratio.add_row(name, *(f"{100.0 * r / truth:.2f}" for r in found[: len(ORDERS)]))
+    console.print(radius)
+    console.print(ratio)
 
 
 # Whether it is right
 
 
-def second_order(seed: int) -> tuple[str, float, bool]:
-    """(the kind of information, |worst vote - the program's|, solved): moments half of random rectangles', half of a coin's."""
+def kept(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows of the file, after these are added: slices of a long run meet there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def second_order(seed: int) -> dict[str, Any]:
+    """How far the worst vote is from the program's: at moments half of random rectangles', half of a coin's."""
     rng = np.random.default_rng(seed)
     kind = ("line", "strip", "plane")[seed % 3]
     f, r = known.Rectangles(rng, 1 if kind == "line" else 2), float(rng.uniform(0.3, 2.0))
@@ -133,11 +138,12 @@ def second_order(seed: int) -> tuple[str, float, bool]:
     names, levels = zip(*((c.name, c.level) for c in information.constraints), strict=True)
     grids = [(300 * n, 1) if kind == "line" else (100 * n, 30 * n) for n in (1, 2, 4)]
     found = worst_vote(information, r)
-    return kind, abs(found.value - known.extrapolated(names, levels, r, grids)), found.status == Status.SOLVED
+    off = abs(found.value - known.extrapolated(names, levels, r, grids))
+    return {"seed": seed, "kind": kind, "off": off, "solved": found.status == Status.SOLVED}
 
 
-def exact(console: Console, jobs: int) -> None:
-    """Golden values and the linear program."""
+def exact(console: Console) -> None:
+    """Golden values."""
     data = ROOT / "tests" / "data"
     golden = np.genfromtxt(data / "radius_golden.csv", delimiter=",", names=True)
     off = [scan(Information([value(x["q"]), slope(x["m1"]), slope_across(x["m2"])])).radius / x["r"] - 1.0 for x in golden]
@@ -151,14 +157,19 @@ def exact(console: Console, jobs: int) -> None:
     console.print(f"{len(off)} golden tails: difference {min(off):.1e} to {max(off):.1e} (they have 7 digits)")
     off = [scan(Information([value(q)])).radius - float(ndtri(q)) for q in (0.501, 0.6, 0.9, 0.99, 1.0 - 1e-6)]
     console.print(f"the vote alone, against Cohen's: difference {min(off):.1e} to {max(off):.1e}")
-    results = Parallel(jobs)(delayed(second_order)(seed) for seed in range(50))
+
+
+def program(console: Console, out: Path, seeds: range, jobs: int) -> None:
+    """Second order."""
+    rows = kept(out / "program.jsonl", Parallel(jobs)(delayed(second_order)(seed) for seed in seeds))
     for kind in ("line", "strip", "plane"):
-        errors = [error for k, error, _ in results if k == kind]
-        unsolved = sum(not solved for k, _, solved in results if k == kind)
-        console.print(
-            f"second order, {kind}: {len(errors)} cases, difference from the program median {np.median(errors):.1e}, largest "
-            f"{max(errors):.1e}; {sum(e > 1e-5 for e in errors)} above 1e-5, {unsolved} not solved"
-        )
+        off = [row["off"] for row in rows if row["kind"] == kind]
+        unsolved = sum(not row["solved"] for row in rows if row["kind"] == kind)
+        if off:
+            console.print(
+                f"second order, {kind}: {len(off)} cases, difference from the program median {np.median(off):.1e}, largest "
+                f"{max(off):.1e}; {sum(x > 1e-5 for x in off)} above 1e-5, {unsolved} not solved"
+            )
 
 
 def subsets(seed: int) -> Counter[str]:
@@ -180,14 +191,6 @@ def subsets(seed: int) -> Counter[str]:
                 less = votes[chosen[:i] + chosen[i + 1 :]]
                 out[WRONG[1]] += less.lower > found.value + found.gap + 1e-8
     return out
-
-
-def kept(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All rows of the file, after these are added: slices of a long run meet there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def sound(console: Console, out: Path, seeds: range, jobs: int) -> None:
@@ -218,7 +221,9 @@ def failures(console: Console, out: Path, seeds: range, jobs: int) -> None:
     """Statuses and times."""
     rows = kept(out / "failures.jsonl", Parallel(jobs)(delayed(one_call)(seed) for seed in seeds))
     shares = {"median": 0.5, "95 %": 0.95, "99 %": 0.99, "most": 1.0}
-    table = Table("information", "calls", "solved", "hard", "largest gap", "infeasible", "unsound", "ms: mean", *shares)
+    table = Table(
+        "information", "calls", "solved", "hard", "largest gap", "infeasible", "unsound", "ms: mean", *shares, box=MARKDOWN
+    )
     for kind in ("line", "strip", "plane"):
         calls = [row for row in rows if row["kind"] == kind]
         if not calls:
@@ -233,63 +238,10 @@ def failures(console: Console, out: Path, seeds: range, jobs: int) -> None:
     console.print(table)
 
 
-# The paper's Figure 1
-
-
-def ball_against(q: float, share: float) -> tuple[known.Profile, float, float]:
-    """(profile, centre, radius): votes against in a ball of 3-d noise on the -t axis, the gradient `share` of the largest."""
-
-    def centre(size: float) -> float:
-        return float(brentq(lambda c: ncx2.cdf(size * size, 3, c * c) - (1.0 - q), 0.0, size + 8.0))
-
-    def missing(size: float) -> float:
-        c = centre(size)
-        f = known.shell("", 3, -c, 0.0, size, inside=False)
-        return f.level(slope(0.0)) / float(known.density(ndtri(q))) - share
-
-    least = float(brentq(lambda size: ncx2.cdf(size * size, 3, 0.0) - (1.0 - q), 0.01, 5.0)) * (1.0 + 1e-9)
-    size = float(brentq(missing, least, 60.0))
-    return known.shell("ball", 3, -centre(size), 0.0, size, inside=False), -centre(size), size
-
-
-def row(q: float, share: float, angles: Sequence[float]) -> Row:
-    """One classifier's panels."""
-    f, centre, size = ball_against(q, share)
-    moments = [value(0.0), slope(0.0, "="), slope_across(0.0, "="), curvature(0.0), hermite(3, 0.0)]
-    levels = [0.0 if c.across is not None else f.level(c) for c in moments]
-    kinds = {f"order {k}": Information(moments[:n]).at(levels[:n]) for k, n in ((0, 1), (1, 3), (2, 4), (3, 5))}
-    tails = [value(0.0), *(tail(float(tau), 0.0, side=side) for tau in SIX for side in (1, -1))]
-    kinds["6 tails each way"] = Information(tails).at([f.level(c) for c in tails])
-    limit = 4.0 * float(ndtri(q))
-    regions = [Region(name, np.array(angles), region(known_, angles, limit)) for name, known_ in kinds.items()]
-    turn = np.linspace(0.0, 2.0 * math.pi, 400)
-    # A ball of errors has half of the noise where its centre is this far.
-    far = (
-        float(brentq(lambda c: ncx2.cdf(size * size, 3, c * c) - 0.5, 0.0, size + 3.0))
-        if ncx2.cdf(size * size, 3, 0.0) > 0.5
-        else 0.0
-    )
-    truth = [(centre + far * np.cos(turn), far * np.sin(turn))] if far else []
-    return Row(f"q = {q:g}, gradient {100 * share:.0f} %", regions, levels[1], truth)
-
-
-def figure(console: Console, out: Path, jobs: int) -> None:
-    """Rows of 30, 70 and 98 % of the largest gradient."""
-    angles = np.linspace(0.0, math.pi, 37).tolist()
-    rows = Parallel(jobs)(delayed(row)(0.9, share, angles) for share in (0.3, 0.7, 0.98))
-    for path in write(rows, out, "information"):
-        console.print(path)
-    for line in rows:
-        reach = {part.name: (part.radius[-1], part.radius[len(part.radius) // 2]) for part in line.regions}
-        told = "; ".join(f"{name} {against:.3f} / {across:.3f}" for name, (against, across) in reach.items())
-        console.print(f"{line.title}: radius against the gradient / across it: {told}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="which of them; all by default")
-    parser.add_argument("--votes", type=int, default=1000)
-    parser.add_argument("--informations", type=int, default=10_000)
+    parser.add_argument("--count", type=int)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("information"))
@@ -301,13 +253,11 @@ def main() -> None:
     if "orders" in wanted:
         orders(console, arguments.jobs)
     if "exact" in wanted:
-        exact(console, arguments.jobs)
-    if "sound" in wanted:
-        sound(console, arguments.out, range(arguments.first, arguments.first + arguments.votes), arguments.jobs)
-    if "failures" in wanted:
-        failures(console, arguments.out, range(arguments.first, arguments.first + arguments.informations), arguments.jobs)
-    if "figure" in wanted:
-        figure(console, arguments.out, arguments.jobs)
+        exact(console)
+    for run in (program, sound, failures):
+        if run.__name__ in wanted:
+            count = arguments.count or CASES[run.__name__]
+            run(console, arguments.out, range(arguments.first, arguments.first + count), arguments.jobs)
 
 
 if __name__ == "__main__":
