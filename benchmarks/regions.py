@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from joblib import Parallel, delayed
 from rich.console import Console
 from scipy.special import ndtri
@@ -57,20 +56,25 @@ def figure(console: Console, out: Path, jobs: int) -> None:
         console.print(f"{line.title}: radius against the gradient / across it: {told}")
 
 
-def ratios(z: float, rho: float, kind: str) -> npt.NDArray[np.int64]:
+def ratios(z: float, rho: float, kind: str) -> list[int]:
     """STEPS z / r by direction, theta from the one against the gradient."""
     radii = region(known.explored(z, rho)[kind], np.pi - np.radians(THETA), LIMIT * z)
-    return np.rint(STEPS * z / np.maximum(radii, z)).astype(int)
+    return [int(x) for x in np.rint(STEPS * z / np.maximum(radii, z))]
 
 
-def explorer(kind: str, out: Path, jobs: int) -> Path:
-    """The file of one kind of information."""
-    cells = Parallel(jobs)(delayed(ratios)(float(z), float(rho), kind) for z in Z for rho in RHO)
+def explorer(kind: str, out: Path) -> Path:
+    """The file of one kind of information; what an earlier run finished is kept."""
+    part = out / f"{kind}.part"
+    rows = [json.loads(line) for line in part.read_text().splitlines()] if part.exists() else []
+    for z in Z[len(rows) :]:
+        rows.append([ratios(float(z), float(rho), kind) for rho in RHO])
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
     axes = {"z": Z, "rho": RHO, "theta": THETA}
     content: dict[str, Any] = {name: [round(float(x), 6) for x in axis] for name, axis in axes.items()}
-    content |= {"steps": STEPS, "ratio": np.ravel(cells).tolist()}
+    content |= {"steps": STEPS, "ratio": np.ravel(rows).tolist()}
     path = out / f"{kind}.json"
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    part.unlink()
     return path
 
 
@@ -85,7 +89,7 @@ def main() -> None:
     if arguments.what == "figure":
         figure(console, arguments.out, arguments.jobs)
     else:
-        console.print(explorer(arguments.what, arguments.out, arguments.jobs))
+        console.print(explorer(arguments.what, arguments.out))
 
 
 if __name__ == "__main__":
