@@ -46,7 +46,7 @@ def row(q: float, share: float, angles: Sequence[float]) -> Row:
 
 def figure(console: Console, out: Path, jobs: int) -> None:
     """Rows of 30, 70 and 98 % of the largest gradient."""
-    angles = np.linspace(0.0, np.pi, 37).tolist()
+    angles = np.linspace(0.0, np.pi, 25).tolist()
     rows = Parallel(jobs)(delayed(row)(0.9, share, angles) for share in (0.3, 0.7, 0.98))
     for path in write(rows, out, "information"):
         console.print(path)
