@@ -4,7 +4,7 @@ figure     the paper's Figure 1 with more orders: information.svg, .png and .tsv
 curvature  what the report's explorer draws with curvature, runtime/report/explorer/curvature.json
 tails      and with tails, tails.json
 
-Run: python benchmarks/regions.py figure|curvature|tails [--jobs J] [--out DIR]
+Run: python benchmarks/regions.py figure|curvature|tails [--out DIR]
 """
 
 import argparse
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Memory
 from rich.console import Console
 from scipy.special import ndtri
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from certlut.kernels.arrays import Array
 from certlut.report.regions import Region, Row, write
 from certlut.tablegen.framework import region
 from reference import known_balls as known
@@ -32,22 +33,25 @@ THETA = np.linspace(0.0, 180.0, 10)
 LIMIT, STEPS = 4.0, 10_000
 
 
-def row(q: float, share: float, angles: Sequence[float]) -> Row:
+def radii(q: float, share: float, kind: str, angles: Sequence[float]) -> Array:
+    """Of one kind of information."""
+    return region(known.orders(known.ball_against(q, share)[0])[kind], angles, LIMIT * float(ndtri(q)))
+
+
+def row(q: float, share: float, angles: Sequence[float], memory: Memory) -> Row:
     """One classifier's panels."""
     f, centre, size = known.ball_against(q, share)
-    kinds = known.orders(f)
-    limit = LIMIT * float(ndtri(q))
-    regions = [Region(name, np.array(angles), region(information, angles, limit)) for name, information in kinds.items()]
+    regions = [Region(kind, np.array(angles), memory.cache(radii)(q, share, kind, angles)) for kind in known.orders(f)]
     turn = np.linspace(0.0, 2.0 * np.pi, 400)
     far = known.falls(centre, size)
     truth = [(centre + far * np.cos(turn), far * np.sin(turn))] if far else []
     return Row(f"q = {q:g}, gradient {100 * share:.0f} %", regions, 1.0, truth)
 
 
-def figure(console: Console, out: Path, jobs: int) -> None:
-    """Rows of 30, 70 and 98 % of the largest gradient."""
+def figure(console: Console, out: Path) -> None:
+    """Rows of 30, 70 and 98 % of the largest gradient; what an earlier run finished is kept."""
     angles = np.linspace(0.0, np.pi, 25).tolist()
-    rows = Parallel(jobs)(delayed(row)(0.9, share, angles) for share in (0.3, 0.7, 0.98))
+    rows = [row(0.9, share, angles, Memory(out / "kept", verbose=0)) for share in (0.3, 0.7, 0.98)]
     for path in write(rows, out, "information"):
         console.print(path)
     for line in rows:
@@ -81,13 +85,12 @@ def explorer(kind: str, out: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("figure", "curvature", "tails"))
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("information"))
     arguments = parser.parse_args()
     console = Console(width=200)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.what == "figure":
-        figure(console, arguments.out, arguments.jobs)
+        figure(console, arguments.out)
     else:
         console.print(explorer(arguments.what, arguments.out))
 
