@@ -2,7 +2,7 @@
 
 orders    a dozen classifiers and a trained network: the radius by order, with tails, and the truth (docs/information.md)
 exact     golden radii and tails, Cohen's
-program   second order against a linear program on grids refined three times, extrapolated (50 cases)
+program   second order against a linear program on grids refined four times, extrapolated (50 cases)
 sound     random votes in one and two dimensions: every subset of what is known, worst against true vote (1,000)
 failures  random feasible information: how often the search does not converge, and the time of a call (10,000)
 

@@ -286,7 +286,7 @@ def extrapolated(names: Sequence[str], levels: Sequence[float], r: float, cells:
     low, high = (np.meshgrid(x, y, indexing="ij") for x, y in ((t[:-1], s[:-1]), (t[1:], s[1:])))
     boxes = np.stack([low[0].ravel(), high[0].ravel(), low[1].ravel(), high[1].ravel()])
     votes = []
-    for _ in range(4):
+    for _ in range(5):
         vote, multipliers = grid_vote(names, levels, r, boxes)
         votes.append(vote)
         boxes = refined(names, multipliers, r, boxes)
