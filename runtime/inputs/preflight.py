@@ -1,23 +1,24 @@
 """A look at model, data and sigma before hours of sampling: units, labels, accuracy, and normalisation done twice or not at all.
 
-On a few inputs the model's accuracy is measured as they are and with one draw of noise each. Where it is poor, the same is tried on
-inputs that one usual mistake would explain: normalised, un-normalised, times or over 255. A mistake is named if the tried inputs
-do better by more than four standard deviations of chance (McNemar's test of paired answers).
+On a few inputs the model's accuracy is measured as they are and with one draw of noise each. Where it is poor, the usual mistakes
+are undone one by one (mistakes.py), and the one is named whose undoing mends the answers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..sampling.scores import in_parts, placement, scores_of, set_to_eval
-from .architectures import CIFAR10, IMAGENET
+from ..sampling.scores import Model, in_parts, placement, scores_of, set_to_eval
+from .mistakes import Answers, find_mistake
 
-INPUTS = 50
+# Inputs that are looked at, and more of them where a mistake is looked for.
+INPUTS, MORE = 50, 200
 SEED = 0
-# Accuracies say little about fewer inputs; above GOOD nothing can be much wrong.
+# Accuracies say little about fewer inputs; above GOOD, with and without noise, nothing can be much wrong.
 ENOUGH = 20
 GOOD = 0.9
 
@@ -44,9 +45,7 @@ class Report:
         )
 
 
-def preflight(
-    model: Callable[[torch.Tensor], torch.Tensor], data: Sequence[tuple[Any, int]], sigma: float, num_classes: int, batch_size: int
-) -> Report:
+def preflight(model: Model, data: Sequence[tuple[Any, int]], sigma: float, num_classes: int, batch_size: int) -> Report:
     """Check model, data and sigma on 50 inputs spread over the data; the same report every time.
 
     Args:
@@ -63,34 +62,43 @@ def preflight(
     if not len(data):
         raise ValueError("the data set is empty: nothing to check")
     _check_labels(range(len(data)), getattr(data, "y", ()), num_classes)
-    # Spread: data sorted by class would show one class only.
-    chosen = np.unique(np.linspace(0, len(data) - 1, INPUTS).round().astype(int)).tolist()
-    pairs = [data[i] for i in chosen]
-    _check_labels(chosen, [label for _, label in pairs], num_classes)
-    inputs = [np.asarray(x, dtype=np.float32) for x, _ in pairs]
-    for i, x in zip(chosen, inputs, strict=True):
-        if x.shape != inputs[0].shape or not np.isfinite(x).all():
-            what = f"shape {x.shape}, input 0 {inputs[0].shape}" if x.shape != inputs[0].shape else "NaN or infinity"
-            raise ValueError(f"input {i} has {what}; expected finite inputs of one shape")
-    clean = torch.from_numpy(np.stack(inputs))
-    labels = torch.tensor([label for _, label in pairs])
-    noise = torch.from_numpy(np.random.default_rng(SEED).standard_normal(clean.shape, dtype=np.float32))
     set_to_eval(model)
-
-    def right(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """(2, inputs): whether the class is right without and with noise."""
-        batch = change(torch.cat((clean, clean + sigma * noise)))
-        return (_classes(model, batch, num_classes, batch_size) == labels.repeat(2)).reshape(2, -1)
-
-    plain = right(lambda x: x)
-    low, high = float(clean.min()), float(clean.max())
-    accuracy = plain.float().mean(dim=1).tolist()
+    look = Look(data, INPUTS, sigma, num_classes, batch_size)
+    plain, inputs = look.ask(model), len(look.labels)
+    low, high = float(look.clean.min()), float(look.clean.max())
+    accuracy = plain.right.float().mean(dim=1).tolist()
     warnings = [*_units(low, high, sigma), *_classes_of_folders(data, num_classes)]
-    if len(pairs) >= ENOUGH and max(accuracy) < GOOD:
-        warnings += _mistakes(clean, plain, right, low, high) or _accuracies(plain, num_classes)
-    elif len(pairs) >= ENOUGH:
-        warnings += _accuracies(plain, num_classes)
-    return Report(len(pairs), low, high, sigma, accuracy[0], accuracy[1], tuple(warnings))
+    if inputs >= ENOUGH:
+        more = (lambda: look) if len(data) <= INPUTS else partial(Look, data, MORE, sigma, num_classes, batch_size)
+        found = find_mistake(model, look, more, low, high) if min(accuracy) < GOOD else []
+        warnings += found or _accuracies(plain.right, num_classes)
+    return Report(inputs, low, high, sigma, accuracy[0], accuracy[1], tuple(warnings))
+
+
+class Look:
+    """Some inputs of a data set, without and with one draw of noise each."""
+
+    def __init__(self, data: Sequence[tuple[Any, int]], count: int, sigma: float, num_classes: int, batch_size: int) -> None:
+        """Read them; ValueError as `preflight`."""
+        # Spread: data sorted by class would show one class only.
+        chosen = np.unique(np.linspace(0, len(data) - 1, count).round().astype(int)).tolist()
+        pairs = [data[i] for i in chosen]
+        _check_labels(chosen, [label for _, label in pairs], num_classes)
+        inputs = [np.asarray(x, dtype=np.float32) for x, _ in pairs]
+        for i, x in zip(chosen, inputs, strict=True):
+            if x.shape != inputs[0].shape or not np.isfinite(x).all():
+                what = f"shape {x.shape}, input 0 {inputs[0].shape}" if x.shape != inputs[0].shape else "NaN or infinity"
+                raise ValueError(f"input {i} has {what}; expected finite inputs of one shape")
+        self.clean = torch.from_numpy(np.stack(inputs))
+        self.labels = torch.tensor([label for _, label in pairs])
+        noise = torch.from_numpy(np.random.default_rng(SEED).standard_normal(self.clean.shape, dtype=np.float32))
+        self._batch = torch.cat((self.clean, self.clean + sigma * noise))
+        self._num_classes, self._batch_size = num_classes, batch_size
+
+    def ask(self, model: Model) -> Answers:
+        """A model's answers; ValueError as `preflight`."""
+        scores = _scores(model, self._batch, self._num_classes, self._batch_size).reshape(2, len(self.labels), -1)
+        return Answers.of(scores, self.labels)
 
 
 def _check_labels(indices: Sequence[int], labels: Any, num_classes: int) -> None:
@@ -104,15 +112,15 @@ def _check_labels(indices: Sequence[int], labels: Any, num_classes: int) -> None
 
 
 @torch.inference_mode()
-def _classes(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, num_classes: int, batch_size: int) -> torch.Tensor:
-    """Predicted class of each row, shape (B,); ValueError as the sampler's."""
+def _scores(model: Model, batch: torch.Tensor, num_classes: int, batch_size: int) -> torch.Tensor:
+    """Scores, float64, shape (B, num_classes); ValueError as the sampler's."""
     place, found = placement(model, batch), []
     # Of nearly equal size: an exported program may refuse a batch of one.
     for part in batch.tensor_split(-(-len(batch) // max(1, batch_size))):
         scores = in_parts(lambda rows: scores_of(model, rows.to(*place), num_classes), part)
         if np.isnan(scores).any():
             raise ValueError("the model returned NaN scores")
-        found.append(torch.from_numpy(scores.argmax(axis=1)))
+        found.append(torch.from_numpy(scores))
     return torch.cat(found)
 
 
@@ -156,36 +164,6 @@ def _classes_of_folders(data: Any, num_classes: int) -> list[str]:
             f"({classes[0]} is 0), which is the model's numbering only if the missing ones come last"
         )
     return warnings
-
-
-def _mistakes(
-    clean: torch.Tensor,
-    plain: torch.Tensor,
-    right: Callable[[Callable[[torch.Tensor], torch.Tensor]], torch.Tensor],
-    low: float,
-    high: float,
-) -> list[str]:
-    """A warning for the one change of the inputs that the model answers best to, if it is clearly better."""
-    changes: list[tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = []
-    if clean.ndim == 4 and clean.shape[1] == 3:
-        means, sds = (torch.tensor(v).reshape(3, 1, 1) for v in (IMAGENET if clean.shape[2] > 64 else CIFAR10))
-        changes.append(("normalisation is missing: put it in front of the model, as its first layer", lambda x: (x - means) / sds))
-        where = "the inputs are normalised and the model normalises again: give inputs in [0, 1]"
-        if low >= 0.0:
-            where = "the model normalises twice: take one of the two layers out"
-        changes.append((f"normalisation is done twice: {where}", lambda x: x * sds + means))
-    if high <= 20.0:
-        changes.append(("the model expects 0 to 255: scale inside it, as its first layer", lambda x: x * 255.0))
-    else:
-        changes.append(("the model expects [0, 1]: divide the inputs by 255", lambda x: x / 255.0))
-    best, said = 4.0, []
-    for what, change in changes:
-        changed = right(change)
-        gain, answers = int(changed.sum()) - int(plain.sum()), int((changed != plain).sum())
-        if gain > best * answers**0.5:
-            best = gain / answers**0.5
-            said = [f"{what} (accuracy {plain.float().mean():.0%} as it is, {changed.float().mean():.0%} so)"]
-    return said
 
 
 def _accuracies(plain: torch.Tensor, num_classes: int) -> list[str]:
