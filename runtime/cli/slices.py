@@ -119,7 +119,7 @@ def _counted(statistics: "Statistics", threat: "Threat", q: float, levels: Mappi
     if by is None or by.name not in levels or threat.kappa(statistics.d) > 1.0:
         return []
     counted, n = statistics.tails[by.name], statistics.n.sum(axis=1)
-    p = tail_bounds(counted.largest, n, np.array([1.0 - q]), counted.thresholds, levels[by.name])[0]
+    p = tail_bounds(counted.largest, n, np.array([1.0 - q]), counted.thresholds, levels[by.name], counted.slack)[0]
     # What no classifier could exceed, or the threshold before has said, is left out.
     tells = p < np.minimum(np.append(1.0 - q, p[:-1]), ndtr(-counted.thresholds))
     # A family of one vector is a ray's: nothing was counted on its other side.
