@@ -23,6 +23,7 @@ from .card import Config, read_config
 from .figures import accuracy_panels, growth_panels, slice_panels
 from .gains import METHODS, OURS
 from .growth import SIZES, Curve, constructed_curves, network_curve
+from .known import FOLDERS
 from .page import Contents, figure_files, provenance, render
 from .slices import exact_slices, explorer
 from .study import Study, growing_samples, run_study
@@ -39,6 +40,8 @@ def run_report(
     quick: bool = False,
     inputs: int | None = None,
     table: Path | None = None,
+    n: int | None = None,
+    folder: str | None = None,
 ) -> Path:
     """Write report.html, acr.md, acr.tex, acr.csv, growth.csv, attack.json and the figures to `out`; returns the page's path.
 
@@ -49,8 +52,10 @@ def run_report(
         quick: the card in small.
         inputs: another number of test inputs than the card's.
         table: a table file; by default the shipped one.
+        n: another number of samples.
+        folder: where the card's data are.
     """
-    card = _card(config, quick, inputs)
+    card = _card(config, quick, inputs, n, folder)
     radii = load(table)
     for sigma in card.sigma:
         radii.check_sigma(sigma)
@@ -82,16 +87,23 @@ def run_report(
     return page
 
 
-def _card(config: str | os.PathLike[str], quick: bool, inputs: int | None) -> Config:
+def _card(config: str | os.PathLike[str], quick: bool, inputs: int | None, n: int | None, folder: str | None) -> Config:
     card = read_config(config)
-    if inputs is not None:
-        if inputs < 1:
-            raise ValueError(f"inputs = {inputs}: expected 1 or more")
-        card = dataclasses.replace(card, inputs=inputs)
+    for name, value in (("inputs", inputs), ("n", n)):
+        if value is not None:
+            if value < 1:
+                raise ValueError(f"{name} = {value}: expected 1 or more")
+            card = dataclasses.replace(card, **{name: value})
+    if folder is not None:
+        card = dataclasses.replace(card, folder=folder)
+    if card.data in FOLDERS and not card.folder:
+        raise ValueError(f"{config}: data = {card.data!r} needs the folder of its files: --data FOLDER")
+    if card.folder and card.data not in FOLDERS:
+        raise ValueError(f"{config}: data = {card.data!r} is no folder of files: leave out --data (it is for {', '.join(FOLDERS)})")
     if quick:
         card = card.quick()
-    for n in (card.n, *card.growth.n):
-        check_n(n, card.alpha, (L1, L2, LINF))
+    for size in (card.n, *card.growth.n):
+        check_n(size, card.alpha, (L1, L2, LINF))
     return card
 
 
@@ -162,7 +174,7 @@ def growth_csv(curves: list[Curve]) -> str:
 
 
 def _threads(card: Config) -> Any:
-    if not card.bundled:
+    if not card.trained:
         return nullcontext()
     from .bundled import one_thread
 
