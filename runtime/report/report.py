@@ -88,14 +88,12 @@ def run_report(
 
 
 def _card(config: str | os.PathLike[str], quick: bool, inputs: int | None, n: int | None, folder: str | None) -> Config:
-    card = read_config(config)
-    for name, value in (("inputs", inputs), ("n", n)):
-        if value is not None:
-            if value < 1:
-                raise ValueError(f"{name} = {value}: expected 1 or more")
-            card = dataclasses.replace(card, **{name: value})
-    if folder is not None:
-        card = dataclasses.replace(card, folder=folder)
+    given = {"inputs": inputs, "n": n, "folder": folder}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name in ("inputs", "n"):
+        if changes.get(name, 1) < 1:
+            raise ValueError(f"{name} = {changes[name]}: expected 1 or more")
+    card = dataclasses.replace(read_config(config), **changes)
     if card.data in FOLDERS and not card.folder:
         raise ValueError(f"{config}: data = {card.data!r} needs the folder of its files: --data FOLDER")
     if card.folder and card.data not in FOLDERS:
