@@ -45,11 +45,14 @@ class Growth:
 @with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class Attack:
-    """The search for adversarial points: `inputs` inputs of the network, and `classifiers` random closed-form ones."""
+    """The searches for shifts that break a vote."""
 
     sigma: Sigma = 0.5
-    inputs: Whole = 2
+    """Of the network that is attacked."""
+    inputs: Whole | None = None
+    """How many of the certified inputs, the first ones; by default all."""
     classifiers: Whole = 60
+    """Random ones whose vote is known in closed form."""
 
 
 @with_config(NO_OTHER_KEYS)
@@ -100,7 +103,7 @@ class Config:
             n=min(self.n, 2000),
             sigma=ends,
             growth=Growth(ends[-1], 2, (1000, 4000)),
-            attack=Attack(ends[-1], 1, min(self.attack.classifiers, 6)),
+            attack=Attack(ends[-1], 2, min(self.attack.classifiers, 6)),
         )
 
 

@@ -137,7 +137,7 @@ def _trained(config: Config, out: Path, sigma: float) -> Callable[[], Model]:
 def _sample_all(study: Study, out: Path, say: Callable[[str], None]) -> Iterator[Sampled]:
     """The statistics of every sigma, in order. Our own networks are small: what is missing is drawn in a process a sigma."""
     config = study.config
-    missing = [sigma for sigma in config.sigma if not _kept(study, out, sigma)[0].is_file()] if config.trained else []
+    missing = [sigma for sigma in config.sigma if not kept(study, out, sigma)[0].is_file()] if config.trained else []
     if len(missing) > 1:
         jobs = min(len(missing), joblib.cpu_count())
         with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1), progress_bar("noise levels") as bar:
@@ -159,7 +159,7 @@ def growing_samples(study: Study, out: Path, say: Callable[[str], None]) -> Iter
         yield _sampled(dataclasses.replace(first, config=card), out, growth.sigma, name="growth").statistics
 
 
-def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tuple[Path, dict[str, Any]]:
+def kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tuple[Path, dict[str, Any]]:
     """Where the statistics of one sigma are kept, named by all their settings, and these."""
     config = study.config
     settings: dict[str, Any] = {
@@ -180,6 +180,6 @@ def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tu
 
 def _sampled(study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics") -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
-    c, (path, settings) = study.config, _kept(study, out, sigma, name)
+    c, (path, settings) = study.config, kept(study, out, sigma, name)
     card = Sampling(n0=c.n0, n=c.n, alpha=c.alpha, batch_size=c.batch_size, seed=c.seed)
     return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=c.skip)

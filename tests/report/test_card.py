@@ -78,7 +78,10 @@ def test_a_bad_card_is_refused_in_one_line_that_names_file_and_key(tmp_path: Pat
 def test_a_missing_key_and_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="key data is missing"):
         read(tmp_path, 'title = "t"\ninputs = 3\n')
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no such configuration file \(shipped ones: cifar10, digits, fashion-mnist, mnist, patches\)"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"nowhere: no such configuration file \(shipped ones: cifar10, digits, fashion-mnist, mnist, patches\)",
+    ):
         read_config("nowhere")
 
 
