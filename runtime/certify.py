@@ -4,19 +4,21 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .bounds.budget import split
+from .bounds.classes import runner_up
 from .evaluate import evaluate, find_tails
 from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out
 from .jobs.groups import Record, resuming
 from .jobs.shards import groups
 from .lookup.table import Table, load
-from .runs.results import ABSTAIN, Row, check_settings, read_rows, row, write_settings, write_tsv
+from .runs.results import ABSTAIN, FIRST, Row, check_settings, read_rows, row, write_settings, write_tsv
 from .sampling.card import Sampling
 from .sampling.sampler import Drawn, Labelled, Sampler
 from .sampling.scores import Model
@@ -38,6 +40,12 @@ class Certificate:
     count: int
     """Votes for the class among the n certification samples."""
     n: int
+    runner_up: int
+    """Of the other classes the one with the most of them."""
+    count_runner_up: int
+    """Its votes."""
+    proposal: str
+    """What proposed the gradient's direction: "gradient" or "votes"."""
 
 
 class Certifier:
@@ -56,6 +64,11 @@ class Certifier:
         compile: True, or a backend's name: torch.compile.
         early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
         certificate: "tails", or "first-order" for the paper's own.
+        proposal: what proposes the direction of the vote's gradient before the n samples are drawn: "gradient", the model's own at
+            noisy copies of the input, or "votes"; "auto": "votes" where the model gives none. It costs a per cent of the samples.
+        noise: "gaussian", or "grid": the model behind rounding to a grid that the inputs lie on is certified, under noise whose law
+            is known exactly (docs/noise.md).
+        grid_step: of that grid, in input units: "1/255", or a float; by default, and as "auto", that of a data set's values.
 
     Raises:
         FileNotFoundError: no such table.
@@ -77,8 +90,20 @@ class Certifier:
         compile: bool | str = False,
         early_stop: bool = False,
         certificate: str = "tails",
+        proposal: str = "auto",
+        noise: str = "gaussian",
+        grid_step: Fraction | str | float | None = None,
     ) -> None:
-        self.card = Sampling(seed=seed, autocast=autocast, channels_last=channels_last, compile=compile, early_stop=early_stop)
+        self.card = Sampling(
+            seed=seed,
+            autocast=autocast,
+            channels_last=channels_last,
+            compile=compile,
+            early_stop=early_stop,
+            proposal=proposal,
+            noise=noise,
+            grid_step=grid_step,
+        )
         self.sampler = Sampler(model, sigma, num_classes, threats)
         # Any alpha: refuses an unknown estimator, and threats that it has no bound for.
         split(0.5, self.sampler.threats, estimator)
@@ -110,7 +135,8 @@ class Certifier:
     def _certificate(self, drawn: Drawn, alpha: float) -> Certificate:
         statistics = drawn.statistics
         result = evaluate(statistics, self.sampler.threats, alpha, self.estimator, self.table, self.tails)
-        sure = bool(result.q_lower[0] > 0.5)
+        sure = bool(result.sure[0])
+        other, others = runner_up(statistics.classes, statistics.class_count)
         bounds: dict[Quantity | str, float] = {"q_lower": float(result.q_lower[0])}
         bounds |= {quantity: float(bound[0]) for quantity, bound in result.bounds.items()}
         return Certificate(
@@ -120,6 +146,9 @@ class Certifier:
             counts=drawn.votes,
             count=int(statistics.count.sum()),
             n=int(statistics.n.sum()),
+            runner_up=int(other[0]),
+            count_runner_up=int(others[0]),
+            proposal=statistics.proposal["by"],
         )
 
     def certify_dataset(
@@ -152,12 +181,13 @@ class Certifier:
                 difference named, or an `out` that nothing tells the settings of.
         """
         out, pairs = check_out(out), as_pairs(data, self.sampler.num_classes)
-        card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size)
+        card = self.sampler.fit(pairs, replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size))
         settings = self.sampler.settings(pairs, card)
         tails = None if self.tails is None else self.tails.digest
         settings |= {"estimator": self.estimator, "table": self.table.digest, "tails": tails, "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"
-        with resuming(out, settings, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
+        records = {"format": f"results {' '.join(FIRST)}"}
+        with resuming(out, settings | records, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
             if out.exists() and not job.started:
                 check_settings(out, settings)
             else:
@@ -180,5 +210,7 @@ class Certifier:
             n=c.n,
             q_lower=c.bounds["q_lower"],
             radius=c.radius,
+            runner_up=c.runner_up,
+            count_runner_up=c.count_runner_up,
         )
         return {"idx": done.idx, "certified": c.prediction == done.label, "row": line}

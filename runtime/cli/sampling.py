@@ -29,6 +29,13 @@ def sample(
     limit: Annotated[int | None, typer.Option("--max", help="Take at most this many inputs.")] = None,
     split: Annotated[str | None, typer.Option(help="train, test or val, of a folder.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Unpickle objects in the model's file: they can run any code.")] = False,
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer for the model's front, in place of a checkpoint's: none, cifar10, imagenet, mnist, half, cifar10-centre, "
+            "imagenet-centre, 0-255, or MEANS/DEVIATIONS as 0.5,0.5,0.5/0.2,0.2,0.2."
+        ),
+    ] = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Skip the look at 50 inputs for wrong units and normalisation.")
     ] = False,
@@ -42,11 +49,19 @@ def sample(
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Images in channels-last memory order.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
     early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop inputs that are certain to abstain at alpha.")] = False,
+    proposal: Annotated[
+        str,
+        typer.Option(
+            help="What proposes the gradient's direction: gradient (the model's), votes, or auto: votes where there is none."
+        ),
+    ] = "auto",
     threat: Threats = None,
     threshold: Annotated[
         list[float] | None,
         typer.Option(help="Repeated: count votes against beyond these, in units of sigma; by default 13 from 0.5 to 4."),
     ] = None,
+    noise: Annotated[str, typer.Option(help="gaussian, or grid: whole steps of the grid that the inputs lie on.")] = "gaussian",
+    grid_step: Annotated[str | None, typer.Option(help="With --noise grid: 1/255, ...; by default that of the data.")] = None,
     keep_means: Annotated[
         bool,
         typer.Option("--keep-means", help="Keep mean vectors: threats chosen without looking at them can be certified later."),
@@ -67,10 +82,10 @@ def sample(
     then: certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.budget import check_n
-    from ..bounds.tails import THRESHOLDS
     from ..inputs.data import load_data
     from ..inputs.models import load_model
     from ..jobs.shards import Shard, groups, local_device
+    from ..lookup.tail_format import THRESHOLDS
     from ..runs.sample import sample_dataset
     from ..sampling.card import Sampling
     from ..sampling.identity import file_digest
@@ -89,10 +104,13 @@ def sample(
         channels_last=channels_last,
         compile=compile,
         early_stop=early_stop,
+        noise=noise,
+        grid_step=grid_step,
         thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
+        proposal=proposal,
     )
-    net = load_model(model, device, trust)
+    net = load_model(model, device, trust, normalise)
     sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
     check_n(n, alpha, sampler.threats)
     inputs = load_data(data, skip, limit, split)
@@ -111,13 +129,16 @@ def sample(
         inputs,
         out,
         card,
-        {"model": model, "data": data, "split": split, "max": limit, "device": device},
+        {"model": model, "normalise": normalise, "data": data, "split": split, "max": limit, "device": device},
         shard=part,
         progress=first,
         skip=skip,
         model_file=file_digest(model),
     )
-    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
+    if first and sampler.obstacle:
+        print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
+    step = sampled.settings["grid_step"]
+    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs" + (f", noise on the grid of step {step}" if step else ""))
 
 
 def merge(
@@ -148,6 +169,15 @@ def certify(
         Path | None,
         typer.Option(help="Instead of statistics: another tool's TSV with idx, label, predict, count, n; Cohen's radii only."),
     ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", help="With --from-counts: samples of every input, where the file has no n.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="With --from-counts: names of a file without a header; counts for a column a class, as idx,label,counts."
+        ),
+    ] = None,
     sigma: Annotated[float | None, typer.Option(help="With --from-counts: noise level, in input units.")] = None,
     d: Annotated[int | None, typer.Option("--d", help="With --from-counts: numbers in an input, for linf radii.")] = None,
 ) -> None:
@@ -158,6 +188,8 @@ def certify(
     certlut certify stats.h5 --out paper.tsv --certificate first-order --estimator paper
 
     certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 --out results.tsv
+
+    certlut certify --from-counts votes.txt --columns idx,label,counts --sigma 0.5 --out results.tsv
     """
     if from_counts is not None:
         from ..runs.counts import certify_counts
@@ -168,9 +200,10 @@ def certify(
             raise typer.BadParameter(
                 "--from-counts gives Cohen's radii: no --threat, --estimator, --certificate, --table or --explain"
             )
-        print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d)} inputs")
+        names = None if columns is None else columns.split(",")
+        print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d, n, names)} inputs")
         return
-    if statistics is None or sigma is not None or d is not None:
+    if statistics is None or any(given is not None for given in (sigma, d, n, columns)):
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
     from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats

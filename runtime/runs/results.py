@@ -19,14 +19,25 @@ from ..jobs.journal import check_same
 
 ABSTAIN = -1
 FIRST = ("idx", "label", "predict", "radius", "correct", "time", "count", "n", "q_lower")
-WHOLE = ("idx", "label", "predict", "correct", "count", "n")
+LAST = ("runner_up", "count_runner_up")
+WHOLE = ("idx", "label", "predict", "correct", "count", "n", *LAST)
 Row = dict[str, int | float | str]
 
 
 def row(
-    *, idx: int, label: int, predict: int, seconds: float, count: int, n: int, q_lower: float, radius: Mapping[str, float]
+    *,
+    idx: int,
+    label: int,
+    predict: int,
+    seconds: float,
+    count: int,
+    n: int,
+    q_lower: float,
+    radius: Mapping[str, float],
+    runner_up: int = -1,
+    count_runner_up: int = -1,
 ) -> dict[str, str]:
-    """One line of results.tsv; every radius and bound is rounded down to six decimals, q_lower to ten."""
+    """One line of results.tsv; every radius and bound is rounded down to six decimals, q_lower to ten. -1: not counted."""
     values = {
         "idx": str(idx),
         "label": str(label),
@@ -38,7 +49,8 @@ def row(
         "n": str(n),
         "q_lower": _down(q_lower, 10),
     }
-    return values | {f"radius_{name}": _down(value, 6) for name, value in radius.items()}
+    values |= {f"radius_{name}": _down(value, 6) for name, value in radius.items()}
+    return values | {"runner_up": str(runner_up), "count_runner_up": str(count_runner_up)}
 
 
 def _down(x: float, digits: int) -> str:

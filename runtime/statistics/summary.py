@@ -22,6 +22,8 @@ TARGETS = (6.0, 10.0, 17.0)
 BETS = len(TARGETS)
 # A bet's bound is value -+ slope L: shape (2, BETS) for (value, slope).
 BET_NAMES = ("length", "half_low", "half_high", "top", "along", "along_high")
+# The noise of statistics, where nothing else is said: floats that are taken for Gaussian ones.
+GAUSSIAN: Mapping[str, Any] = {"kind": "gaussian"}
 # Those that bound from above.
 UPPER_BETS = ("half_high", "top", "along_high")
 
@@ -49,6 +51,8 @@ class Moments:
     """Family of directions -> its tails, `largest` of shape (1, K)."""
     looks: int = 0
     """Looks taken before sampling stopped; 0 where n was fixed."""
+    selection: tuple[int, int] = (0, 0)
+    """Votes for the class among the selection samples, and how many these were."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +130,27 @@ class Statistics:
     """Votes of each among all samples, shape (N, C)."""
     looks: Counts
     """Looks taken before sampling stopped, shape (N,); 0 where n was fixed."""
+    selection: Counts
+    """Votes for the class among the selection samples, and how many these were, shape (N, 2); 0 where they were not kept."""
     tails: Mapping[str, Tail] = field(default_factory=dict)
     """Family of directions -> how far out votes against lie along them."""
     proposal: Mapping[str, Any] = field(default_factory=lambda: {"by": "votes"})
     """What proposed the direction that the gradient's length is bet along, the same for all inputs."""
-    noise: Mapping[str, Any] = field(default_factory=lambda: {"kind": "gaussian"})
+    noise: Mapping[str, Any] = field(default_factory=lambda: GAUSSIAN)
     """The noise that was drawn, the same for all inputs."""
 
     def __len__(self) -> int:
         return len(self.count)
+
+    @property
+    def proposed(self) -> bool:
+        """Whether the model's gradient proposed it."""
+        return bool(self.proposal["by"] == "gradient")
+
+    @property
+    def charge(self) -> float:
+        """What the noise that was drawn, not quite Gaussian noise, takes of alpha; 0 where it is taken for it."""
+        return float(self.noise.get("charge", 0.0))
 
     def check(self, threats: Sequence[Threat]) -> None:
         """ValueError unless these numbers can be what sampling left, and hold what the threats need."""
@@ -143,6 +159,8 @@ class Statistics:
             raise ValueError(f"statistics: count has shape {shape}, n {self.n.shape}; expected (N, 2) for both")
         if not (math.isfinite(self.sigma) and self.sigma > 0 and self.d >= 1):
             raise ValueError(f"statistics: sigma = {self.sigma}, d = {self.d}; expected positive numbers")
+        if self.noise.get("kind") not in ("gaussian", "grid") or not 0.0 <= self.charge < 1.0:
+            raise ValueError(f"statistics: noise {dict(self.noise)}: expected gaussian or grid, its charge below 1")
         if not ((self.n >= 1) & (self.count >= 0) & (self.count <= self.n)).all():
             raise ValueError("statistics: expected 0 <= count <= n and n >= 1 in every half")
         if self.b.shape != shape[:1] or not ((self.b >= 0.5) & (self.b <= 1.0)).all():
@@ -151,6 +169,9 @@ class Statistics:
             raise ValueError(f"statistics: sums have shape {self.sums.shape}, expected {(*shape, 2, self.d)} finite numbers")
         if self.looks.shape != shape[:1] or (self.looks < 0).any():
             raise ValueError(f"statistics: looks have shape {self.looks.shape}, expected (N,) numbers from 0")
+        chosen = self.selection
+        if chosen.shape != shape or not ((chosen[:, 0] >= 0) & (chosen[:, 0] <= chosen[:, 1])).all():
+            raise ValueError(f"statistics: selection has shape {chosen.shape}, expected {shape}: 0 <= votes <= samples")
         count, n = self.count.sum(axis=1), self.n.sum(axis=1)
         check_classes(self.classes, self.class_count, count, n)
         for name, tail in self.tails.items():
@@ -187,7 +208,13 @@ def _check_part(name: str, part: Part, size: int) -> None:
             raise ValueError(f"statistics: a bet {kind!r} of {name!r} is infinite on the wrong side")
 
 
-def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: float, keep_means: bool = False) -> Statistics:
+def summarise(
+    moments: Sequence[Moments],
+    threats: Sequence[Threat],
+    sigma: float,
+    keep_means: bool = False,
+    noise: Mapping[str, Any] = GAUSSIAN,
+) -> Statistics:
     """Reduce the sums of N inputs of one shape to the scalars that the threats' bounds need; `keep_means`: keep the sums too."""
     d = moments[0].sum_u.shape[1]
     means = [(_means(m, 0.5), _means(m, m.b)) for m in moments]
@@ -208,10 +235,12 @@ def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: floa
         parts=parts,
         sums=np.stack([np.stack((m.sum_uf, m.sum_u), axis=1) if keep_means else np.empty(0) for m in moments]),
         looks=np.array([m.looks for m in moments], dtype=np.int64),
+        selection=np.array([m.selection for m in moments], dtype=np.int64),
         tails={
             name: replace(tail, largest=np.concatenate([m.tails[name].largest for m in moments]))
             for name, tail in moments[0].tails.items()
         },
+        noise=noise,
     )
 
 

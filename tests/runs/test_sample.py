@@ -1,5 +1,5 @@
 import resource
-from dataclasses import replace
+from dataclasses import fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from certlut.bounds.binomial import lower_probability
 from certlut.jobs.journal import Journal
 from certlut.runs.certify import certify_statistics
 from certlut.runs.results import read_tsv
-from certlut.runs.sample import sample_dataset
+from certlut.runs.sample import journal_format, sample_dataset
 from certlut.sampling.card import Sampling
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import Sampled, read_statistics, write_statistics
-from certlut.statistics.records import join
+from certlut.statistics.records import join, layout
 from certlut.statistics.summary import Moments, Part, summarise
 from certlut.threats.declare import Direction
 from certlut.threats.sets import ALL, L1, L2, Threat
@@ -208,7 +208,7 @@ def _sample(out: Path, model: Any = None, n: int = 301, **changes: Any) -> Sampl
     """Groups of 3 of the 6 inputs."""
     given = {name: changes.pop(name) for name in ("data", "sigma", "threats") if name in changes}
     sampler = Sampler(model or Counting(), given.get("sigma", SIGMA), 2, given.get("threats", ("l1", "l2")))
-    card = Sampling(**{"n0": N0, "n": n, "alpha": ALPHA, "seed": SEED} | changes)
+    card = Sampling(**{"n0": N0, "n": n, "alpha": ALPHA, "seed": SEED, "proposal": "votes"} | changes)
     return sample_dataset(sampler, given.get("data", _data()), out, card, progress=False)
 
 
@@ -271,6 +271,27 @@ def _whole_journal(out: Path) -> bytes:
     return Path(f"{out}.journal").read_bytes()
 
 
+def test_a_run_of_a_version_with_other_records_is_refused_by_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, journal = tmp_path / "out.h5", tmp_path / "out.h5.journal"
+    with monkeypatch.context() as older:
+        older.setattr("certlut.runs.sample.STATISTICS_VERSION", 2)
+        with pytest.raises(KeyboardInterrupt):
+            _sample(out, Counting(4))
+    before = journal.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"journal: written by certlut \S+ \(format statistics 2, .*\), .* \(format statistics 3, "
+    ):
+        _sample(out)
+    assert journal.read_bytes() == before
+
+
+def test_records_are_known_by_their_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = layout()
+    assert layout() == before
+    monkeypatch.setattr("certlut.statistics.records.Part", make_dataclass("Part", [f.name for f in fields(Part)][1:]))
+    assert layout() != before
+
+
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
     whole, out = _sample(tmp_path / "whole.h5"), tmp_path / "out.h5"
     journal = _whole_journal(tmp_path / "other.h5")
@@ -286,7 +307,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         settings = {name: value for name, value in whole.settings.items() if name != "information"}
-        with Journal(out, settings) as left:
+        with Journal(out, settings | {"format": journal_format()}) as left:
             assert len(left.records) == done
         assert not out.exists()
     model = Counting()
@@ -310,6 +331,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
         ({"channels_last": True}, r"channels_last was False, is True"),
         ({"compile": "eager"}, r"compile was False, is 'eager'"),
         ({"early_stop": True}, r"early_stop was None, is 0\.01"),
+        ({"proposal": "auto"}, r"proposal was {'by': 'votes'}, is {'by': 'gradient'"),
     ],
 )
 def test_a_change_is_refused_by_name_while_stopped_and_when_finished(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
