@@ -73,6 +73,7 @@ def templates() -> Environment:
     """Every value is escaped where its template does not say otherwise; a name that is not there is an error."""
     loader = PackageLoader(__package__)
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["themed"] = themed
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return made
 
@@ -82,7 +83,6 @@ def render(c: Contents) -> str:
     made = {
         "finding": _finding(c),
         "lead": _lead(c),
-        "themed": themed,
         "facts": _facts(c),
         "right": ", ".join(f"{100 * share:.0f} % at {sigma:g}" for sigma, share in c.right.items()),
         "methods": _method_lines(c),
