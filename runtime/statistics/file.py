@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..jobs.atomic import replacing
 from ..threats.declare import KINDS
 from ..threats.sets import Threat
-from .summary import SCALARS, Part, Statistics
+from .summary import BETS, REACHES, SCALARS, Part, Statistics
 from .votes import Tail, none_counted
 
 STATISTICS = "certlut-statistics"
@@ -124,9 +124,10 @@ def _read_2(file: h5py.File, rows: slice) -> Statistics:
     parts = {}
     for name, group in file["parts"].items():
         about = {field: kind(group.attrs[field]) for field, kind in _ABOUT.items() if field != "largest"}
-        columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS if field not in ("norm_b", "along_high")}
-        unmade = np.full_like(columns["along"], np.nan)
-        parts[name] = Part(**about, largest=0, norm_b=group["lp_b"][rows], along_high=unmade, **columns)
+        columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS if field not in ("norm_b", "along_high", "reach")}
+        columns |= {"along_high": np.full_like(columns["along"], np.nan), "norm_b": group["lp_b"][rows]}
+        columns["reach"] = np.full((len(columns["along"]), len(REACHES), BETS), np.nan)
+        parts[name] = Part(**about, largest=0, **columns)
     votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b", "sums")}
     none = none_counted(len(votes["count"]))
     votes |= {"classes": none, "class_count": none, "looks": np.zeros(len(none), dtype=np.int64)}
