@@ -343,3 +343,13 @@ def test_certifying_a_data_set_with_a_target_goes_through_files_too(tmp_path: Pa
     assert sum(int(row["n"]) for row in rows) < 8 * 2500
     settings = (tmp_path / "out.tsv.json").read_text()
     assert '"targets": {' in settings
+
+
+@pytest.mark.parametrize(("z", "low", "high"), [(2.4, 500, 500), (1.15, 600, 8000), (1.02, 8000, 20_000), (0.5, 500, 1500)])
+def test_the_samples_that_a_target_needs_are_forecast(z: float, low: float, high: float, shipped: Table) -> None:
+    method = Method((L1, L2, LINF), 0.001, "adaptive", shipped, find_tails("tails"))
+    rule = Stopping(Goal({"l2": 1.0}), Looks.geometric(20_000), method, 50, 1.0)
+    mean, median, certified = rule.expected_samples(float(ndtr(z)), 0.9, 100)
+    assert low <= mean <= high
+    assert 500 <= median <= 20_000
+    assert certified >= 0.95 if z > 1.1 else certified <= 0.9
