@@ -1,7 +1,7 @@
 """The same network, inputs, n and alpha through Cohen et al.'s loop, the Adversarial Robustness Toolbox's certify, and ours.
 
 Each runs in a process of its own: average certified radius by threat (wrong or abstaining: 0; theirs is the largest ball of the
-threat inside their l2 ball), seconds of CPU an input on one thread, and peak memory, that of imports included. Needs the extra `bench`.
+threat inside their l2 ball), CPU seconds an input on one thread, peak memory, that of imports included. Needs the extra `bench`.
 
 Run: python benchmarks/peers.py [--data digits|patches|mnist|...] [--folder F] [--sigma S] [--inputs N] [--n N]
 """
