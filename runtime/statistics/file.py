@@ -52,7 +52,7 @@ def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
     whole = io.BytesIO()
     with h5py.File(whole, "w") as hdf:
         attributes = {"filetype": STATISTICS, "format_version": STATISTICS_VERSION, "sigma": s.sigma, "d": s.d}
-        about = {"settings": sampled.settings, "proposal": s.proposal, "noise": s.noise}
+        about = {"settings": sampled.settings, "proposal": s.proposal, "noise": s.noise, "schedule": s.schedule}
         hdf.attrs.update(attributes | {name: json.dumps(value, sort_keys=True) for name, value in about.items()})
         for name in _COLUMNS:
             hdf.create_dataset(name, data=getattr(sampled, name), track_times=False)
@@ -105,7 +105,7 @@ def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sam
 def _read(file: h5py.File, rows: slice) -> Statistics:
     parts = {name: _read_part(group, rows) for name, group in file["parts"].items()}
     tails = {name: _read_tail(group, rows) for name, group in file["tails"].items()}
-    about = {name: json.loads(file.attrs[name]) for name in ("proposal", "noise")}
+    about = {name: json.loads(file.attrs[name]) for name in ("proposal", "noise", "schedule")}
     votes: dict[str, Any] = {name: file[name][rows] for name in _VOTES}
     return Statistics(**votes, **about, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts, tails=tails)
 

@@ -144,6 +144,8 @@ class Statistics:
     """What proposed the direction that the gradient's length is bet along, the same for all inputs."""
     noise: Mapping[str, Any] = field(default_factory=lambda: GAUSSIAN)
     """The noise that was drawn, the same for all inputs."""
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    """The looks that might be taken (bounds/looks.py), the same for all inputs; empty where n was fixed."""
 
     def __len__(self) -> int:
         return len(self.count)
