@@ -1,7 +1,7 @@
 """The first half of a long job: draw a data set's statistics to a file, from which runs/certify.py makes results."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ def sample_dataset(
     progress: bool = True,
     skip: int = 1,
     model_file: str = "",
+    pace: Callable[[], object] | None = None,
 ) -> Sampled:
     """Sample every (input, label), or a shard of them, and write the statistics file `out`; returns what it holds.
 
@@ -49,6 +50,7 @@ def sample_dataset(
         shard: written to a file of its own, `shard.path(out)`.
         progress: show a bar.
         skip: `data` holds every skip-th input of a data set: its input i is the set's input i * skip, in `idx` and in its noise.
+        pace: called before every group of inputs (sampling/pools.py).
         model_file: digest of what the model was loaded from (`identity.file_digest`), a setting like the others.
 
     Raises:
@@ -73,6 +75,8 @@ def sample_dataset(
             check_same(out, "statistics", read_statistics(out).settings, settings)
         else:
             for group in job.remaining():
+                if pace is not None:
+                    pace()
                 for done in sampler.draw(data, group, card, skip):
                     job.add(_record(done, card.alpha))
             write_statistics(out, gather(job.records(), described, sampler.threats))
