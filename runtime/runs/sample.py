@@ -25,6 +25,10 @@ from ..threats.sets import Threat
 CHUNK = 1000
 
 
+def _at_once() -> None:
+    """Goes on with the next group as it is."""
+
+
 def sample_dataset(
     sampler: Sampler,
     data: Any,
@@ -37,7 +41,7 @@ def sample_dataset(
     skip: int = 1,
     model_file: str = "",
     method: Method | None = None,
-    pace: Callable[[], object] | None = None,
+    pace: Callable[[], object] = _at_once,
 ) -> Sampled:
     """Sample every (input, label), or a shard of them, and write the statistics file `out`; returns what it holds.
 
@@ -69,8 +73,7 @@ def sample_dataset(
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
     rules = rules_of(card, method, sampler.sigma)
-    if method is not None:
-        settings["decided by"] = method.settings()
+    settings |= {} if method is None else {"decided by": method.settings()}
     pieces = shard.pick(groups(len(data), card.inputs_a_batch))
     if not pieces:
         raise ValueError(f"shard {shard}: nothing is left for it, {len(data)} inputs make fewer batches; use fewer shards")
@@ -82,8 +85,7 @@ def sample_dataset(
             check_same(out, "statistics", read_statistics(out).settings, settings)
         else:
             for group in job.remaining():
-                if pace is not None:
-                    pace()
+                pace()
                 for done in sampler.draw(data, group, card, skip, rules):
                     job.add(_record(done, card))
             write_statistics(out, gather(job.records(), described, sampler.threats))
