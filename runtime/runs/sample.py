@@ -65,10 +65,8 @@ def sample_dataset(
         ValueError: as `Sampler.sample`; a journal or a complete file of other settings, with the difference named; another
             process at work on the file; an empty data set or shard; a label that is no class.
     """
-    shard = shard or Shard()
-    out = shard.path(check_out(out))
-    data = as_pairs(data, sampler.num_classes)
-    card = sampler.fit(data, card)
+    shard, data = shard or Shard(), as_pairs(data, sampler.num_classes)
+    out, card = shard.path(check_out(out)), sampler.fit(data, card)
     settings = sampler.settings(data, card) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
