@@ -47,26 +47,20 @@ def plan(
     """
     from rich.console import Console
 
+    from ..bounds.looks import Looks
+    from ..evaluate import find_tails
     from ..lookup.table import load
     from ..plan.plan import masked
     from ..plan.plan import plan as make_plan
+    from ..plan.stopping import Method, targeted
     from ..threats.declare import resolve
+    from ..threats.specs import parse_targets
 
     known = resolve([name.strip() for name in threats.split(",") if name.strip()])
     everything = known if coordinates is None else (*known, masked(d, coordinates))
     if target:
-        from ..bounds.looks import Goal, Looks
-        from ..evaluate import find_tails
-        from ..plan.stopping import Method, Stopping
-        from ..threats.specs import parse_targets
-
-        surface, goal, looks = load(table), Goal(parse_targets(target)), Looks.geometric(n or 100_000)
-        goal.check([threat.name for threat in everything])
-        method = Method(everything, alpha, "adaptive", surface, find_tails("tails"))
-        rule = Stopping(goal, looks, method, d, surface.sigma, n0, cosine or None)
-        mean, median, certified = rule.expected_samples(q, rho)
-        print(f"{', '.join(target)} at up to {looks.n:,} samples, {len(looks)} looks; a forecast, not a bound")
-        print(f"samples of an input: {mean:,.0f} on average, median {median:,.0f}; certified: {100.0 * certified:.0f} %")
+        method = Method(everything, alpha, "adaptive", load(table), find_tails("tails"))
+        print(targeted(parse_targets(target), Looks.geometric(n or 100_000), method, d, q, rho, n0, cosine or None))
         return
     made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape, cosine=cosine or None)
     print(f"d = {d}, q = {q:g}, gradient {rho:g} of the largest ({shape}), alpha = {alpha:g}; a forecast, not a bound")

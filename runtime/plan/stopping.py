@@ -171,6 +171,25 @@ def rules_of(card: Sampling, method: Method | None, sigma: float) -> Callable[[i
     return functools.cache(lambda d: Stopping(card.goal, schedule, method, d, sigma, card.n0, cosine))
 
 
+def targeted(
+    targets: Mapping[str, float], looks: Looks, method: Method, d: int, q: float, length: float, n0: int, cosine: float | None
+) -> str:
+    """In two lines, how many samples inputs like (q, length) are expected to need for these radii, sigma = 1.
+
+    Raises:
+        ValueError: a target of no threat.
+    """
+    goal = Goal(targets)
+    goal.check([threat.name for threat in method.threats])
+    rule = Stopping(goal, looks, method, d, method.table.sigma, n0, cosine)
+    mean, median, certified = rule.expected_samples(q, length)
+    asked = ", ".join(f"{name}={radius:g}" for name, radius in targets.items())
+    return (
+        f"{asked} at up to {looks.n:,} samples, {len(looks)} looks; a forecast, not a bound\n"
+        f"samples of an input: {mean:,.0f} on average, median {median:,.0f}; certified: {100.0 * certified:.0f} %"
+    )
+
+
 def _plannable(threat: Threat) -> bool:
     """Whether `forecast` knows it."""
     parts = projections([threat]).values()

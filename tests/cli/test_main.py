@@ -200,7 +200,7 @@ def test_targets_save_samples_and_what_the_looks_spend_is_explained(tmp_path: Pa
 def test_plan_says_how_many_samples_a_target_needs() -> None:
     status, stdout, _ = here("plan", "--d", 16, "--q", 0.99, "--rho", 0.8, "--n", 5000, "--target", "l2=1.0")
     assert status == 0
-    assert "l2=1.0 at up to 5,000 samples, 8 looks" in stdout
+    assert "l2=1 at up to 5,000 samples, 8 looks" in stdout
     assert "500 on average, median 500; certified: 100 %" in stdout
 
 
