@@ -168,6 +168,8 @@ def samples_panel(spent: "Spent") -> Panel:
         for points, label, colour in ((spent.decided, "with targets", COLOUR[OURS]), (spent.fixed, "n fixed", COLOUR["cohen"])):
             axis.plot(*zip(*points, strict=True), color=colour, marker="o", ms=3.5, label=label)
         axis.set(title=spent.title, xlabel="samples of an input, mean", ylabel="certified accuracy", xscale="log", ylim=(0, 1.02))
+        axis.set_xticks([n for n, _ in spent.fixed], [_short(round(n)) for n, _ in spent.fixed])
+        axis.set_xticks([], minor=True)
         axis.legend(fontsize="small", frameon=False)
 
     ends = [f"{share:.3f} with {n:,.0f} samples an input" for n, share in (spent.fixed[-1], spent.decided[-1])]
