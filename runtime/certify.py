@@ -10,16 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .bounds.budget import split
-from .evaluate import evaluate, find_tails
+from .evaluate import Evaluation, evaluate, find_tails
 from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out
 from .jobs.groups import Record, resuming
 from .jobs.shards import groups
 from .lookup.table import Table, load
-from .runs.results import ABSTAIN, Row, check_settings, read_rows, row, write_settings, write_tsv
+from .runs.certify import result_rows
+from .runs.results import ABSTAIN, Row, check_settings, read_rows, write_settings, write_tsv
 from .sampling.card import Sampling
 from .sampling.sampler import Drawn, Labelled, Sampler
 from .sampling.scores import Model
+from .statistics.file import Sampled
+from .statistics.summary import Statistics
 from .threats.sets import Quantity, Threat
 
 
@@ -107,9 +110,12 @@ class Certifier:
         card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size)
         return self._certificate(self.sampler.sample(x, card, index), card.alpha)
 
+    def _evaluate(self, statistics: Statistics, alpha: float) -> Evaluation:
+        return evaluate(statistics, self.sampler.threats, alpha, self.estimator, self.table, self.tails)
+
     def _certificate(self, drawn: Drawn, alpha: float) -> Certificate:
         statistics = drawn.statistics
-        result = evaluate(statistics, self.sampler.threats, alpha, self.estimator, self.table, self.tails)
+        result = self._evaluate(statistics, alpha)
         sure = bool(result.q_lower[0] > 0.5)
         bounds: dict[Quantity | str, float] = {"q_lower": float(result.q_lower[0])}
         bounds |= {quantity: float(bound[0]) for quantity, bound in result.bounds.items()}
@@ -170,15 +176,8 @@ class Certifier:
 
     def _record(self, done: Labelled, alpha: float) -> Record:
         start = time.perf_counter()
-        c = self._certificate(done.drawn, alpha)
-        line = row(
-            idx=done.idx,
-            label=done.label,
-            predict=c.prediction,
-            seconds=done.seconds + time.perf_counter() - start,
-            count=c.count,
-            n=c.n,
-            q_lower=c.bounds["q_lower"],
-            radius=c.radius,
-        )
-        return {"idx": done.idx, "certified": c.prediction == done.label, "row": line}
+        result = self._evaluate(done.drawn.statistics, alpha)
+        idx, label, predict = np.array([[done.idx], [done.label], [done.drawn.predict]])
+        seconds = np.array([done.seconds + time.perf_counter() - start])
+        (line,) = result_rows(Sampled(done.drawn.statistics, idx, label, predict, seconds, settings={}), result)
+        return {"idx": done.idx, "certified": line["correct"] == "1", "row": line}

@@ -15,10 +15,12 @@ from .lookup.table import Table, load
 from .lookup.tails import TailTable, load_tails
 from .statistics.summary import Statistics
 from .threats.declare import resolve
-from .threats.sets import Quantity, Threat, containment
+from .threats.sets import ALL, L2, LENGTH, Quantity, Threat, containment
 
 # "first-order" is the paper's own method; "tails" adds docs/tails.md.
 CERTIFICATES = ("tails", "first-order")
+# "l2" is always certified, and needs it.
+TOP = Quantity(ALL, "l2", "upper")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,14 @@ class Evaluation:
     """Threat -> radius in input units, shape (N,), 0 where it abstains; "cohen", at the full alpha, is outside the guarantee."""
     bounds: dict[Quantity, Array]
     budget: Budget
+    inside: dict[str, float]
+    """Threat -> size of an l2 ball over that of the threat's largest ball inside it."""
+
+    @property
+    def length(self) -> tuple[Array, Array]:
+        """(lower, upper) bounds of |y|_2, each of shape (N,); 0 below where no threat asks for a lower one."""
+        upper = self.bounds[TOP]
+        return self.bounds.get(LENGTH, np.zeros_like(upper)), upper
 
 
 def evaluate(
@@ -80,7 +90,8 @@ def evaluate(
             radii[inner.name] = np.maximum(radii[inner.name], own[outer.name] / factor)
     baseline = lower_probability(votes, n, alpha)
     radii["cohen"] = np.where(baseline > 0.5, -ndtri(1.0 - np.maximum(baseline, 0.5)) * statistics.sigma, 0.0)
-    return Evaluation(q_lower=q, radius=radii, bounds=bounds, budget=budget)
+    inside = {threat.name: containment(threat, L2, statistics.d) for threat in threats}
+    return Evaluation(q_lower=q, radius=radii, bounds=bounds, budget=budget, inside=inside)
 
 
 def find_tails(certificate: str) -> TailTable | None:

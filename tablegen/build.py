@@ -77,7 +77,8 @@ def build(
     generator = f"certlut {importlib.metadata.version('certlut')}"
     axes = {"z": spec.z.knots(), "rho": spec.rho.knots(), "theta": spec.theta.knots()}
     nodes = np.empty((*spec.shape, len(FIELDS)))
-    with Journal(path, {"task": "build", "grid": spec.card(), "generator": generator, "tolerance": TOLERANCE}) as journal:
+    settings = {"task": "build", "grid": spec.card(), "generator": generator, "tolerance": TOLERANCE}
+    with Journal(path, settings, "slabs", spec.z.count, quiet=False) as journal:
         done = {_fill(nodes, record, journal.path) for record in journal.records}
         journal.records.clear()
         tasks = [(i, z, axes["rho"], axes["theta"]) for i, z in enumerate(axes["z"].tolist()) if i not in done]

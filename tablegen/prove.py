@@ -163,7 +163,8 @@ def prove(
         return _outcome(rows[chosen], np.concatenate([parts[i] for i, _ in tasks]), whole=False)
     method = f"{METHOD}, python-flint {flint.__version__}"
     slabs = np.split(rows, len(data.datasets["z"]))
-    with Journal(path, {"task": "prove", "digest": data.digest, "method": method}) as journal:
+    settings = {"task": "prove", "digest": data.digest, "method": method}
+    with Journal(path, settings, "slabs", len(slabs), quiet=False) as journal:
         proven = np.full((len(slabs), len(slabs[0]), 2), np.nan)
         done = {_fill(proven, record, journal.path) for record in journal.records}
         journal.records.clear()

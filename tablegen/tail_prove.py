@@ -135,7 +135,8 @@ def _entries(data: TailData, record: bytes) -> tuple[int, Single]:
 def _prove_whole(path: Path, data: TailData, jobs: int, scheduler: str | None, version: str) -> TailProof:
     shape = data.datasets["excess"].shape
     slabs = np.split(np.arange(shape[0] * shape[1]), shape[0])
-    with Journal(path, {"task": "prove tails", "digest": data.digest, "method": METHOD}) as journal:
+    settings = {"task": "prove tails", "digest": data.digest, "method": METHOD}
+    with Journal(path, settings, "angles", len(slabs), quiet=False) as journal:
         proven = dict(_entries(data, record) for record in journal.records)
         journal.records.clear()
         with progress_bar("proving") as bar:

@@ -90,8 +90,20 @@ def result_rows(sampled: Sampled, result: Evaluation) -> Iterator[dict[str, str]
     radii = np.where(sure[:, None], np.stack([result.radius[name] for name in names], axis=1), 0.0)
     predict = np.where(sure, sampled.predict, ABSTAIN)
     votes = (statistics.count.sum(axis=1), statistics.n.sum(axis=1), result.q_lower)
-    columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes)
+    columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes, *result.length)
+    smaller = {name: factor for name, factor in result.inside.items() if factor != 1.0}
     for *values, radius in zip(*(column.tolist() for column in columns), radii.tolist(), strict=True):
-        idx, label, predicted, seconds, count, n, q = values
+        idx, label, predicted, seconds, count, n, q, *gradient = values
         found = dict(zip(names, radius, strict=True))
-        yield row(idx=idx, label=label, predict=predicted, seconds=seconds, count=count, n=n, q_lower=q, radius=found)
+        yield row(
+            idx=idx,
+            label=label,
+            predict=predicted,
+            seconds=seconds,
+            count=count,
+            n=n,
+            q_lower=q,
+            radius=found,
+            cohen={name: found["cohen"] / factor for name, factor in smaller.items()},
+            gradient=(gradient[0], gradient[1]),
+        )

@@ -9,6 +9,7 @@ import csv
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,9 +92,10 @@ def certify_counts(
     radius = {"l1": l2, "l2": l2} | ({} if d is None else {"linf": l2 / math.sqrt(d)}) | {"cohen": l2}
     rows = []
     for i in range(len(q)):
-        line = {name: int(values[i]) for name, values in columns.items()}
+        line: dict[str, Any] = {name: int(values[i]) for name, values in columns.items()}
         line |= {} if sure[i] else {"predict": ABSTAIN}
         found = {name: float(values[i]) for name, values in radius.items()}
-        rows.append(row(**line, seconds=0.0, q_lower=float(q[i]), radius=found))
+        smaller = {"linf": found["linf"]} if d is not None and d > 1 else {}
+        rows.append(row(**line, seconds=0.0, q_lower=float(q[i]), radius=found, cohen=smaller))
     write_tsv(out, rows)
     return len(rows)

@@ -58,6 +58,33 @@ def test_a_row_by_hand() -> None:
     ]
 
 
+def test_what_is_not_l2_and_the_gradient_stand_at_the_end() -> None:
+    line = _row(cohen={"linf": 0.1234567}, gradient=(0.0123456, 0.0234561))
+    assert list(line)[-5:] == ["radius_linf", "radius_cohen", "cohen_linf", "gradient_lower", "gradient_upper"]
+    # Bounds: down from below, up from above.
+    assert (line["cohen_linf"], line["gradient_lower"], line["gradient_upper"]) == ("0.123456", "0.012345", "0.023457")
+
+
+@settings(deadline=None, derandomize=True, max_examples=500)
+@given(st.one_of(st.floats(0.0, 0.4), st.integers(0, 10**6).map(lambda k: np.nextafter(k / 1e6, 1.0))))
+def test_a_printed_upper_bound_is_the_one_just_above(bound: float) -> None:
+    text = _row(gradient=(0.0, bound))["gradient_upper"]
+    assert float(text) >= bound >= float(Decimal(text) - Decimal("0.000001"))
+    assert len(text.split(".")[1]) == 6
+
+
+def test_what_is_no_number_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.tsv"
+    path.write_text("idx\tradius\ttime\n0\t0.5\t0:01\n1\tmuch\t0:01\n")
+    with pytest.raises(ValueError, match=r"r\.tsv, line 3: radius is 'much', expected a number"):
+        read_tsv(path)
+    path.write_text("idx\tradius\n0\t0.5\n1\n")
+    with pytest.raises(ValueError, match=r"line 3: radius is None"):
+        read_tsv(path)
+    with pytest.raises(FileNotFoundError, match="no such results file"):
+        read_tsv(tmp_path / "absent.tsv")
+
+
 @settings(deadline=None, derandomize=True, max_examples=1000)
 @given(st.one_of(st.floats(0.0, 10.0), st.floats(0.0, 1e9), st.integers(0, 10**10).map(lambda k: np.nextafter(k / 1e6, 0.0))))
 def test_a_printed_radius_is_the_one_just_below(radius: float) -> None:
