@@ -28,7 +28,18 @@ from .threats.sets import Quantity, Threat
 
 @dataclass(frozen=True)
 class Certificate:
-    """What holds at one input with probability at least 1 - alpha: every radius but "cohen" at once."""
+    """What holds at one input with probability at least 1 - alpha: every radius but "cohen" at once.
+
+    Examples:
+        >>> import torch
+        >>> from certlut import ABSTAIN, Certifier
+        >>> certifier = Certifier(torch.nn.Linear(4, 3), sigma=0.5, num_classes=3, threats=("l1",), seed=0)
+        >>> certificate = certifier.certify(torch.rand(4), n=2000)
+        >>> sorted(certificate.radius), certificate.n, int(certificate.counts.sum())
+        (['cohen', 'l1', 'l2'], 2000, 100)
+        >>> certificate.prediction == ABSTAIN or certificate.radius["l1"] > 0.0
+        True
+    """
 
     prediction: int
     """The smoothed class; -1 where the certifier abstains, then every radius is 0.0."""
@@ -63,6 +74,18 @@ class Certifier:
     Raises:
         FileNotFoundError: no such table.
         ValueError: an argument out of range, a threat that the estimator has no bound for, or a table bound to another sigma.
+
+    Examples:
+        >>> import torch
+        >>> from certlut import Certifier
+        >>> def model(x):  # two classes, told apart by the sign of x's sum
+        ...     return torch.stack([x.sum(dim=1), -x.sum(dim=1)], dim=1)
+        >>> certifier = Certifier(model, sigma=0.5, num_classes=2, threats=("l1", "linf"), seed=0)
+        >>> certificate = certifier.certify(torch.tensor([0.4, 0.4]), n=2000)
+        >>> certificate.prediction
+        0
+        >>> certificate.radius["l1"] > certificate.radius["cohen"]
+        True
     """
 
     def __init__(

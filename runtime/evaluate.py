@@ -113,5 +113,12 @@ def radii(
 
     Raises:
         ValueError: alpha, estimator or a threat that is not known; a table bound to another sigma.
+
+    Examples:
+        >>> from certlut import radii, read_statistics
+        >>> statistics = read_statistics("stats.h5").statistics
+        >>> found = radii(statistics, threats=("l1", "linf"), alpha=0.01)
+        >>> sorted(found), found["l1"].shape
+        (['cohen', 'l1', 'l2', 'linf'], (6,))
     """
     return evaluate(statistics, threats, alpha, estimator, table or load(), find_tails(certificate)).radius

@@ -63,6 +63,12 @@ def build(
         FileNotFoundError: no folder to write in.
         TableError: what is at `path` is no table.
         ArithmeticError: a node did not converge; no table is written.
+
+    Examples:
+        >>> from certlut.tablegen import Axis, GridSpec, build
+        >>> grid = GridSpec(Axis(0.5, 2.0, 4, "sqrt"), Axis(0.0, 0.9, 3, "rim"), Axis(0.0, 90.0, 3, "fan"))
+        >>> build("tiny.h5", grid=grid, jobs=1).data_version  # 0: not proven
+        0
     """
     spec = grid_spec(grid)
     _check_sigma(sigma)
@@ -103,6 +109,13 @@ def stamp(path: str | os.PathLike[str], sigma: float | None, out: str | os.PathL
     Raises:
         FileNotFoundError, TableError: from reading the table.
         ValueError: a sigma that is not positive.
+
+    Examples:
+        >>> from certlut.tablegen import Axis, GridSpec, build, stamp
+        >>> grid = GridSpec(Axis(0.5, 2.0, 4, "sqrt"), Axis(0.0, 0.9, 3, "rim"), Axis(0.0, 90.0, 3, "fan"))
+        >>> _ = build("tiny.h5", grid=grid, jobs=1)
+        >>> stamp("tiny.h5", 0.5, "bound.h5").sigma
+        0.5
     """
     _check_sigma(sigma)
     return write_table(out, replace(read_table(path), sigma=sigma))

@@ -143,6 +143,14 @@ def prove(
         FileNotFoundError, TableError: from reading the table.
         ValueError: nodes < 1; a journal of another proof, or one whose sample does not hold.
         ImportError: python-flint is missing; install certlut[prove].
+
+    Examples:
+        >>> from certlut.tablegen import Axis, GridSpec, build, prove
+        >>> grid = GridSpec(Axis(0.5, 2.0, 4, "sqrt"), Axis(0.0, 0.9, 3, "rim"), Axis(0.0, 90.0, 3, "fan"))
+        >>> _ = build("tiny.h5", grid=grid, jobs=1)
+        >>> proof = prove("tiny.h5", nodes=5, jobs=1, seed=0)
+        >>> proof.nodes, proof.failed
+        (5, ())
     """
     if nodes is not None and nodes < 1:
         raise ValueError(f"nodes = {nodes}: expected 1 or more")

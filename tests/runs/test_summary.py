@@ -32,9 +32,10 @@ def ours(path: Path, seed: int, cohen: float = 1.0) -> Path:
 
 
 def run(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["certlut", "summary", *map(str, arguments)])
-        cli.main()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
     return int(stopped.value.code or 0)
 
 
