@@ -19,8 +19,8 @@ from rich.table import Table
 from scipy.special import ndtr
 
 import certlut
-from certlut.bounds.tails import THRESHOLDS
 from certlut.evaluate import evaluate, find_tails
+from certlut.lookup.tail_format import THRESHOLDS
 from certlut.runs.certify import SLICE, certify_statistics
 from certlut.sampling.bets import Tally
 from certlut.sampling.tails import TailTally

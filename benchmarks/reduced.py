@@ -18,6 +18,7 @@ import torch
 from scipy.special import ndtri
 
 from certlut.sampling.bets import Tally
+from certlut.sampling.card import Sampling
 from certlut.statistics.summary import BETS, Moments
 from certlut.threats.projections import Projection
 from certlut.threats.sets import ALL
@@ -33,8 +34,17 @@ class Reduced(Tally):
     def __init__(
         self, v: Array, q: float, rho: float, n: int, against: tuple[int, int], rng: np.random.Generator, w: Array | None = None
     ) -> None:
-        proposed = None if w is None else torch.as_tensor(w)
-        super().__init__({ALL: Projection()}, len(v), n, against, torch.device("cpu"), proposed)
+        """w: a proposal, tried by as many copies as a card has."""
+        proposed, trial = None, (0.0, 0)
+        if w is not None:
+            copies = Sampling(n=n).copies
+            # Of a stream of its own: the samples are the same with and without.
+            t, e, s = rng.spawn(1)[0].standard_normal((3, copies))
+            lost = rho * t + math.sqrt(1.0 - rho**2) * e < -ndtri(q)
+            cosine = min(1.0, float(abs(w @ v))) * math.copysign(1.0, w @ v)
+            trial = -float((cosine * t + math.sqrt(1.0 - cosine**2) * s)[lost].sum()) / copies, copies
+            proposed, against = torch.as_tensor(w), (against[0] + int(lost.sum()), against[1] + copies)
+        super().__init__({ALL: Projection()}, len(v), n, against, torch.device("cpu"), proposed, trial)
         self.v, self.z, self.rho, self.rng = torch.as_tensor(v), float(ndtri(q)), rho, rng
 
     def draw(self) -> Moments:

@@ -24,8 +24,8 @@ from scipy.stats import binom, multivariate_normal
 from certlut.bounds.binomial import upper_probability
 from certlut.kernels.covering import Covering
 from certlut.lookup.table import find
-from certlut.lookup.tail_format import read_tails
-from certlut.lookup.tails import THRESHOLDS, TailTable
+from certlut.lookup.tail_format import THRESHOLDS, read_tails
+from certlut.lookup.tails import TailTable
 from certlut.tablegen.tail_radius import tail_radius
 
 TAU = np.array(THRESHOLDS)

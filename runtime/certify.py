@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bounds.budget import split
+from .bounds.classes import runner_up
 from .evaluate import Evaluation, evaluate, find_tails
 from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out
@@ -52,6 +53,12 @@ class Certificate:
     count: int
     """Votes for the class among the n certification samples."""
     n: int
+    runner_up: int
+    """Of the other classes the one with the most of them."""
+    count_runner_up: int
+    """Its votes."""
+    proposal: str
+    """What proposed the gradient's direction: "gradient" or "votes"."""
 
 
 class Certifier:
@@ -70,6 +77,8 @@ class Certifier:
         compile: True, or a backend's name: torch.compile.
         early_stop: stop an input as soon as its abstention is certain; `n` then says how many samples were drawn.
         certificate: "tails", or "first-order" for the paper's own.
+        proposal: what proposes the direction of the vote's gradient before the n samples are drawn: "gradient", the model's own at
+            noisy copies of the input, or "votes"; "auto": "votes" where the model gives none. It costs a per cent of the samples.
 
     Raises:
         FileNotFoundError: no such table.
@@ -103,8 +112,16 @@ class Certifier:
         compile: bool | str = False,
         early_stop: bool = False,
         certificate: str = "tails",
+        proposal: str = "auto",
     ) -> None:
-        self.card = Sampling(seed=seed, autocast=autocast, channels_last=channels_last, compile=compile, early_stop=early_stop)
+        self.card = Sampling(
+            seed=seed,
+            autocast=autocast,
+            channels_last=channels_last,
+            compile=compile,
+            early_stop=early_stop,
+            proposal=proposal,
+        )
         self.sampler = Sampler(model, sigma, num_classes, threats)
         # Any alpha: refuses an unknown estimator, and threats that it has no bound for.
         split(0.5, self.sampler.threats, estimator)
@@ -139,7 +156,8 @@ class Certifier:
     def _certificate(self, drawn: Drawn, alpha: float) -> Certificate:
         statistics = drawn.statistics
         result = self._evaluate(statistics, alpha)
-        sure = bool(result.q_lower[0] > 0.5)
+        sure = bool(result.sure[0])
+        other, others = runner_up(statistics.classes, statistics.class_count)
         bounds: dict[Quantity | str, float] = {"q_lower": float(result.q_lower[0])}
         bounds |= {quantity: float(bound[0]) for quantity, bound in result.bounds.items()}
         return Certificate(
@@ -149,6 +167,9 @@ class Certifier:
             counts=drawn.votes,
             count=int(statistics.count.sum()),
             n=int(statistics.n.sum()),
+            runner_up=int(other[0]),
+            count_runner_up=int(others[0]),
+            proposal=statistics.proposal["by"],
         )
 
     def certify_dataset(

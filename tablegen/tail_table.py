@@ -19,8 +19,7 @@ from certlut.jobs.progress import progress_bar
 from certlut.kernels.arrays import Array
 from certlut.kernels.jit import jit
 from certlut.kernels.normal import upper
-from certlut.lookup.tail_format import TailData, read_tails, write_tails
-from certlut.lookup.tails import THRESHOLDS
+from certlut.lookup.tail_format import THRESHOLDS, TailData, read_tails, write_tails
 
 from .parallel import run
 from .tail_quadrature import stretch

@@ -7,8 +7,8 @@ from scipy.special import ndtri
 
 from certlut import Table
 from certlut.beyond import extended
-from certlut.bounds.tails import THRESHOLDS
 from certlut.kernels.arrays import Array
+from certlut.lookup.tail_format import THRESHOLDS
 from certlut.lookup.tails import TailTable, load_tails
 from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.statistics.votes import Tail

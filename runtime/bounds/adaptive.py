@@ -10,6 +10,7 @@ any other dual norm N (an exponent's, or the l2 norm of the k largest coordinate
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -27,6 +28,11 @@ BET_EVENTS: dict[tuple[str, str], Events] = {
     ("linf", "upper"): {"bets on the coordinates": 1.0},
     ("dot", "lower"): {"bets along the direction": 1.0},
     ("abs", "upper"): {"bets along the direction, with the gradient's sign": 1.0},
+}
+# Where the model's gradient was proposed, bets on the length have a direction from the first sample on; the rest is for a model
+# whose gradient is not that of its votes. By what proposes, never by what came of it.
+PROPOSED_EVENTS: dict[tuple[str, str], Events] = {
+    ("l2", "lower"): {"bets on the length": 0.9, "the gradient along X": 0.05, "X along the gradient": 0.05}
 }
 ATTAINED = {"the means along the vector that the norm is attained at": 1.0}
 # The same where no bets were made.
@@ -48,11 +54,12 @@ class Adaptive(Estimator):
 
     name = "adaptive"
 
-    def events(self, quantity: Quantity, projection: Projection, bets: bool = True) -> Events | None:
+    def events(self, quantity: Quantity, projection: Projection, bets: bool = True, proposed: bool = False) -> Events | None:
         """Bets on coordinates are made where the part's numbers are coordinates."""
         kind = quantity.norm, quantity.side
         made = bets and (quantity.norm != "linf" or projection.keeps_coordinates)
-        return BET_EVENTS[kind] if made and kind in BET_EVENTS else MEAN_EVENTS.get(kind)
+        events = _events(made, proposed)
+        return events.get(kind, MEAN_EVENTS.get(kind))
 
     def bound(self, quantity: Quantity, statistics: Statistics, q: Array, level: float) -> Array:
         """By the bets where they were made for all inputs."""
@@ -85,11 +92,17 @@ class Adaptive(Estimator):
 ADAPTIVE = Adaptive()
 
 
+def _events(bets: bool, proposed: bool) -> Mapping[tuple[str, str], Events]:
+    if not bets:
+        return MEAN_EVENTS
+    return BET_EVENTS | PROPOSED_EVENTS if proposed else BET_EVENTS
+
+
 def _length(part: Part, statistics: Statistics, eps: Array, level: float, side: str) -> Array:
     """|P y|_2 from below (the better of two) or from above."""
     n1, n2 = (n.astype(np.float64) for n in statistics.n.T)
     made = _made(part.half_low)
-    shares = (BET_EVENTS if made else MEAN_EVENTS)["l2", side]
+    shares = _events(made, statistics.proposed)["l2", side]
     across, along = (shares[name] * level for name in ("X along the gradient", "the gradient along X"))
     tau1 = tau(n1, math.log(1.0 / across), statistics.b, eps)
     sign = 1.0 if side == "upper" else -1.0

@@ -15,9 +15,12 @@ from .estimator import Estimator, Events
 from .estimators import find_estimator
 
 # What each group of bounds takes of alpha where it has any; the vote gets the rest. The vote carries every radius, also the
-# zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only.
-SHARES = {"gradient": 1.0 - 0.9, "tails": 0.05}
+# zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only. Where the selection votes are divided the
+# runner-up's votes count as much as the class's own.
+SHARES = {"gradient": 1.0 - 0.9, "tails": 0.05, "classes": 0.25}
 TAIL_EVENTS: Events = {"the largest counts beyond the thresholds": 1.0}
+OTHERS = "upper bound of every other class"
+CLASS_EVENTS: Events = {"the votes of the runner-up": 1.0}
 
 NO_FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
@@ -51,6 +54,8 @@ class Budget:
     q: float
     groups: Mapping[str, tuple[Claim, ...]]
     """By the names of SHARES."""
+    divided: "Budget | None" = None
+    """That of inputs whose selection votes are divided, where there are any."""
 
     @property
     def norms(self) -> dict[Quantity, float]:
@@ -61,6 +66,11 @@ class Budget:
     def tails(self) -> dict[str, float]:
         """Levels of the tail bounds, by family of directions."""
         return {str(claim.bound): claim.level for claim in self.groups["tails"]}
+
+    @property
+    def others(self) -> float:
+        """Level of the bound on every other class; 0 where it is not used."""
+        return sum(claim.level for claim in self.groups["classes"])
 
     @property
     def users(self) -> dict[Quantity | str, tuple[str, ...]]:
@@ -88,12 +98,11 @@ class Budget:
         return [claim for group in self.groups.values() for claim in group]
 
     def __str__(self) -> str:
-        return "\n".join(
-            [
-                *(f"{event.level:<9.3g} {event.bound}: {event.what} ({', '.join(event.users)})" for event in self.events),
-                f"{self.total:<9.3g} in all",
-            ]
-        )
+        lines = [f"{event.level:<9.3g} {event.bound}: {event.what} ({', '.join(event.users)})" for event in self.events]
+        lines.append(f"{self.total:<9.3g} in all")
+        if self.divided is not None:
+            lines += ["inputs whose selection votes are divided:", str(self.divided)]
+        return "\n".join(lines)
 
 
 def split(
@@ -102,6 +111,8 @@ def split(
     estimator: str = "adaptive",
     unbet: Collection[str] = (),
     families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+    proposed: bool = False,
+    divided: bool = False,
 ) -> Budget:
     """Divide alpha: to each group of bounds that the threats need its share, equally among them, and the rest to q.
 
@@ -111,6 +122,8 @@ def split(
         estimator: "adaptive" or "paper".
         unbet: parts that no bets were made on while sampling; it changes the names of events only, no level of a bound.
         families: of directions whose tails are used, each with the threats that use it.
+        proposed: whether bets went by the model's gradient.
+        divided: whether the other classes are bounded as well (classes.py).
 
     Raises:
         ValueError: alpha outside [1e-200, 1), an unknown estimator, or a norm that it has no bound of.
@@ -121,8 +134,9 @@ def split(
     chosen = find_estimator(estimator)
     # Every kind of event besides the vote: a line here, and a share above.
     claims = {
-        "gradient": _gradient(threats, chosen, unbet),
+        "gradient": _gradient(threats, chosen, unbet, proposed),
         "tails": [Claim(name, TAIL_EVENTS, users) for name, users in families.items()],
+        "classes": [Claim(OTHERS, CLASS_EVENTS, tuple(threat.name for threat in threats))] * divided,
     }
     groups = {}
     for name, wanted in claims.items():
@@ -132,12 +146,12 @@ def split(
     return Budget(chosen, (1.0 - sum(SHARES[name] for name, wanted in claims.items() if wanted)) * alpha, groups)
 
 
-def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection[str]) -> list[Claim]:
+def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection[str], proposed: bool) -> list[Claim]:
     """The bounds on the gradient that the threats need, each once."""
     parts, claims = projections(threats), dict[Quantity, Claim]()
     for threat in threats:
         for quantity in threat.needs():
-            events = estimator.events(quantity, parts[quantity.part], quantity.part not in unbet)
+            events = estimator.events(quantity, parts[quantity.part], quantity.part not in unbet, proposed)
             if events is None:
                 p = f" (p = {threat.exponent:g})" if quantity.norm == "lp" else ""
                 raise ValueError(

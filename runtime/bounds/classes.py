@@ -43,13 +43,19 @@ class ClassBounds:
     """(1), in the units of sigma; 0 where p_lower <= p_upper."""
 
 
-def undecided(votes: Counts) -> npt.NDArray[np.bool_]:
-    """Whether level is worth spending on (1), from the selection votes, shape (N, classes) -> (N,)."""
-    return np.asarray(votes.max(axis=1) < DECIDED * votes.sum(axis=1))
+def undecided(selection: Counts) -> npt.NDArray[np.bool_]:
+    """Whether level is worth spending on (1), from the selection votes for the class and their number, shape (N, 2) -> (N,)."""
+    return np.asarray(selection[:, 0] < DECIDED * selection[:, 1])
 
 
 def runner_up(classes: Counts, class_count: Counts) -> tuple[Counts, Counts]:
-    """(the other class with the most votes, its votes) from columns as votes.kept_classes has them, the certified one first."""
+    """(the other class with the most votes, its votes) from columns as votes.kept_classes has them, the certified one first.
+
+    Both -1 where classes were not counted.
+    """
+    if not class_count.shape[1]:
+        unknown = np.full(len(class_count), REST)
+        return unknown, unknown
     # The rest together are no class; none of them has more votes than one that has a column.
     votes = np.where(classes[:, 1:] == REST, -1, class_count[:, 1:])
     place = votes.argmax(axis=1)[:, None]

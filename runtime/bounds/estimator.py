@@ -19,13 +19,14 @@ class Estimator(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def events(self, quantity: Quantity, projection: Projection, bets: bool = True) -> Events | None:
+    def events(self, quantity: Quantity, projection: Projection, bets: bool = True, proposed: bool = False) -> Events | None:
         """The events behind a bound; None where the estimator has no such bound.
 
         Args:
             quantity: what is bounded.
             projection: how its part of the gradient is taken.
             bets: whether bets were made on that part while sampling.
+            proposed: whether they went by the model's gradient (`Statistics.proposed`).
         """
 
     @abstractmethod

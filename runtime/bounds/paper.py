@@ -69,7 +69,7 @@ class Paper(Estimator):
 
     name = "paper"
 
-    def events(self, quantity: Quantity, projection: Projection, bets: bool = True) -> Events | None:
+    def events(self, quantity: Quantity, projection: Projection, bets: bool = True, proposed: bool = False) -> Events | None:
         """The same whether bets were made or not."""
         return EVENTS.get((quantity.norm, quantity.side))
 

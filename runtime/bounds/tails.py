@@ -13,9 +13,6 @@ from scipy.special import ndtr
 from ..kernels.arrays import Array
 from .binomial import upper_probability
 
-# Counted unless others are asked for, in units of sigma; those of the shipped table (lookup/tails.py).
-THRESHOLDS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0)
-
 
 def tail_bounds(largest: npt.NDArray[np.int64], n: npt.NDArray[np.int64], eps: Array, thresholds: Array, level: float) -> Array:
     """p_k >= P_k for all k together, except with probability `level`, shape (N, K).

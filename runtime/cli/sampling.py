@@ -30,6 +30,13 @@ def sample(
     limit: Annotated[int | None, typer.Option("--max", help="Take at most this many inputs.")] = None,
     split: Annotated[str | None, typer.Option(help="train, test or val, of a folder.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Unpickle objects in the model's file: they can run any code.")] = False,
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer for the model's front, in place of a checkpoint's: none, cifar10, imagenet, mnist, half, cifar10-centre, "
+            "imagenet-centre, 0-255, or MEANS/DEVIATIONS as 0.5,0.5,0.5/0.2,0.2,0.2."
+        ),
+    ] = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Skip the look at 50 inputs for wrong units and normalisation.")
     ] = False,
@@ -43,6 +50,12 @@ def sample(
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Images in channels-last memory order.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
     early_stop: Annotated[bool, typer.Option("--early-stop", help="Stop inputs that are certain to abstain at alpha.")] = False,
+    proposal: Annotated[
+        str,
+        typer.Option(
+            help="What proposes the gradient's direction: gradient (the model's), votes, or auto: votes where there is none."
+        ),
+    ] = "auto",
     threat: Threats = None,
     threshold: Annotated[
         list[float] | None,
@@ -73,10 +86,10 @@ def sample(
       certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.budget import check_n
-    from ..bounds.tails import THRESHOLDS
     from ..inputs.data import load_data
     from ..inputs.models import load_model
     from ..jobs.shards import Shard, groups, local_device
+    from ..lookup.tail_format import THRESHOLDS
     from ..runs.sample import sample_dataset
     from ..sampling.card import Sampling
     from ..sampling.identity import file_digest
@@ -97,8 +110,9 @@ def sample(
         early_stop=early_stop,
         thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
+        proposal=proposal,
     )
-    net = load_model(model, device, trust)
+    net = load_model(model, device, trust, normalise)
     sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
     check_n(n, alpha, sampler.threats)
     inputs = load_data(data, skip, limit, split)
@@ -117,12 +131,14 @@ def sample(
         inputs,
         out,
         card,
-        {"model": model, "data": data, "split": split, "max": limit, "device": device},
+        {"model": model, "normalise": normalise, "data": data, "split": split, "max": limit, "device": device},
         shard=part,
         progress=first,
         skip=skip,
         model_file=file_digest(model),
     )
+    if first and sampler.obstacle:
+        print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
     print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
 
 

@@ -11,26 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-# Channel means and deviations of pixels in [0, 1].
-CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+from .normalise import CIFAR10, IMAGENET, Normalise
+
 KNOWN = "cifar_resnet20, cifar_resnet110 (or another depth 6n + 2), resnet50"
-
-
-class Normalise(nn.Module):
-    """(x - mean) / deviation of each channel, as the first layer: sigma and radii stay in pixel units."""
-
-    means: torch.Tensor
-    sds: torch.Tensor
-
-    def __init__(self, means: Sequence[float] | torch.Tensor, sds: Sequence[float] | torch.Tensor) -> None:
-        super().__init__()
-        for name, values in (("means", means), ("sds", sds)):
-            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Shape (B, channels, h, w) in and out."""
-        return (x - self.means) / self.sds
 
 
 class Block(nn.Module):
@@ -109,7 +92,8 @@ def from_checkpoint(arch: Any, state_dict: Any) -> nn.Sequential:
     """The network in eval mode, for pixels in [0, 1]: (normalisation, ResNet).
 
     The keys may be those of the network alone or of Sequential(normalisation, network), each wrapped in DataParallel or
-    torch.compile or not; a normalisation that is stored ("0.means", "0.sds") replaces the usual one of the data set.
+    torch.compile or not; a normalisation that is stored ("0.means", "0.sds") replaces the usual one of the data set: means alone
+    centre, and deviations alone scale.
 
     Raises:
         ValueError: an unknown architecture, weights that are missing, unexpected, of another shape or not finite.
@@ -122,18 +106,21 @@ def from_checkpoint(arch: Any, state_dict: Any) -> nn.Sequential:
     # Weights come from the file: none are drawn.
     with torch.device("meta"):
         net = resnet50() if depth is None else cifar_resnet(int(depth[1]))
-    weights, normalise = {}, dict(zip(("means", "sds"), IMAGENET if depth is None else CIFAR10, strict=True))
+    usual = IMAGENET if depth is None else CIFAR10
+    weights, stored = {}, dict[str, torch.Tensor]()
     for key, weight in state_dict.items():
         name = re.sub(r"\b(module|_orig_mod)\.", "", str(key))
         if name in ("0.means", "0.sds") and weight.numel() == 3:
-            normalise[name[2:]] = weight.tolist() if weight.ndim == 1 else weight.flatten().tolist()
+            stored[name[2:]] = weight.flatten()
         else:
             weights[name.removeprefix("1.")] = weight
     check_weights(net, weights, str(arch))
     net.load_state_dict(
         {key: weight.float() if weight.is_floating_point() else weight for key, weight in weights.items()}, assign=True
     )
-    model = nn.Sequential(Normalise(normalise["means"], normalise["sds"]), net)
+    # Of a normalisation that is partly stored the rest is not the data set's.
+    means, sds = (stored.get("means", torch.zeros(3)), stored.get("sds", torch.ones(3))) if stored else usual
+    model = nn.Sequential(Normalise(means, sds), net)
     return model.requires_grad_(False).eval()
 
 

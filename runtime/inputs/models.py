@@ -15,11 +15,15 @@ from torch.export.passes import move_to_device_pass
 
 from ..sampling.scores import line_of
 from .architectures import from_checkpoint
+from .normalise import parse, put_in_front
+from .onnx_file import OnnxModel
 from .untrusted import load_exported, load_tensors
 
 
-def load_model(spec: str, device: str = "cpu", trust: bool = False) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Open `spec`: a TorchScript or torch.export file, a checkpoint {"arch": ..., "state_dict": ...}, or a function's name.
+def load_model(
+    spec: str, device: str = "cpu", trust: bool = False, normalise: str | None = None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Open `spec`: a TorchScript, torch.export or ONNX file, a checkpoint {"arch": ..., "state_dict": ...}, or a function's name.
 
     A file is known by its content. module:function and file.py:function are imported with the current folder, or the file's, on the
     path; the function is called without arguments and must return a torch Module, which may stand there itself, too. A checkpoint
@@ -29,23 +33,29 @@ def load_model(spec: str, device: str = "cpu", trust: bool = False) -> Callable[
         spec: a path, module:function or file.py:function.
         device: where the model is put.
         trust: read pickled objects too (a whole pickled Module, a checkpoint with other objects in it): that can run any code.
+        normalise: a layer for the model's front, by name or numbers (`normalise.parse`); it replaces a checkpoint's.
 
     Raises:
         FileNotFoundError: no such file or module.
+        ImportError: an ONNX file without onnxruntime.
         ValueError: a file that is none of these, or holds pickled objects without `trust`; a checkpoint that does not fit its
-            architecture; a name that is not in the module, a function that returns something else.
+            architecture; a name that is not in the module, a function that returns something else; another `normalise`.
     """
+    layer = None if normalise is None else parse(normalise)
     model = _from_file(spec, trust, device) if os.path.exists(spec) else _from_function(spec)
     try:
         # Noise is float64 and made there; mps, for one, has no float64.
         torch.zeros(1, dtype=torch.float64, device=device).cpu()
-        return (model if isinstance(model, torch.nn.Module) else model()).to(device)
+        placed = (model if isinstance(model, torch.nn.Module) else model()).to(device)
     except (AssertionError, RuntimeError, TypeError, ImportError) as error:
         raise ValueError(f"{spec}: cannot be put on device {device!r} ({line_of(error)})") from None
+    return placed if layer is None else put_in_front(placed, layer)
 
 
 def _from_file(path: str, trust: bool, device: str) -> torch.nn.Module | Callable[[], torch.nn.Module]:
     """The model; or for a program, whose constants Module.to does not move, a function that opens it on the device."""
+    if path.endswith(".onnx"):
+        return OnnxModel(path, device)
     kind = _kind(path)
     if path.endswith(".safetensors"):
         raise ValueError(
@@ -120,7 +130,8 @@ def _from_function(spec: str) -> torch.nn.Module:
     where, colon, name = spec.rpartition(":")
     if not colon:
         raise FileNotFoundError(
-            f"{spec}: no such model file (expected a .pt2 or TorchScript file, a checkpoint, module:function or file.py:function)"
+            f"{spec}: no such model file (expected a .pt2, TorchScript or .onnx file, a checkpoint, module:function or "
+            f"file.py:function)"
         )
     is_file = where.endswith(".py")
     if is_file and not os.path.isfile(where):

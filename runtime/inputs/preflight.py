@@ -1,8 +1,7 @@
 """A look at model, data and sigma before hours of sampling: units, labels, accuracy, and normalisation done twice or not at all.
 
-On a few inputs the model's accuracy is measured as they are and with one draw of noise each. Where it is poor, the same is tried on
-inputs that one usual mistake would explain: normalised, un-normalised, times or over 255. A mistake is named if the tried inputs
-do better by more than four standard deviations of chance (McNemar's test of paired answers).
+On a few inputs the model's accuracy is measured as they are and with one draw of noise each. Where it is poor, the usual mistakes
+are undone one by one (mistakes.py), and the one is named whose undoing mends the answers.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +12,11 @@ import numpy as np
 import torch
 
 from ..sampling.scores import in_parts, placement, scores_of, set_to_eval
-from .architectures import CIFAR10, IMAGENET
+from .mistakes import Answers, find_mistake
 
 INPUTS = 50
 SEED = 0
-# Accuracies say little about fewer inputs; above GOOD nothing can be much wrong.
+# Accuracies say little about fewer inputs; above GOOD, with and without noise, nothing can be much wrong.
 ENOUGH = 20
 GOOD = 0.9
 
@@ -77,19 +76,18 @@ def preflight(
     noise = torch.from_numpy(np.random.default_rng(SEED).standard_normal(clean.shape, dtype=np.float32))
     set_to_eval(model)
 
-    def right(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """(2, inputs): whether the class is right without and with noise."""
-        batch = change(torch.cat((clean, clean + sigma * noise)))
-        return (_classes(model, batch, num_classes, batch_size) == labels.repeat(2)).reshape(2, -1)
+    def ask(model: Callable[[torch.Tensor], torch.Tensor]) -> Answers:
+        scores = _scores(model, torch.cat((clean, clean + sigma * noise)), num_classes, batch_size).reshape(2, len(labels), -1)
+        likelihood = scores.log_softmax(dim=2)[:, torch.arange(len(labels)), labels].mean()
+        return Answers(scores.argmax(dim=2) == labels, float(likelihood))
 
-    plain = right(lambda x: x)
+    plain = ask(model)
     low, high = float(clean.min()), float(clean.max())
-    accuracy = plain.float().mean(dim=1).tolist()
+    accuracy = plain.right.float().mean(dim=1).tolist()
     warnings = [*_units(low, high, sigma), *_classes_of_folders(data, num_classes)]
-    if len(pairs) >= ENOUGH and max(accuracy) < GOOD:
-        warnings += _mistakes(clean, plain, right, low, high) or _accuracies(plain, num_classes)
-    elif len(pairs) >= ENOUGH:
-        warnings += _accuracies(plain, num_classes)
+    if len(pairs) >= ENOUGH:
+        found = find_mistake(model, clean.shape[1:], low, high, plain, ask) if min(accuracy) < GOOD else []
+        warnings += found or _accuracies(plain.right, num_classes)
     return Report(len(pairs), low, high, sigma, accuracy[0], accuracy[1], tuple(warnings))
 
 
@@ -104,15 +102,15 @@ def _check_labels(indices: Sequence[int], labels: Any, num_classes: int) -> None
 
 
 @torch.inference_mode()
-def _classes(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, num_classes: int, batch_size: int) -> torch.Tensor:
-    """Predicted class of each row, shape (B,); ValueError as the sampler's."""
+def _scores(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, num_classes: int, batch_size: int) -> torch.Tensor:
+    """Scores, float64, shape (B, num_classes); ValueError as the sampler's."""
     place, found = placement(model, batch), []
     # Of nearly equal size: an exported program may refuse a batch of one.
     for part in batch.tensor_split(-(-len(batch) // max(1, batch_size))):
         scores = in_parts(lambda rows: scores_of(model, rows.to(*place), num_classes), part)
         if np.isnan(scores).any():
             raise ValueError("the model returned NaN scores")
-        found.append(torch.from_numpy(scores.argmax(axis=1)))
+        found.append(torch.from_numpy(scores))
     return torch.cat(found)
 
 
@@ -156,36 +154,6 @@ def _classes_of_folders(data: Any, num_classes: int) -> list[str]:
             f"({classes[0]} is 0), which is the model's numbering only if the missing ones come last"
         )
     return warnings
-
-
-def _mistakes(
-    clean: torch.Tensor,
-    plain: torch.Tensor,
-    right: Callable[[Callable[[torch.Tensor], torch.Tensor]], torch.Tensor],
-    low: float,
-    high: float,
-) -> list[str]:
-    """A warning for the one change of the inputs that the model answers best to, if it is clearly better."""
-    changes: list[tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = []
-    if clean.ndim == 4 and clean.shape[1] == 3:
-        means, sds = (torch.tensor(v).reshape(3, 1, 1) for v in (IMAGENET if clean.shape[2] > 64 else CIFAR10))
-        changes.append(("normalisation is missing: put it in front of the model, as its first layer", lambda x: (x - means) / sds))
-        where = "the inputs are normalised and the model normalises again: give inputs in [0, 1]"
-        if low >= 0.0:
-            where = "the model normalises twice: take one of the two layers out"
-        changes.append((f"normalisation is done twice: {where}", lambda x: x * sds + means))
-    if high <= 20.0:
-        changes.append(("the model expects 0 to 255: scale inside it, as its first layer", lambda x: x * 255.0))
-    else:
-        changes.append(("the model expects [0, 1]: divide the inputs by 255", lambda x: x / 255.0))
-    best, said = 4.0, []
-    for what, change in changes:
-        changed = right(change)
-        gain, answers = int(changed.sum()) - int(plain.sum()), int((changed != plain).sum())
-        if gain > best * answers**0.5:
-            best = gain / answers**0.5
-            said = [f"{what} (accuracy {plain.float().mean():.0%} as it is, {changed.float().mean():.0%} so)"]
-    return said
 
 
 def _accuracies(plain: torch.Tensor, num_classes: int) -> list[str]:

@@ -15,6 +15,9 @@ from .format import TableError, compute_digest
 FILETYPE = "certlut-tails"
 FORMAT_VERSION = (1, 0)
 
+# The thresholds counted while sampling unless others are asked for, and those of the shipped table (units of sigma).
+THRESHOLDS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0)
+
 # name -> (dtype, unit, description).
 DATASETS = {
     "tau": ("<f8", "sigma", "thresholds of e.u, increasing; segment k reaches from the k-th to the next, segment 0 from -inf"),

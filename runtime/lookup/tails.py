@@ -22,8 +22,6 @@ from .votes import Nodes, scratch
 
 Indices = npt.NDArray[np.int64]
 
-# The thresholds that are counted while sampling unless others are asked for, and those of the shipped table (units of sigma).
-THRESHOLDS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0)
 # How steeply log rho may fall with theta, at a few angles (degrees): steeper sectors are cut short, gentler ones lose a little.
 STEEPEST = ((0.0, 4.0, 10.0, 25.0, 45.0, 75.0), (0.8, 1.2, 1.8, 1.6, 1.0, 0.3))
 

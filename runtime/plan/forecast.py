@@ -10,13 +10,14 @@ bets.py; tails: tails.py.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
-from ..bounds.tails import THRESHOLDS
+from ..kernels.arrays import Counts
+from ..lookup.tail_format import THRESHOLDS
 from ..sampling.stakes import chosen_b, vote_square
 from ..statistics.summary import SCALARS, SUMS, Part, Statistics
 from ..statistics.votes import Tail, none_counted
@@ -68,11 +69,8 @@ def forecast(
         rows = [one | settled[name] for one, settled in zip(sums, bets, strict=True)]
         columns: dict[str, Any] = {scalar: np.stack([row[scalar] for row in rows]) for scalar in SCALARS}
         parts[name] = Part(**projection.identity(d)._asdict(), **columns)
-    count, none, thresholds = np.rint(q * halves).astype(np.int64), none_counted(len(ns)), np.array(THRESHOLDS)
-    tails = {}
-    for by in filter(None, (threat.tails(d) for threat in threats)):
-        counted = np.minimum(largest_counts(vote, gradients[by.name], ns, thresholds), (halves - count).sum(axis=1)[:, None])
-        tails[by.name] = Tail(key=by.family.key, thresholds=thresholds, largest=counted)
+    count, none = np.rint(q * halves).astype(np.int64), none_counted(len(ns))
+    tails = _tails(threats, d, vote, gradients, ns, (halves - count).sum(axis=1))
     return Statistics(
         count=count,
         n=halves.astype(np.int64),
@@ -84,8 +82,20 @@ def forecast(
         classes=none,
         class_count=none,
         looks=np.zeros(len(ns), dtype=np.int64),
+        selection=np.zeros_like(count),
         tails=tails,
     )
+
+
+def _tails(
+    threats: Sequence[Threat], d: int, vote: Vote, gradients: Mapping[str, Gradient], ns: Sequence[int], against: Counts
+) -> dict[str, Tail]:
+    """The families that the threats use, of so many votes against in all."""
+    thresholds, out = np.array(THRESHOLDS), {}
+    for by in filter(None, (threat.tails(d) for threat in threats)):
+        counted = np.minimum(largest_counts(vote, gradients[by.name], ns, thresholds), against[:, None])
+        out[by.name] = Tail(key=by.family.key, thresholds=thresholds, largest=counted)
+    return out
 
 
 def _check(ns: Sequence[int], d: int, q: float, rho: float, n0: int) -> None:

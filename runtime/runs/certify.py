@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..beyond import tail_users
-from ..bounds.budget import Budget, split
-from ..evaluate import Evaluation, evaluate, find_tails
+from ..bounds.budget import Budget
+from ..bounds.classes import runner_up
+from ..evaluate import Evaluation, budget_of, evaluate, find_tails
 from ..jobs.atomic import check_out
 from ..jobs.progress import progress_bar
 from ..lookup.table import load
@@ -67,7 +68,7 @@ def certify_statistics(
     extended = extend(header.statistics, chosen)
     extended.check(chosen)
     users = {} if tails is None else tail_users(extended, chosen)
-    budget = split(alpha, chosen, estimator, {*extended.parts} - {*header.statistics.parts}, users)
+    budget = budget_of(extended, chosen, alpha, estimator, users, {*extended.parts} - {*header.statistics.parts})
 
     def rows() -> Iterator[dict[str, str]]:
         with progress_bar("certifying", disable=not progress) as bar:
@@ -86,14 +87,15 @@ def certify_statistics(
 def result_rows(sampled: Sampled, result: Evaluation) -> Iterator[dict[str, str]]:
     """Lines of results.tsv."""
     statistics, names = sampled.statistics, list(result.radius)
-    sure = result.q_lower > 0.5
+    sure = result.sure
     radii = np.where(sure[:, None], np.stack([result.radius[name] for name in names], axis=1), 0.0)
     predict = np.where(sure, sampled.predict, ABSTAIN)
     votes = (statistics.count.sum(axis=1), statistics.n.sum(axis=1), result.q_lower)
-    columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes, *result.length)
+    second = runner_up(statistics.classes, statistics.class_count)
+    columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes, *second, *result.length)
     smaller = {name: factor for name, factor in result.inside.items() if factor != 1.0}
     for *values, radius in zip(*(column.tolist() for column in columns), radii.tolist(), strict=True):
-        idx, label, predicted, seconds, count, n, q, *gradient = values
+        idx, label, predicted, seconds, count, n, q, other, others, lower, upper = values
         found = dict(zip(names, radius, strict=True))
         yield row(
             idx=idx,
@@ -105,5 +107,7 @@ def result_rows(sampled: Sampled, result: Evaluation) -> Iterator[dict[str, str]
             q_lower=q,
             radius=found,
             cohen={name: found["cohen"] / factor for name, factor in smaller.items()},
-            gradient=(gradient[0], gradient[1]),
+            runner_up=other,
+            count_runner_up=others,
+            gradient=(lower, upper),
         )

@@ -28,7 +28,8 @@ Examples:
     -1
 """
 FIRST = ("idx", "label", "predict", "radius", "correct", "time", "count", "n", "q_lower")
-WHOLE = ("idx", "label", "predict", "correct", "count", "n")
+LAST = ("runner_up", "count_runner_up")
+WHOLE = ("idx", "label", "predict", "correct", "count", "n", *LAST)
 Row = dict[str, int | float | str]
 
 
@@ -43,6 +44,8 @@ def row(
     q_lower: float,
     radius: Mapping[str, float],
     cohen: Mapping[str, float] | None = None,
+    runner_up: int = -1,
+    count_runner_up: int = -1,
     gradient: tuple[float, float] | None = None,
 ) -> dict[str, str]:
     """One line of results.tsv; radii and lower bounds are rounded down to six decimals, q_lower to ten.
@@ -51,6 +54,7 @@ def row(
         idx, label, predict, seconds, count, n, q_lower: as the columns.
         radius: threat -> radius, "l2" among them.
         cohen: threat -> radius of its largest ball inside Cohen's l2 ball, where that is not of the same radius.
+        runner_up, count_runner_up: -1 where classes were not counted.
         gradient: lower and upper bound of |y|_2.
     """
     values = {
@@ -66,6 +70,7 @@ def row(
     }
     values |= {f"radius_{name}": _down(value, 6) for name, value in radius.items()}
     values |= {f"cohen_{name}": _down(value, 6) for name, value in (cohen or {}).items()}
+    values |= {"runner_up": str(runner_up), "count_runner_up": str(count_runner_up)}
     if gradient is not None:
         lower, upper = gradient
         values |= {"gradient_lower": _down(lower, 6), "gradient_upper": _up(upper, 6)}

@@ -93,6 +93,7 @@ class Tally:
         against: votes against the class among the n0 selection samples, and n0.
         device: where u and the votes are.
         w: a unit vector that may lie along the gradient, shape (d,), fixed before these samples (proposal.py); None: none is known.
+        trial: an estimate of w.y from other samples, and how many they were.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Tally:
         against: tuple[int, int],
         device: torch.device,
         w: torch.Tensor | None = None,
+        trial: tuple[float, int] = (0.0, 0),
     ) -> None:
         self.parts, self.d, self.sizes, self.device = parts, d, stages(n), device
         self.against, self.n0 = against
@@ -143,6 +145,7 @@ class Tally:
                 self._bases[column] = torch.as_tensor(part.basis, device=device)
             if part.mask is not None:
                 self._masks[column] = torch.as_tensor(part.mask, device=device)
+        self.trial = trial
         self._blind, self._w = w is None, zeros(d) if w is None else w.to(device, torch.float64)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
@@ -174,7 +177,9 @@ class Tally:
         rim = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         mean = (total[0] - self.b * total[1]) / max(drawn, 1)
         noise = vote_square(self.b, eps) / max(drawn, 1)
-        directions, length = self._estimate(mean, noise, likely_along(self._w @ mean, drawn, eps, z, rim))
+        tried = self.trial[1] + drawn
+        seen = (self.trial[1] * self.trial[0] + drawn * (self._w @ mean)) / max(tried, 1)
+        directions, length = self._estimate(mean, noise, likely_along(seen, tried, eps, z, rim))
         length = torch.minimum(length, rim)
         if self._blind and self._index == 0:
             b, spread = first_constant(torch, eps)
@@ -186,9 +191,10 @@ class Tally:
             before, first = max(self._taken, 1), first_spread(eps, z, rim, rho)
             spread = torch.clamp(self._square.mean() / before if self._index else first_left(eps), min=TINY)
             along = self._square_along / before if self._index else first.expand(count)
-            if self._blind and self._index == 1:
-                # Nothing was seen along these directions yet.
-                along = torch.where(self._fixed, along, first)
+            if self._index == 1 and self._stage is not None:
+                # Nothing was seen along what these directions have across the first ones.
+                share = (directions * self._stage.directions).sum(dim=0) ** 2
+                along = share * along + (1.0 - share) * first
             along = torch.maximum(along, spread)
             if self._index == 3 and not self._blind:
                 other, size = self._estimate(mean, noise, None)

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..bounds.early_stop import tolerance
-from ..bounds.tails import THRESHOLDS
 from ..jobs.shards import group_size
+from ..lookup.tail_format import THRESHOLDS
 
 PRECISIONS = ("bf16", "fp16")
+# What proposes the direction of the gradient (proposal.py), and the copies that it takes: some thousandths of n.
+PROPOSALS = ("auto", "gradient", "votes")
+FEWEST_COPIES, MOST_COPIES, SAMPLES_A_COPY = 250, 1000, 100
+# Temperature of a proposal over the deviation of the margins.
+SHARPNESS = 0.3
 
 
 def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
@@ -54,6 +59,9 @@ class Sampling:
     """Beyond which votes against are counted along directions, increasing, sigma = 1 units; () counts none."""
     keep_means: bool = False
     """Keep mean vectors in statistics files, 32 d bytes an input, so that threats thought of later can be certified."""
+    proposal: str = "auto"
+    """What proposes the direction that the gradient's length is bet along: "gradient" of the model, or "votes"; "auto": votes where
+    the model gives no gradient."""
 
     def __post_init__(self) -> None:
         for name, least in (("n0", 1), ("n", 2), ("batch_size", 1)):
@@ -66,6 +74,8 @@ class Sampling:
         object.__setattr__(self, "thresholds", tuple(map(float, self.thresholds)))
         if any(not 0.0 < low < high < math.inf for low, high in itertools.pairwise((*self.thresholds, 1e9))):
             raise ValueError(f"thresholds = {self.thresholds}: expected increasing positive numbers, in units of sigma")
+        if self.proposal not in PROPOSALS:
+            raise ValueError(f"proposal = {self.proposal!r}: expected one of {', '.join(PROPOSALS)}")
         if self.autocast is not None and self.autocast not in PRECISIONS:
             raise ValueError(f"autocast = {self.autocast!r}: expected None or one of {', '.join(PRECISIONS)}")
 
@@ -83,6 +93,17 @@ class Sampling:
         """The most votes against that an input may get before it is stopped; None where none is."""
         return tolerance(self.n, self.alpha) if self.early_stop else None
 
+    @property
+    def copies(self) -> int:
+        """Noisy copies of an input that a direction is proposed from."""
+        return min(MOST_COPIES, max(FEWEST_COPIES, self.n // SAMPLES_A_COPY))
+
+    @property
+    def proposed(self) -> dict[str, Any]:
+        """What proposes, and its settings, as statistics tell it; "auto" counts as "gradient" (Sampler.resolved)."""
+        by_votes: dict[str, Any] = {"by": "votes"}
+        return by_votes if self.proposal == "votes" else {"by": "gradient", "copies": self.copies, "temperature": SHARPNESS}
+
     def seeded(self) -> "Sampling":
         """The same, with a fresh seed where it has none."""
         return self if self.seed is not None else replace(self, seed=secrets.randbits(63))
@@ -96,6 +117,7 @@ class Sampling:
             "inputs a batch": self.inputs_a_batch,
             "thresholds": list(self.thresholds),
             "keep_means": self.keep_means,
+            "proposal": self.proposed,
             "autocast": self.autocast,
             "channels_last": self.channels_last,
             "compile": self.compile,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..bounds.classes import undecided
 from ..bounds.early_stop import must_abstain, next_look
 from ..statistics.summary import Moments
 from ..statistics.votes import Tail, kept_classes
@@ -26,6 +27,7 @@ from .bets import Tally
 from .card import Sampling
 from .memory import BatchSize, out_of_memory
 from .noise import FIRST, SECOND, SELECTION, Piece, Segment, batches, block_rows
+from .proposal import VOTES, Proposal, Source, batch_rows, obstacle, propose
 from .scores import Model, line_of, placement, scores_of, set_to_eval
 from .tails import TailTally
 
@@ -50,6 +52,11 @@ class Choice(NamedTuple):
     n0: int = 0
     """How many they were."""
 
+    @property
+    def divided(self) -> bool:
+        """Whether it may be certified with fewer than half of the votes (bounds/classes.py)."""
+        return bool(undecided(np.array([[self.n0 - self.against, self.n0]]))[0])
+
     @classmethod
     def of(cls, votes: npt.NDArray[np.int64]) -> "Choice":
         """The class with the most votes; of several the first."""
@@ -69,8 +76,9 @@ class Engine:
     def __init__(self, model: Model, sigma: float, num_classes: int) -> None:
         self.model, self.sigma, self.num_classes = model, sigma, num_classes
         self._compiled: dict[str, Model] = {}
-        # What memory once refused is not tried again.
+        # What memory once refused is not tried again: rows of a batch, without gradients and with them.
         self._limit: int | None = None
+        self._gradient_limit: int | None = None
 
     def votes(self, inputs: Sequence[Input], card: Sampling) -> npt.NDArray[np.int64]:
         """Votes per class of inputs of one shape among card.n0 samples of the selection stage, shape (len(inputs), num_classes)."""
@@ -103,13 +111,17 @@ class Engine:
             parts: of the gradient that is bet on.
             families: of directions along which votes against are counted.
         """
-        d, n, allowed = inputs[0].x.numel(), card.n, card.allowed
+        d, n = inputs[0].x.numel(), card.n
+        allowed = [None if choice.divided else card.allowed for choice in choices]
         device = placement(self.model, inputs[0].x).device
-        tallies = [_Counted(choice, parts, families, d, card, self.num_classes, device) for choice in choices]
+        proposals = [self._propose(one, choice, card) for one, choice in zip(inputs, choices, strict=True)]
+        tallies = [
+            _Counted(choice, one, parts, families, d, card, self.num_classes, device)
+            for choice, one in zip(choices, proposals, strict=True)
+        ]
         halves, rows = (n // 2, n - n // 2), block_rows(d)
         # Not before both halves have a sample.
-        start = n if allowed is None else max(halves[0] + 1, next_look(n, allowed, 0, 0))
-        goals = dict.fromkeys(range(len(inputs)), start)
+        goals = {slot: n if most is None else max(halves[0] + 1, next_look(n, most, 0, 0)) for slot, most in enumerate(allowed)}
         drawn = np.zeros((len(inputs), 2), dtype=np.int64)
         while goals:
             segments = []
@@ -123,11 +135,31 @@ class Engine:
             for u, predicted, pieces in self._predictions(inputs, segments, card):
                 for segment, where in pieces:
                     tallies[segment.slot].add(u[where], predicted[where])
-            if allowed is None:
+            if card.allowed is None:
                 break
             counts = [int(one.tally.count.sum()) for one in tallies]
             goals = _goals(goals, n, allowed, counts, drawn.sum(axis=1).tolist())
         return [one.moments() for one in tallies]
+
+    def obstacle(self, x: torch.Tensor) -> str:
+        """Why the model gives no gradient that could be proposed, in a line; empty where it does."""
+        set_to_eval(self.model)
+        return obstacle(self._source(x, 0), x)
+
+    def _propose(self, one: Input, choice: Choice, card: Sampling) -> Proposal:
+        """By `card.proposal`, from samples that serve nothing else."""
+        if card.proposal == "votes":
+            return VOTES
+        set_to_eval(self.model)
+        rows = min(card.batch_size, batch_rows(one.x.numel()), self._gradient_limit or card.batch_size)
+        size = BatchSize(rows)
+        proposal = propose(self._source(one.x, _seed(card)), one.x, choice.label, one.idx, size, card.proposal, card.copies)
+        if size.rows < rows:
+            self._gradient_limit = size.rows
+        return proposal
+
+    def _source(self, x: torch.Tensor, seed: int) -> Source:
+        return Source(self.model, self.num_classes, self.sigma, seed, *placement(self.model, x))
 
     @torch.inference_mode()
     def scores(self, x: torch.Tensor) -> torch.Tensor:
@@ -139,15 +171,14 @@ class Engine:
         self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Piece]]]:
         """Batches of (u, predicted class, pieces); u is float64 of shape (B, d). Out of memory: half the batch, from there on."""
-        if card.seed is None:
-            raise ValueError("seed = None: expected a seed (Sampling.seeded)")
+        seed = _seed(card)
         x, (device, dtype) = inputs[0].x, placement(self.model, inputs[0].x)
         set_to_eval(self.model)
         rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
         centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
         missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)
         size = BatchSize(min(card.batch_size, self._limit or card.batch_size))
-        for batch in batches(card.seed, centers, self.sigma, segments, size, rounded):
+        for batch in batches(seed, centers, self.sigma, segments, size, rounded):
             u, noisy, pieces = batch.u, batch.noisy, batch.pieces
             predicted = torch.empty(len(u), dtype=torch.int64, device=device)
             nan = torch.empty(len(u), dtype=torch.bool, device=device)
@@ -216,6 +247,7 @@ class _Counted:
     def __init__(
         self,
         choice: Choice,
+        proposal: Proposal,
         parts: Mapping[str, Projection],
         families: Mapping[str, Family],
         d: int,
@@ -223,8 +255,10 @@ class _Counted:
         num_classes: int,
         device: torch.device,
     ) -> None:
-        self.label = choice.label
-        self.tally = Tally(parts, d, card.n, (choice.against, choice.n0), device)
+        self.choice, self.label = choice, choice.label
+        # The copies' votes are as good as the selection's.
+        against = choice.against + proposal.against, choice.n0 + proposal.n
+        self.tally = Tally(parts, d, card.n, against, device, proposal.w, (proposal.seen, proposal.n))
         self.classes = torch.zeros(num_classes, dtype=torch.int64, device=device)
         self.tails = TailTally(families, d, np.array(card.thresholds), device) if families else None
 
@@ -243,13 +277,21 @@ class _Counted:
         if self.tails is not None:
             for name, largest in self.tails.largest().items():
                 tails[name] = Tail(self.tails.families[name].key, self.tails.thresholds, largest[None])
-        return replace(self.tally.moments(), classes=ids[None], class_count=counts[None], tails=tails)
+        chosen = self.choice.n0 - self.choice.against, self.choice.n0
+        return replace(self.tally.moments(), classes=ids[None], class_count=counts[None], tails=tails, selection=chosen)
 
 
-def _goals(goals: dict[int, int], n: int, allowed: int, count: list[int], drawn: list[int]) -> dict[int, int]:
+def _seed(card: Sampling) -> int:
+    if card.seed is None:
+        raise ValueError("seed = None: expected a seed (Sampling.seeded)")
+    return card.seed
+
+
+def _goals(goals: dict[int, int], n: int, allowed: list[int | None], count: list[int], drawn: list[int]) -> dict[int, int]:
     """The inputs to go on with, and how far."""
-    return {
-        slot: next_look(n, allowed, count[slot], drawn[slot])
-        for slot in goals
-        if drawn[slot] < n and not must_abstain(count[slot], drawn[slot], allowed)
-    }
+    out = {}
+    for slot in goals:
+        most = allowed[slot]
+        if most is not None and drawn[slot] < n and not must_abstain(count[slot], drawn[slot], most):
+            out[slot] = next_look(n, most, count[slot], drawn[slot])
+    return out

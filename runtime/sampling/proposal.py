@@ -19,15 +19,13 @@ from dataclasses import dataclass
 
 import torch
 
+from .card import PROPOSALS, SHARPNESS
 from .memory import BatchSize, out_of_memory
 from .noise import Segment, batches
 from .scores import Model, line_of, scores_of
 
-MODES = ("auto", "gradient", "votes")
 # A stage of the noise (noise.py), disjoint from the selection's and both halves'.
 PROPOSAL = 3
-N = 1000
-SHARPNESS = 0.3
 # Copies that T comes from, whatever the batches are.
 PILOT = 100
 # Numbers in a batch: what a network keeps for its gradient is some hundred times its input.
@@ -48,6 +46,8 @@ class Proposal:
     """T, in units of the scores."""
     against: int = 0
     """Copies that voted against the class."""
+    seen: float = 0.0
+    """Mean of (w.u)(f - 1) over the copies, f their votes: an estimate of w.y."""
 
 
 VOTES = Proposal(None, "votes")
@@ -76,7 +76,7 @@ def batch_rows(d: int) -> int:
     return max(1, min(ROWS, NUMBERS // d))
 
 
-def propose(source: Source, x: torch.Tensor, label: int, index: int, size: BatchSize, mode: str = "auto", n: int = N) -> Proposal:
+def propose(source: Source, x: torch.Tensor, label: int, index: int, size: BatchSize, mode: str, n: int) -> Proposal:
     """Propose w for the vote for `label` around x; the same for the same (seed, index) on one device.
 
     Args:
@@ -91,8 +91,8 @@ def propose(source: Source, x: torch.Tensor, label: int, index: int, size: Batch
     Raises:
         ValueError: another mode, n < 1, or no gradient where one was asked for.
     """
-    if mode not in MODES:
-        raise ValueError(f"proposal = {mode!r}: expected one of {', '.join(MODES)}")
+    if mode not in PROPOSALS:
+        raise ValueError(f"proposal = {mode!r}: expected one of {', '.join(PROPOSALS)}")
     if n < 1:
         raise ValueError(f"proposal of n = {n} copies: expected 1 or more")
     if mode == "votes":
@@ -104,6 +104,18 @@ def propose(source: Source, x: torch.Tensor, label: int, index: int, size: Batch
         if mode == "gradient":
             raise ValueError(f"proposal = 'gradient': the model gives none ({error}); 'auto' or 'votes' does without") from error
         return VOTES
+
+
+def obstacle(source: Source, x: torch.Tensor) -> str:
+    """Why the model gives no gradient at all, in a line; empty where it does, be that 0 at some inputs."""
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), _repeatable(source.device):
+            draw = _Draw(source, x, 0, 0, BatchSize(1))
+            if not _fits(draw.gradient, x.detach().to(source.device, source.dtype)[None]):
+                return "out of memory with a single copy"
+    except _NoGradient as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ class _Draw:
         """From n copies; _NoGradient where there is none."""
         margins: list[torch.Tensor] = []
         with torch.no_grad():
-            self._each(min(PILOT, n), lambda rows: margins.append(self._margins(rows)))
+            self._each(min(PILOT, n), lambda rows, _: margins.append(self._margins(rows)))
         # One margin has no deviation.
         temperature = SHARPNESS * float(torch.cat(margins).std(correction=0)) if n > 1 else 1.0
         if not (math.isfinite(temperature) and temperature > 0.0):
@@ -128,19 +140,14 @@ class _Draw:
         # The largest weight will be near 1: half precision would lose those of a vote that is almost unanimous.
         largest = _log_weights(torch.cat(margins), temperature).max()
         margins.clear()
-        total = torch.zeros(self.x.numel(), dtype=torch.float64, device=self.source.device)
+        total, lost = torch.zeros((2, self.x.numel()), dtype=torch.float64, device=self.source.device)
 
-        def differentiate(rows: torch.Tensor) -> None:
-            leaf = rows.detach().requires_grad_()
-            margin = self._margins(leaf)
-            if not margin.requires_grad:
-                raise _NoGradient("its scores carry no gradient")
-            weights = (_log_weights(margin.detach(), temperature) - largest).exp()
-            (gradient,) = torch.autograd.grad(margin, leaf, weights, allow_unused=True)
-            if gradient is None:
-                raise _NoGradient("its scores do not depend on the input")
-            total.add_(gradient.sum(dim=0, dtype=torch.float64).reshape(-1))
-            margins.append(margin.detach())
+        def differentiate(rows: torch.Tensor, u: torch.Tensor) -> None:
+            margin, gradient = self.gradient(rows, lambda margin: (_log_weights(margin, temperature) - largest).exp())
+            sums = gradient.sum(dim=0, dtype=torch.float64).reshape(-1), (margin <= 0.0).to(torch.float64) @ u
+            total.add_(sums[0])
+            lost.add_(sums[1])
+            margins.append(margin)
 
         with torch.enable_grad():
             self._each(n, differentiate)
@@ -148,8 +155,22 @@ class _Draw:
         if not (math.isfinite(length) and length > 0.0):
             raise _NoGradient(f"its length is {length:g}")
         w = total / length
+        w = w / w.norm()
         against = int((torch.cat(margins) <= 0.0).sum())
-        return Proposal(w / w.norm(), "gradient", n, temperature, against)
+        return Proposal(w, "gradient", n, temperature, against, -float(w @ lost) / n)
+
+    def gradient(
+        self, rows: torch.Tensor, weigh: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(margins, their gradients times the weights that `weigh` gives them), shapes (B,) and (B, *shape)."""
+        leaf = rows.detach().requires_grad_()
+        margin = self._margins(leaf)
+        if not margin.requires_grad:
+            raise _NoGradient("its scores carry no gradient")
+        (gradient,) = torch.autograd.grad(margin, leaf, weigh(margin.detach()), allow_unused=True)
+        if gradient is None:
+            raise _NoGradient("its scores do not depend on the input")
+        return margin.detach(), gradient
 
     def _margins(self, rows: torch.Tensor) -> torch.Tensor:
         """Score of the class less the largest other, float64, shape (B,)."""
@@ -158,8 +179,8 @@ class _Draw:
         others = torch.cat((scores[:, : self.label], scores[:, self.label + 1 :]), dim=1)
         return scores[:, self.label] - others.amax(dim=1)
 
-    def _each(self, n: int, work: Callable[[torch.Tensor], None]) -> None:
-        """Do `work` for the first n copies, rows at a time; it leaves no trace where it runs out of memory."""
+    def _each(self, n: int, work: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        """Do `work` for the first n copies and their noise, rows at a time; it leaves no trace where it runs out of memory."""
         source, shape = self.source, self.x.shape
         center = self.x.detach().to(source.device, torch.float64).reshape(1, -1)
         rounded = source.dtype if torch.finfo(source.dtype).bits <= 32 else torch.float32
@@ -167,8 +188,9 @@ class _Draw:
         for batch in batches(source.seed, center, source.sigma, segments, self.size, rounded):
             start = 0
             while start < len(batch.noisy):
-                rows = batch.noisy[start : start + self.size.rows]
-                if _fits(work, rows.to(source.dtype).reshape(-1, *shape)):
+                where = slice(start, start + self.size.rows)
+                rows = batch.noisy[where].to(source.dtype).reshape(-1, *shape)
+                if _fits(work, rows, batch.u[where]):
                     start += len(rows)
                 elif not self.size.halve(source.device):
                     raise _NoGradient("out of memory with a single copy")
@@ -180,10 +202,10 @@ def _log_weights(margins: torch.Tensor, temperature: float) -> torch.Tensor:
     return -size - 2.0 * torch.log1p(torch.exp(-size))
 
 
-def _fits(work: Callable[[torch.Tensor], None], rows: torch.Tensor) -> bool:
+def _fits(work: Callable[..., object], *rows: torch.Tensor) -> bool:
     """Do it; False where memory ran out: what it held is free again once this returns."""
     try:
-        work(rows)
+        work(*rows)
     except _NoGradient:
         raise
     except Exception as error:

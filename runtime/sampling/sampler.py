@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,6 +83,7 @@ class Sampler:
         self.engine = Engine(model, self.sigma, self.num_classes)
         # Shape -> rows of the largest batch that was seen to be scored row by row.
         self._seen: dict[torch.Size, int] = {}
+        self._obstacles: dict[torch.Size, str] = {}
 
     def sample(self, x: Any, card: Sampling, index: int = 0) -> Drawn:
         """Selection votes and certification statistics of one input.
@@ -98,7 +100,7 @@ class Sampler:
         checked = [self._check(index, x) for index, x in inputs]
         for _, x in checked:
             self.check_rows([x], card.rows(len(checked)))
-        card = card.seeded()
+        card = self.resolved(card.seeded(), checked[0].x)
         alike = len({(x.shape, x.dtype, x.device) for _, x in checked}) == 1
         for group in [checked] if alike else [[item] for item in checked]:
             votes = self.engine.votes(group, card)
@@ -106,7 +108,24 @@ class Sampler:
             counted = families(self.threats, group[0].x.numel()) if card.thresholds else {}
             moments = self.engine.moments(group, choices, card, projections(self.threats), counted)
             for row, choice, sums in zip(votes, choices, moments, strict=True):
-                yield Drawn(row, choice.label, summarise([sums], self.threats, self.sigma, card.keep_means))
+                statistics = summarise([sums], self.threats, self.sigma, card.keep_means)
+                yield Drawn(row, choice.label, replace(statistics, proposal=card.proposed))
+
+    def resolved(self, card: Sampling, x: torch.Tensor) -> Sampling:
+        """The card with proposal "auto" made "votes" where the model gives no gradient: levels depend on that, never on samples."""
+        if card.proposal == "votes":
+            return card
+        if x.shape not in self._obstacles:
+            self._obstacles[x.shape] = self.engine.obstacle(x)
+        why = self._obstacles[x.shape]
+        if why and card.proposal == "gradient":
+            raise ValueError(f"proposal = 'gradient': the model gives none ({why}); 'auto' or 'votes' does without")
+        return replace(card, proposal="votes") if why else card
+
+    @property
+    def obstacle(self) -> str:
+        """Why the model proposed no gradients so far, in a line; empty where it does or was not asked."""
+        return next((why for why in self._obstacles.values() if why), "")
 
     def draw(self, data: Data, group: range, card: Sampling, skip: int = 1) -> Iterator[Labelled]:
         """Each input of a group of places in `data`; its noise is that of place index * skip in the whole set."""
@@ -128,6 +147,7 @@ class Sampler:
             check_shape(self.threats, tuple(inputs[0].shape))
             scores = probe(self.engine.scores, inputs, self.sigma)
             self.check_rows(inputs[::8], card.rows(len(data)))
+            card = self.resolved(card, inputs[0])
         norms = {threat.name: said for threat in self.threats if (said := threat.settings()) is not None}
         return {
             "inputs": len(data),

@@ -39,7 +39,7 @@ class Sampled:
 
 
 _COLUMNS = ("idx", "label", "predict", "seconds")
-_VOTES = ("count", "n", "b", "sums", "classes", "class_count", "looks")
+_VOTES = ("count", "n", "b", "sums", "classes", "class_count", "looks", "selection")
 # Attributes of a part.
 _ABOUT: Mapping[str, Callable[[Any], Any]] = {"d": int, "coordinates": int, "dual": float, "largest": int, "key": str}
 
@@ -133,6 +133,7 @@ def _read_2(file: h5py.File, rows: slice) -> Statistics:
     votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b", "sums")}
     none = none_counted(len(votes["count"]))
     votes |= {"classes": none, "class_count": none, "looks": np.zeros(len(none), dtype=np.int64)}
+    votes["selection"] = np.zeros((len(none), 2), dtype=np.int64)
     return Statistics(**votes, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts)
 
 

@@ -14,7 +14,7 @@ from .votes import Tail
 NAMED: Mapping[str, type] = {"parts": Part, "tails": Tail}
 # Arrays that are the same for all inputs, and those that are whole numbers even where they are empty.
 SHARED = ("thresholds",)
-WHOLE = ("classes", "class_count", "looks", "largest")
+WHOLE = ("classes", "class_count", "looks", "selection", "largest")
 
 
 def pack(statistics: Statistics) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Moments:
     """Family of directions -> its tails, `largest` of shape (1, K)."""
     looks: int = 0
     """Looks taken before sampling stopped; 0 where n was fixed."""
+    selection: tuple[int, int] = (0, 0)
+    """Votes for the class among the selection samples, and how many these were."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class Statistics:
     """Votes of each among all samples, shape (N, C)."""
     looks: Counts
     """Looks taken before sampling stopped, shape (N,); 0 where n was fixed."""
+    selection: Counts
+    """Votes for the class among the selection samples, and how many these were, shape (N, 2); 0 where they were not kept."""
     tails: Mapping[str, Tail] = field(default_factory=dict)
     """Family of directions -> how far out votes against lie along them."""
     proposal: Mapping[str, Any] = field(default_factory=lambda: {"by": "votes"})
@@ -135,6 +139,11 @@ class Statistics:
 
     def __len__(self) -> int:
         return len(self.count)
+
+    @property
+    def proposed(self) -> bool:
+        """Whether the model's gradient proposed it."""
+        return bool(self.proposal["by"] == "gradient")
 
     def check(self, threats: Sequence[Threat]) -> None:
         """ValueError unless these numbers can be what sampling left, and hold what the threats need."""
@@ -151,6 +160,9 @@ class Statistics:
             raise ValueError(f"statistics: sums have shape {self.sums.shape}, expected {(*shape, 2, self.d)} finite numbers")
         if self.looks.shape != shape[:1] or (self.looks < 0).any():
             raise ValueError(f"statistics: looks have shape {self.looks.shape}, expected (N,) numbers from 0")
+        chosen = self.selection
+        if chosen.shape != shape or not ((chosen[:, 0] >= 0) & (chosen[:, 0] <= chosen[:, 1])).all():
+            raise ValueError(f"statistics: selection has shape {chosen.shape}, expected {shape}: 0 <= votes <= samples")
         count, n = self.count.sum(axis=1), self.n.sum(axis=1)
         check_classes(self.classes, self.class_count, count, n)
         for name, tail in self.tails.items():
@@ -208,6 +220,7 @@ def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: floa
         parts=parts,
         sums=np.stack([np.stack((m.sum_uf, m.sum_u), axis=1) if keep_means else np.empty(0) for m in moments]),
         looks=np.array([m.looks for m in moments], dtype=np.int64),
+        selection=np.array([m.selection for m in moments], dtype=np.int64),
         tails={
             name: replace(tail, largest=np.concatenate([m.tails[name].largest for m in moments]))
             for name, tail in moments[0].tails.items()

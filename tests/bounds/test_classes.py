@@ -197,4 +197,5 @@ def test_the_rest_together_is_no_class() -> None:
 
 def test_level_is_spent_where_the_selection_votes_are_divided() -> None:
     assert DECIDED == 0.75
-    assert undecided(np.array([[74, 26, 0], [75, 20, 5], [40, 35, 25], [100, 0, 0]])).tolist() == [True, False, True, False]
+    # Votes for the class, and all: the last were not kept.
+    assert undecided(np.array([[74, 100], [75, 100], [40, 100], [100, 100], [0, 0]])).tolist() == [True, False, True, False, False]

@@ -134,6 +134,17 @@ def test_a_stored_normalisation_is_used() -> None:
     assert not torch.allclose(model[0](x), from_checkpoint("cifar_resnet8", weights)[0](x))
 
 
+def test_means_alone_centre_and_deviations_alone_scale() -> None:
+    # Adversarially trained smoothing models are centred only.
+    weights = {f"module.1.{key}": weight for key, weight in draw(cifar_resnet(8)).items()}
+    means, sds = torch.tensor([0.4914, 0.4822, 0.4465]).reshape(1, 3, 1, 1), torch.tensor([0.5, 0.6, 0.7])
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.allclose(from_checkpoint("cifar_resnet8", weights | {"module.0.means": means})[0](x), x - means)
+    assert torch.allclose(from_checkpoint("cifar_resnet8", weights | {"module.0.sds": sds})[0](x), x / sds[:, None, None])
+    with pytest.raises(ValueError, match=r"normalisation .*: expected finite means and positive deviations"):
+        from_checkpoint("cifar_resnet8", weights | {"module.0.sds": torch.zeros(3)})
+
+
 def test_normalise_is_of_each_channel() -> None:
     x = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1).expand(2, 3, 4, 5)
     y = Normalise((1.0, 1.0, 1.0), (1.0, 2.0, 4.0))(x)

@@ -78,28 +78,41 @@ def test_the_report_is_the_same_for_every_batch_size_and_time() -> None:
 @pytest.mark.parametrize(
     ("model", "x", "sigma", "expected"),
     [
-        (NET, X, SIGMA, ["normalisation is missing: put it in front of the model"]),
+        (NET, X, SIGMA, [r"normalisation \(cifar10\) is missing \(--normalise=cifar10, or Normalise in front"]),
         (
             torch.nn.Sequential(NORMALISE, MODEL),
             X,
             SIGMA,
-            ["normalisation is done twice: the model normalises twice: take one"],
+            [r"normalisation is one layer too many \(--normalise=none, "],
         ),
         (
             MODEL,
             NORMALISED,
             5 * SIGMA,
-            ["as if normalised: sigma and radii", "normalisation is done twice: the inputs are normalised and the model"],
+            [
+                "as if normalised: sigma and radii",
+                r"normalisation is done twice: the inputs are normalised and .* \(--normalise=none",
+            ],
         ),
         (NET, NORMALISED, 5 * SIGMA, ["as if normalised: sigma and radii are then in normalised units"]),
         (MODEL, 255 * X, 255 * SIGMA, ["as if in 0 to 255: sigma", r"the model expects \[0, 1\]: divide the inputs by 255"]),
-        (torch.nn.Sequential(Scale(1 / 255), MODEL), X, SIGMA, ["the model expects 0 to 255: scale inside it"]),
+        (torch.nn.Sequential(Scale(1 / 255), MODEL), X, SIGMA, [r"layer 0 \(Scale\) of the model is one too many: take it out"]),
+        (lambda x: MODEL(x / 255.0), X, SIGMA, [r"the model expects 0 to 255 \(--normalise=0-255, "]),
         (torch.nn.Sequential(Scale(1 / 255), MODEL), 255 * X, 255 * SIGMA, ["as if in 0 to 255: sigma and radii are then in grey"]),
     ],
-    ids=["missing", "twice inside", "twice", "normalised outside", "grey levels", "scaled twice", "grey levels meant"],
+    ids=[
+        "missing",
+        "twice inside",
+        "twice",
+        "normalised outside",
+        "grey levels",
+        "scaled twice",
+        "a function for grey levels",
+        "grey levels meant",
+    ],
 )
 def test_every_mistake_of_normalisation_and_scale_is_named(model: Any, x: Any, sigma: float, expected: list[str]) -> None:
-    warnings = check(model.eval(), x, sigma=sigma).warnings
+    warnings = check(model.eval() if isinstance(model, torch.nn.Module) else model, x, sigma=sigma).warnings
     assert len(warnings) == len(expected), warnings
     for warning, text in zip(warnings, expected, strict=True):
         assert re.search(text, warning), warning
@@ -200,7 +213,13 @@ def test_the_command_warns_and_can_be_told_not_to(
     assert not (tmp_path / "s.h5").exists()
     code, lines = command("--trust")
     assert code == 0
-    assert [line for line in lines if line.startswith("certlut: warning: normalisation is missing")]
+    assert [line for line in lines if line.startswith("certlut: warning: normalisation (cifar10) is missing (--norm")]
+    # What it says to do, done.
+    (tmp_path / "s.h5").unlink()
+    code, lines = command("--trust", "--normalise=cifar10")
+    assert code == 0
+    assert not [line for line in lines if "warning" in line]
+    (tmp_path / "s.h5").unlink()
     code, lines = command("--trust", "--no-check")
     assert code == 0
     assert not [line for line in lines if "warning" in line]

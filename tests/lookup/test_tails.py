@@ -13,8 +13,8 @@ from certlut.kernels.covering import Covering
 from certlut.kernels.greedy import BEND, ray_radii
 from certlut.lookup.frontier import base, climb
 from certlut.lookup.table import UnprovenTable
-from certlut.lookup.tail_format import TailData, write_tails
-from certlut.lookup.tails import THRESHOLDS, TailTable, insets, load_tails
+from certlut.lookup.tail_format import THRESHOLDS, TailData, write_tails
+from certlut.lookup.tails import TailTable, insets, load_tails
 from certlut.lookup.votes import group, scratch
 from certlut.tablegen.tail_radius import tail_radius
 from certlut.tablegen.tails import tail_bound

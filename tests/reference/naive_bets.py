@@ -41,9 +41,16 @@ class Ledger:
 
 
 def naive_tally(
-    parts: Mapping[str, Projection], u: Array, f: npt.NDArray[np.bool_], against: int, n0: int, n: int, w: Array | None = None
+    parts: Mapping[str, Projection],
+    u: Array,
+    f: npt.NDArray[np.bool_],
+    against: int,
+    n0: int,
+    n: int,
+    w: Array | None = None,
+    trial: tuple[float, int] = (0.0, 0),
 ) -> dict[str, dict[str, Array]]:
-    """Bets of one input from its rows in order: part -> bet -> (value, slope), shape (2, number of targets); w: a proposal."""
+    """Bets of one input from its rows in order: part -> bet -> (value, slope), shape (2, number of targets)."""
     d, bets = u.shape[1], range(len(TARGETS))
     b = max(0.5, round(64.0 * (1.0 - 0.7 * _tail_square((against + 0.5) / (n0 + 1.0)))) / 64.0)
     stage_of = np.repeat(np.arange(4), [n // 8, n // 8, n // 2 - 2 * (n // 8), n - n // 2])[: len(u)]
@@ -51,6 +58,7 @@ def naive_tally(
     top = [[[Ledger() for _ in range(2 * d)] for _ in bets]]
     length, high, half, minus = ({name: [Ledger() for _ in bets] for name in names} for _ in range(4))
     before: list[tuple[float, dict[str, float]]] = [(0.0, dict.fromkeys(names, 0.0))]
+    earlier: dict[Any, Array] = {}
     for stage in range(4):
         rows = np.flatnonzero(stage_of == stage)
         if not len(rows):
@@ -68,8 +76,12 @@ def naive_tally(
         variance: dict[Any, float] = {}
         noise = ((1.0 - b) ** 2 + (2.0 * b - 1.0) * eps) / max(len(past), 1)
         votes = eps + z * phi(z)
-        doubt = votes / (votes + len(past) * (0.5 * phi(z)) ** 2)
-        along_w = 0.0 if w is None else (1.0 - doubt) * float(w @ mean) + doubt * 0.9 * phi(z)
+        tried = trial[1] + len(past)
+        doubt = votes / (votes + tried * (0.5 * phi(z)) ** 2)
+        along_w = 0.0
+        if w is not None:
+            estimate = (trial[0] * trial[1] + float(w @ mean) * len(past)) / max(tried, 1)
+            along_w = (1.0 - doubt) * estimate + doubt * 0.9 * phi(z)
         for name, by in parts.items():
             directions[name], guess = _direction(by, mean, noise, along_w, w, not len(past))
             mu[name] = min(guess, phi(z))
@@ -86,8 +98,8 @@ def naive_tally(
             spread = 0.6 * eps if stage == 0 else spread
             first = 0.8 * votes * (1.0 - 0.8 * rho**4)
             for name, by in parts.items():
-                unseen = stage == 0 or (stage == 1 and w is None and by.vector is None)
-                variance[name] = max(first if unseen else seen[name], spread)
+                share = 1.0 if stage > 1 else 0.0 if stage == 0 else float(earlier[name] @ directions[name]) ** 2
+                variance[name] = max(share * seen[name] + (1.0 - share) * first, spread)
                 if w is not None:
                     x_direction, x_length = _direction(by, mean, noise, 0.0, None, False)
                     share = float(x_direction @ directions[name]) ** 2
@@ -95,6 +107,7 @@ def naive_tally(
                     variance[name, "X"] = share * variance[name] + (1.0 - share) * spread
             for key in mu:
                 mu[key] = min(max(mu[key] - float(mean_h @ directions[key]), -0.3), 0.3)
+        earlier = directions
         stakes = [min(math.sqrt(2.0 * target / (n * spread)), 0.2) for target in TARGETS]
         along = {key: [min(math.sqrt(2.0 * target / (n * value)), 0.2) for target in TARGETS] for key, value in variance.items()}
         square, squares = 0.0, dict.fromkeys(names, 0.0)

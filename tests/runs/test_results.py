@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certlut.jobs.atomic import replacing
-from certlut.runs.results import FIRST, read_tsv, row, write_tsv
+from certlut.runs.results import FIRST, LAST, read_tsv, row, write_tsv
 
 RADIUS = {"l1": 0.75, "l2": 0.5, "linf": 0.25, "cohen": 0.45}
 
@@ -48,13 +48,19 @@ def test_a_row_by_hand() -> None:
         "q_lower": "0.7700000000",
         "radius_l2": "0.123456",
         "radius_red": "2.000000",
+        "runner_up": "-1",
+        "count_runner_up": "-1",
     }
+    counted = _row(runner_up=4, count_runner_up=7)
+    assert (counted["runner_up"], counted["count_runner_up"]) == ("4", "7")
     assert list(_row()) == [
         *FIRST,
         "radius_l1",
         "radius_l2",
         "radius_linf",
         "radius_cohen",
+        "runner_up",
+        "count_runner_up",
     ]
 
 
@@ -122,7 +128,7 @@ def test_the_fields_scripts_read_the_results(tmp_path: Path) -> None:
 def test_reading_back_gives_numbers_by_column(tmp_path: Path) -> None:
     write_tsv(tmp_path / "results.tsv", _rows())
     columns = read_tsv(tmp_path / "results.tsv")
-    assert set(columns) == {*FIRST, *(f"radius_{name}" for name in RADIUS)} - {"time"}
+    assert set(columns) == {*FIRST, *(f"radius_{name}" for name in RADIUS), *LAST} - {"time"}
     assert columns["radius_l1"].tolist() == pytest.approx([0.75, 0.075, 0.0, 0.6], abs=1e-6)
     assert columns["correct"].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert all(values.dtype == np.float64 for values in columns.values())

@@ -208,7 +208,7 @@ def _sample(out: Path, model: Any = None, n: int = 301, **changes: Any) -> Sampl
     """Groups of 3 of the 6 inputs."""
     given = {name: changes.pop(name) for name in ("data", "sigma", "threats") if name in changes}
     sampler = Sampler(model or Counting(), given.get("sigma", SIGMA), 2, given.get("threats", ("l1", "l2")))
-    card = Sampling(**{"n0": N0, "n": n, "alpha": ALPHA, "seed": SEED} | changes)
+    card = Sampling(**{"n0": N0, "n": n, "alpha": ALPHA, "seed": SEED, "proposal": "votes"} | changes)
     return sample_dataset(sampler, given.get("data", _data()), out, card, progress=False)
 
 
@@ -310,6 +310,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
         ({"channels_last": True}, r"channels_last was False, is True"),
         ({"compile": "eager"}, r"compile was False, is 'eager'"),
         ({"early_stop": True}, r"early_stop was None, is 0\.01"),
+        ({"proposal": "auto"}, r"proposal was {'by': 'votes'}, is {'by': 'gradient'"),
     ],
 )
 def test_a_change_is_refused_by_name_while_stopped_and_when_finished(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -37,9 +37,11 @@ def _fed(
     pieces: Sequence[int] = (),
     tally: Any = Tally,
     w: Array | None = None,
+    trial: tuple[float, int] = (0.0, 0),
 ) -> Any:
     """A tally of these rows, given in pieces that end at these rows; w: a proposal."""
-    one = tally(projections(threats), u.shape[1], n or len(u), (9, 100), CPU, None if w is None else torch.from_numpy(w))
+    proposed = None if w is None else torch.from_numpy(w)
+    one = tally(projections(threats), u.shape[1], n or len(u), (9, 100), CPU, proposed, trial)
     for start, stop in zip((0, *pieces), (*pieces, len(u)), strict=True):
         one.add(torch.from_numpy(u[start:stop]), torch.from_numpy(f[start:stop]))
     return one
@@ -165,8 +167,10 @@ def _every_part(d: int) -> list[Threat]:
 def test_bets_are_those_of_a_plain_loop(d: int, n: int, stop: int, proposed: str) -> None:
     parts, w = projections(_every_part(d)), _proposal(proposed, d)
     u, f = (a[:stop] for a in _rows(d, n))
-    made = _fed(u, f, _every_part(d), n, w=w).moments()
-    expected = naive_tally(parts, u, f, 9, 100, n, w) if stop > n // 8 else {}
+    # Copies that were in favour, against, or not asked.
+    trial = {"the gradient": (0.15, 300), "its opposite": (-0.1, 50)}.get(proposed, (0.0, 0))
+    made = _fed(u, f, _every_part(d), n, w=w, trial=trial).moments()
+    expected = naive_tally(parts, u, f, 9, 100, n, w, trial) if stop > n // 8 else {}
     assert made.b == chosen_b(9.5 / 101.0)
     for name, kinds in expected.items():
         for kind, values in kinds.items():

@@ -6,23 +6,28 @@ import numpy as np
 import pytest
 
 from certlut.bounds.early_stop import tolerance
-from certlut.bounds.tails import THRESHOLDS
+from certlut.lookup.tail_format import THRESHOLDS
 from certlut.sampling.card import Sampling, whole
 
 
 def test_everything_that_changes_the_classifier_is_off_by_default_and_said() -> None:
     off = {"autocast": None, "channels_last": False, "compile": False, "early_stop": None, "keep_means": False}
     drawn = {"seed": None, "n0": 100, "n": 100_000, "inputs a batch": 1, "thresholds": list(THRESHOLDS)}
+    drawn["proposal"] = {"by": "gradient", "copies": 1000, "temperature": 0.3}
     assert Sampling().settings() == drawn | off
     assert Sampling().allowed is None
 
 
 def test_what_is_on_is_said_and_early_stopping_with_its_alpha() -> None:
     options: dict[str, Any] = {"autocast": "bf16", "channels_last": True, "compile": "eager"}
-    card = Sampling(20, 300, 0.01, 1000, 4, early_stop=True, keep_means=True, thresholds=(1, 2.5), **options)
-    on = options | {"early_stop": 0.01, "keep_means": True, "thresholds": [1.0, 2.5]}
+    card = Sampling(20, 300, 0.01, 1000, 4, early_stop=True, keep_means=True, thresholds=(1, 2.5), proposal="votes", **options)
+    on = options | {"early_stop": 0.01, "keep_means": True, "thresholds": [1.0, 2.5], "proposal": {"by": "votes"}}
     assert card.settings() == {"seed": 4, "n0": 20, "n": 300, "inputs a batch": 3, **on}
     assert card.allowed == tolerance(300, 0.01)
+
+
+def test_copies_are_a_hundredth_of_the_samples_within_bounds() -> None:
+    assert [Sampling(n=n).copies for n in (2, 25_000, 25_100, 99_999, 100_000, 10**7)] == [250, 250, 251, 999, 1000, 1000]
 
 
 def test_neither_alpha_nor_the_size_of_a_batch_changes_what_is_drawn() -> None:
@@ -48,6 +53,7 @@ def test_neither_alpha_nor_the_size_of_a_batch_changes_what_is_drawn() -> None:
         ({"alpha": math.nan}, r"alpha = nan: expected 0 < alpha < 1"),
         ({"thresholds": (1.0, 1.0)}, r"thresholds = \(1\.0, 1\.0\): expected increasing positive numbers"),
         ({"thresholds": (0.0, 1.0)}, r"thresholds = \(0\.0, 1\.0\): expected increasing positive numbers"),
+        ({"proposal": "best"}, r"proposal = 'best': expected one of auto, gradient, votes"),
         ({"autocast": "fp8"}, r"autocast = 'fp8': expected None or one of bf16, fp16"),
     ],
 )

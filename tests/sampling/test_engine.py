@@ -33,7 +33,8 @@ def moments_of(
     engine: Engine, x: torch.Tensor, label: int, n: int, idx: int = 0, batch_size: int = 1000, **options: Any
 ) -> Moments:
     """Of a single input."""
-    return engine.moments([Input(idx, x)], [Choice(label)], Sampling(n=n, batch_size=batch_size, **{"seed": 7} | options))[0]
+    own = {"seed": 7, "proposal": "votes"} | options
+    return engine.moments([Input(idx, x)], [Choice(label)], Sampling(n=n, batch_size=batch_size, **own))[0]
 
 
 class Scores(torch.nn.Module):
@@ -219,7 +220,7 @@ def _inputs(d: int, count: int) -> list[Input]:
 def test_inputs_that_share_batches_get_what_each_gets_alone(n: int, batch_size: int) -> None:
     inputs, labels = _inputs(6, 4), [0, 2, 1, 2]
     model = Scores(6)
-    card = Sampling(n0=n, n=n, batch_size=batch_size, seed=7)
+    card = Sampling(n0=n, n=n, batch_size=batch_size, seed=7, proposal="votes")
     votes = Engine(model, 0.5, 3).votes(inputs, card)
     together = Engine(model, 0.5, 3).moments(inputs, [Choice(label) for label in labels], card)
     total = 4 * n

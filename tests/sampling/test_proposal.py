@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from certlut.sampling.card import SHARPNESS
 from certlut.sampling.memory import BatchSize
 from certlut.sampling.noise import FIRST, SECOND, SELECTION
-from certlut.sampling.proposal import PILOT, PROPOSAL, SHARPNESS, VOTES, Source, batch_rows, propose
+from certlut.sampling.proposal import PILOT, PROPOSAL, VOTES, Source, batch_rows, propose
 from certlut.sampling.scores import Model
 
 CPU = torch.device("cpu")

@@ -108,3 +108,10 @@ def test_looks_that_cannot_be_are_refused() -> None:
     for looks in (np.array([1, -1, 0]), np.array([1])):
         with pytest.raises(ValueError, match="looks have shape"):
             _statistics(looks=looks).check((L2,))
+
+
+def test_selection_votes_that_cannot_be_are_refused() -> None:
+    _statistics(selection=np.array([[3, 7], [7, 7], [0, 0]])).check((L2,))
+    for selection in ([[8, 7], [7, 7], [0, 0]], [[-1, 7], [7, 7], [0, 0]], [[3, 7], [7, 7]]):
+        with pytest.raises(ValueError, match="statistics: selection has shape"):
+            _statistics(selection=np.array(selection)).check((L2,))
