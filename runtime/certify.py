@@ -45,7 +45,7 @@ class Certificate:
     prediction: int
     """The smoothed class; -1 where the certifier abstains, then every radius is 0.0."""
     radius: dict[str, float]
-    """Threat -> radius in input units. "cohen": the zeroth-order l2 radius at the full alpha, a baseline outside the guarantee."""
+    """Threat -> radius in input units. "cohen": l2, from the vote alone at the full alpha, a baseline outside the guarantee."""
     bounds: dict[str, float]
     """The confidence bounds behind the radii: "q_lower" and each norm of the gradient, sigma = 1 units."""
     counts: npt.NDArray[np.int64]

@@ -29,7 +29,7 @@ from certlut.sampling.sampler import Sampler
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 NAMES = [f"{package.__name__}.{name}" for package in (certlut, certlut.tablegen) for name in package.__all__]
-LINK = re.compile(r"\]\(([\w./-]+\.md)")
+LINK = re.compile(r"\]\(([\w./-]+\.(?:md|html))")
 
 
 def contents(nav: Any) -> Iterator[str]:
@@ -48,7 +48,7 @@ def elsewhere() -> set[str]:
 
 
 def test_every_page_is_in_the_contents_and_linked_from_the_index() -> None:
-    pages = {path.name for path in DOCS.glob("*.md")} | elsewhere()
+    pages = {path.name for path in DOCS.iterdir() if path.suffix in (".md", ".html")} | elsewhere()
     nav = list(contents(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
     assert sorted(nav) == sorted(pages)
     linked = set(LINK.findall((DOCS / "index.md").read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Run every command block of README.md, docs/tutorial.md and docs/howto.md as a new user would paste it: `tests/tools/walkthrough.py [--quick]`.
+"""Run every command block of README, tutorial and how-to as a new user would paste it: `tests/tools/walkthrough.py [--quick]`.
 
 Each document gets an empty folder (README.md: a copy of the repository's files, for it installs from there); its `sh` and `python`
 blocks run from top to bottom. A comment line before a block changes that: `<!-- quick: COMMAND -->` is what runs instead with
