@@ -77,7 +77,7 @@ def extended(
     out: dict[str, Array] = {}
     for name, users in groups.items():
         tail = statistics.tails[name]
-        p = tail_bounds(tail.largest, n, eps, tail.thresholds, levels[name])
+        p = tail_bounds(tail.largest, n, eps, tail.thresholds, levels[name], tail.slack)
         regions = [_covered(threat, by, first[threat.name], q, rim, bounds, statistics.d, table) for threat, by in users]
         sizes, covered = (np.stack(column, axis=1) for column in zip(*regions, strict=True))
         found = tails.radii(eps, tail.thresholds, p, [by.covering for _, by in users], sizes, covered)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from .jobs.groups import Record, resuming
 from .jobs.shards import groups
 from .lookup.table import Table, load
 from .runs.certify import result_rows
-from .runs.results import ABSTAIN, Row, check_settings, read_rows, write_settings, write_tsv
+from .runs.results import ABSTAIN, FIRST, Row, check_settings, read_rows, write_settings, write_tsv
 from .sampling.card import Sampling
 from .sampling.sampler import Drawn, Labelled, Sampler
 from .sampling.scores import Model
@@ -79,6 +80,9 @@ class Certifier:
         certificate: "tails", or "first-order" for the paper's own.
         proposal: what proposes the direction of the vote's gradient before the n samples are drawn: "gradient", the model's own at
             noisy copies of the input, or "votes"; "auto": "votes" where the model gives none. It costs a per cent of the samples.
+        noise: "gaussian", or "grid": the model behind rounding to a grid that the inputs lie on is certified, under noise whose law
+            is known exactly (docs/noise.md).
+        grid_step: of that grid, in input units: "1/255", or a float; by default, and as "auto", that of a data set's values.
 
     Raises:
         FileNotFoundError: no such table.
@@ -113,6 +117,8 @@ class Certifier:
         early_stop: bool = False,
         certificate: str = "tails",
         proposal: str = "auto",
+        noise: str = "gaussian",
+        grid_step: Fraction | str | float | None = None,
     ) -> None:
         self.card = Sampling(
             seed=seed,
@@ -121,6 +127,8 @@ class Certifier:
             compile=compile,
             early_stop=early_stop,
             proposal=proposal,
+            noise=noise,
+            grid_step=grid_step,
         )
         self.sampler = Sampler(model, sigma, num_classes, threats)
         # Any alpha: refuses an unknown estimator, and threats that it has no bound for.
@@ -202,12 +210,13 @@ class Certifier:
                 difference named, or an `out` that nothing tells the settings of.
         """
         out, pairs = check_out(out), as_pairs(data, self.sampler.num_classes)
-        card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size)
+        card = self.sampler.fit(pairs, replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size))
         settings = self.sampler.settings(pairs, card)
         tails = None if self.tails is None else self.tails.digest
         settings |= {"estimator": self.estimator, "table": self.table.digest, "tails": tails, "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"
-        with resuming(out, settings, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
+        records = {"format": f"results {' '.join(FIRST)}"}
+        with resuming(out, settings | records, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
             if out.exists() and not job.started:
                 check_settings(out, settings)
             else:

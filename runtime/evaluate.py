@@ -1,5 +1,6 @@
 """From statistics to certified radii, vectorised over inputs: bounds, then (q, m1, m2) per threat, then the table. No torch."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,7 +107,8 @@ def budget_of(
     Raises:
         ValueError: as `split`.
     """
-    one, other = (split(alpha, threats, estimator, unbet, users, statistics.proposed, divided) for divided in (False, True))
+    proposed, noise = statistics.proposed, statistics.charge
+    one, other = (split(alpha, threats, estimator, unbet, users, proposed, divided, noise) for divided in (False, True))
     # Of two classes the other is the rest.
     several = statistics.class_count.shape[1] > 2 and bool(statistics.selection.any())
     return replace(one, divided=other) if several else one
@@ -172,13 +174,14 @@ def radii(
     threats: Sequence[str | Threat] = ("l1", "l2", "linf"),
     alpha: float = 0.001,
     estimator: str = "adaptive",
-    table: Table | None = None,
+    table: Table | str | os.PathLike[str] | None = None,
     certificate: str = "tails",
 ) -> dict[str, Array]:
     """Certified radii from stored statistics: threat -> array of shape (N,) in input units, "l2" and "cohen" always there.
 
     Raises:
-        ValueError: alpha, estimator or a threat that is not known; a table bound to another sigma.
+        FileNotFoundError: no table at the path `table`.
+        ValueError: alpha, estimator or a threat that is not known; a table that is damaged or bound to another sigma.
 
     Examples:
         >>> from certlut import radii, read_statistics
@@ -187,4 +190,4 @@ def radii(
         >>> sorted(found), found["l1"].shape
         (['cohen', 'l1', 'l2', 'linf'], (6,))
     """
-    return evaluate(statistics, threats, alpha, estimator, table or load(), find_tails(certificate)).radius
+    return evaluate(statistics, threats, alpha, estimator, load(table), find_tails(certificate)).radius

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 with warnings.catch_warnings():
@@ -24,7 +25,7 @@ def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: in
 
     Raises:
         ImportError: a scheduler is given and dask.distributed is missing.
-        OSError: no scheduler answers at the address.
+        OSError: no scheduler answers at the address; a worker process was killed.
     """
     if jobs == 0 or jobs < -1:
         raise ValueError(f"jobs = {jobs}: expected -1 or at least 1")
@@ -44,4 +45,10 @@ def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: in
             stack.enter_context(Client(scheduler, timeout=20))
             stack.enter_context(joblib.parallel_config(backend="dask", n_jobs=jobs))
         calls: Iterable[Any] = (joblib.delayed(function)(*task) for task in tasks)
-        yield from joblib.Parallel(return_as="generator_unordered")(calls)
+        try:
+            yield from joblib.Parallel(return_as="generator_unordered")(calls)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                "a worker process ended in the middle of its task (killed for memory, by a scheduler?): what was finished is kept, "
+                "the same command goes on; --jobs 1 starts none"
+            ) from None

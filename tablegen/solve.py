@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from certlut.kernels.arrays import real, reals
 from certlut.kernels.normal import density, upper_quantile
 
 from .node import SLAB, TOLERANCE, Status, solve_node
@@ -75,7 +76,7 @@ def solve(q: float, m1: float, m2: float) -> Solution:
         >>> round(solve(0.9, -0.1, 0.05).radius, 6)
         1.432488
     """
-    q, m1, m2 = float(q), float(m1), float(m2)
+    q, m1, m2 = (real(name, x) for name, x in (("q", q), ("m1", m1), ("m2", m2)))
     eps, z = _check(q, m1, m2)
     if math.hypot(m1, m2) >= density(z):
         return Solution(z, (math.exp(0.5 * z * z), 0.0, 0.0), Status.HALF_SPACE, 1e-15, 0)
@@ -101,7 +102,7 @@ def radius(q: npt.ArrayLike, m1: npt.ArrayLike, m2: npt.ArrayLike) -> float | np
         >>> radius([0.9, 0.99], -0.02, 0.0).round(4).tolist()
         [1.5874, 2.3728]
     """
-    arrays = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (q, m1, m2)))
+    arrays = np.broadcast_arrays(*(reals(name, x) for name, x in (("q", q), ("m1", m1), ("m2", m2))))
     out = np.empty(arrays[0].shape)
     for index in np.ndindex(out.shape):
         node = [float(x[index]) for x in arrays]

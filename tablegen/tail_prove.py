@@ -27,6 +27,8 @@ Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 SAMPLE_BATCH = 4
+# Nodes of an angle that are proven once more where a journal says that they are.
+RECHECKED = 2
 _INDEX = struct.Struct("<I")
 
 
@@ -92,12 +94,13 @@ def prove_tails(
 ) -> TailProof:
     """Prove the tail table at `path`: all nodes, or a random sample of `nodes` (then the file is only read).
 
-    A whole proof goes angle by angle through a journal beside the file, so that a stopped one resumes. The outcome is recorded in
-    the file (data_version 1 or more, attribute `proof`). Where an entry could not be bounded nothing is written.
+    A whole proof goes angle by angle through a journal beside the file, so that a stopped one resumes: it takes the journal's word
+    for angles of these very entries, but for a random sample of the nodes and every change. The outcome is recorded in the file
+    (data_version 1 or more, attribute `proof`). Where an entry could not be bounded nothing is written.
 
     Raises:
         FileNotFoundError, TableError: from reading the table.
-        ValueError: nodes < 1; a journal of another proof.
+        ValueError: nodes < 1; a journal of another proof, or one whose sample does not hold.
         ImportError: python-flint is missing; install certlut[prove].
     """
     if nodes is not None and nodes < 1:
@@ -132,13 +135,37 @@ def _entries(data: TailData, record: bytes) -> tuple[int, Single]:
     return index, np.frombuffer(record, "<f4", offset=_INDEX.size).reshape(-1, *data.datasets["excess"].shape[2:])
 
 
+def _whole_angle(data: TailData, record: bytes, path: Path) -> tuple[int, Single]:
+    """`_entries` of a journal's record. ValueError where it is none of the journal at `path`."""
+    shape = data.datasets["excess"].shape
+    if len(record) != _INDEX.size + data.datasets["excess"][0].nbytes or _INDEX.unpack_from(record)[0] >= shape[0]:
+        raise ValueError(f"{path}: holds what is no record of a proof; delete it to start again")
+    return _entries(data, record)
+
+
+def _recheck(data: TailData, slabs: list[Indices], proven: dict[int, Single], path: Path, jobs: int, scheduler: str | None) -> None:
+    """Prove a random sample of the nodes that a journal at `path` calls proven once more, and all that it changes: see prove.py."""
+    rng = np.random.default_rng()
+    chosen = {}
+    for i, entries in proven.items():
+        changed = np.flatnonzero((entries != data.datasets["excess"][i]).any(axis=(1, 2)))
+        chosen[i] = np.union1d(changed, rng.choice(len(slabs[i]), min(RECHECKED, len(slabs[i])), replace=False))
+    tasks = [_task(data, i, slabs[i][some]) for i, some in chosen.items() if some.size]
+    with progress_bar("checking what was proven before") as bar:
+        for record in bar.track(run(_prove, tasks, jobs, scheduler) if tasks else (), total=len(tasks)):
+            i, again = _entries(data, record)
+            if not np.array_equal(again, proven[i][chosen[i]], equal_nan=True):
+                raise ValueError(f"{path}: its angle {i} does not hold when it is proven again; delete it to start again")
+
+
 def _prove_whole(path: Path, data: TailData, jobs: int, scheduler: str | None, version: str) -> TailProof:
     shape = data.datasets["excess"].shape
     slabs = np.split(np.arange(shape[0] * shape[1]), shape[0])
     settings = {"task": "prove tails", "digest": data.digest, "method": METHOD}
     with Journal(path, settings, "angles", len(slabs), quiet=False) as journal:
-        proven = dict(_entries(data, record) for record in journal.records)
+        proven = dict(_whole_angle(data, record, journal.path) for record in journal.records)
         journal.records.clear()
+        _recheck(data, slabs, proven, journal.path, jobs, scheduler)
         with progress_bar("proving") as bar:
             bars = bar.add_task("", total=len(slabs), completed=len(proven))
             tasks = [_task(data, index, slab) for index, slab in enumerate(slabs) if index not in proven]

@@ -13,6 +13,8 @@ from certlut.bounds.budget import check_n
 from certlut.bounds.paper import deviation
 from certlut.evaluate import evaluate
 from certlut.lookup.format import read_table
+from certlut.sampling.card import Sampling
+from certlut.sampling.sampler import Sampler
 from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.tablegen import radius as exact_radius
 from certlut.threats.declare import Direction, Subspace
@@ -213,7 +215,7 @@ def test_a_bound_table_serves_its_own_sigma_and_refuses_another(shipped: Table) 
 
 
 def test_l1_l2_and_linf_are_the_default_and_l2_and_cohen_always_there(shipped: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("certlut.evaluate.load", lambda: shipped)
+    monkeypatch.setattr("certlut.evaluate.load", lambda _: shipped)
     _, statistics = _mixed()
     assert set(radii(statistics)) == {"l1", "l2", "linf", "cohen"}
     assert set(radii(statistics, ("l1",))) == {"l1", "l2", "cohen"}
@@ -236,9 +238,26 @@ def test_an_n_that_cannot_reach_alpha_is_said_with_the_least_one_that_can() -> N
     with pytest.raises(ValueError, match=r"n = 10: even a unanimous vote cannot reach alpha = 0.001 .*; n >= 11 can"):
         check_n(10, 0.001, threats)
     check_n(11, 0.001, threats)
+    # Where tails are counted they have a share as well: 2^-11 is between the two levels of q.
+    alpha = 2.0**-11 / 0.875
+    check_n(11, alpha, threats)
+    with pytest.raises(ValueError, match=r"n = 11: even a unanimous vote cannot reach .*; n >= 12 can"):
+        check_n(11, alpha, threats, families={"axes": ("l1",)})
+    with pytest.raises(ValueError, match=r"n = 11: even a unanimous vote cannot reach .*; n >= 12 can"):
+        Sampler(lambda x: x, 0.5, 2, ("l1",)).sample(np.zeros(2), Sampling(10, 11, alpha))
     for n in (0, -5):
         with pytest.raises(ValueError, match=f"n = {n}"):
             check_n(n, 0.5, threats)
+
+
+def test_a_table_may_be_given_by_its_path(shipped: Table) -> None:
+    _, statistics = _mixed()
+    assert shipped.path is not None
+    opened = radii(statistics, ("l2",), ALPHA, table=shipped)
+    for path in (shipped.path, str(shipped.path)):
+        assert np.array_equal(radii(statistics, ("l2",), ALPHA, table=path)["l2"], opened["l2"])
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5"):
+        radii(statistics, ("l2",), ALPHA, table="nowhere.h5")
 
 
 def test_unknown_arguments_are_refused_by_name(shipped: Table) -> None:

@@ -56,6 +56,8 @@ class Budget:
     """By the names of SHARES."""
     divided: "Budget | None" = None
     """That of inputs whose selection votes are divided, where there are any."""
+    noise: float = 0.0
+    """What is set aside for the difference between the noise drawn and Gaussian noise: all bounds fail together there."""
 
     @property
     def norms(self) -> dict[Quantity, float]:
@@ -81,17 +83,19 @@ class Budget:
     def events(self) -> tuple[Event, ...]:
         """All of them; their levels add up to `total`."""
         everyone = tuple(dict.fromkeys(name for claim in self._claims for name in claim.users))
-        return Event("lower bound of q", "the number of votes", self.q, everyone), *(
+        drawn = (Event("noise", "draws that are not those of Gaussian noise", self.noise, everyone),) if self.noise else ()
+        bounds = (
             Event(f"tails along {claim.bound}" if group == "tails" else str(claim.bound), what, share * claim.level, claim.users)
             for group, claims in self.groups.items()
             for claim in claims
             for what, share in claim.events.items()
         )
+        return Event("lower bound of q", "the number of votes", self.q, everyone), *bounds, *drawn
 
     @property
     def total(self) -> float:
         """The sum of all levels."""
-        return self.q + sum(claim.level for claim in self._claims)
+        return self.q + sum(claim.level for claim in self._claims) + self.noise
 
     @property
     def _claims(self) -> list[Claim]:
@@ -113,6 +117,7 @@ def split(
     families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
     proposed: bool = False,
     divided: bool = False,
+    noise: float = 0.0,
 ) -> Budget:
     """Divide alpha: to each group of bounds that the threats need its share, equally among them, and the rest to q.
 
@@ -124,13 +129,20 @@ def split(
         families: of directions whose tails are used, each with the threats that use it.
         proposed: whether bets went by the model's gradient.
         divided: whether the other classes are bounded as well (classes.py).
+        noise: what any event of the samples may be likelier than under Gaussian noise: charged first, the rest is divided.
 
     Raises:
-        ValueError: alpha outside [1e-200, 1), an unknown estimator, or a norm that it has no bound of.
+        ValueError: a charge for noise above a tenth of alpha; alpha outside [1e-200, 1), an unknown estimator, or a norm that it
+            has no bound of.
     """
     # Below 1e-200 tails of the binomial distribution leave the range of doubles.
     if not 1e-200 <= alpha < 1.0:
         raise ValueError(f"alpha = {alpha}: expected 0 < alpha < 1, and not below 1e-200")
+    if not 0.0 <= noise <= 0.1 * alpha:
+        raise ValueError(
+            f"noise: its law costs {noise:.3g} of alpha = {alpha}: expected at most a tenth; take fewer samples or a larger alpha"
+        )
+    alpha = (alpha - noise) * (1.0 - 1e-12) if noise else alpha
     chosen = find_estimator(estimator)
     # Every kind of event besides the vote: a line here, and a share above.
     claims = {
@@ -143,7 +155,7 @@ def split(
         # A hair less than the share, so that the rounded levels cannot add up to more than alpha.
         level = SHARES[name] * alpha * (1.0 - 1e-12) / max(len(wanted), 1)
         groups[name] = tuple(replace(claim, level=level) for claim in wanted)
-    return Budget(chosen, (1.0 - sum(SHARES[name] for name, wanted in claims.items() if wanted)) * alpha, groups)
+    return Budget(chosen, (1.0 - sum(SHARES[name] for name, wanted in claims.items() if wanted)) * alpha, groups, noise=noise)
 
 
 def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection[str], proposed: bool) -> list[Claim]:
@@ -163,9 +175,16 @@ def _gradient(threats: Sequence[Threat], estimator: Estimator, unbet: Collection
     return list(claims.values())
 
 
-def check_n(n: float, alpha: float, threats: Sequence[Threat], estimator: str = "adaptive") -> None:
-    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling."""
-    level = split(alpha, threats, estimator).q
+def check_n(
+    n: float,
+    alpha: float,
+    threats: Sequence[Threat],
+    estimator: str = "adaptive",
+    families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+    noise: float = 0.0,
+) -> None:
+    """ValueError where n cannot be halved or even n unanimous votes cannot certify: said before any sampling; rest as `split`."""
+    level = split(alpha, threats, estimator, families=families, noise=noise).q
     if not isinstance(n, (int, np.integer)) or n < 2:
         raise ValueError(f"n = {n}: expected a whole number of samples, at least one for each half")
     if n < least_n(level):

@@ -61,6 +61,8 @@ def sample(
         list[float] | None,
         typer.Option(help="Repeated: count votes against beyond these, in units of sigma; by default 13 from 0.5 to 4."),
     ] = None,
+    noise: Annotated[str, typer.Option(help="gaussian, or grid: whole steps of the grid that the inputs lie on.")] = "gaussian",
+    grid_step: Annotated[str | None, typer.Option(help="With --noise grid: 1/255, ...; by default that of the data.")] = None,
     keep_means: Annotated[
         bool,
         typer.Option("--keep-means", help="Keep mean vectors: threats chosen without looking at them can be certified later."),
@@ -108,6 +110,8 @@ def sample(
         channels_last=channels_last,
         compile=compile,
         early_stop=early_stop,
+        noise=noise,
+        grid_step=grid_step,
         thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
         proposal=proposal,
@@ -139,7 +143,8 @@ def sample(
     )
     if first and sampler.obstacle:
         print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
-    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs")
+    step = sampled.settings["grid_step"]
+    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs" + (f", noise on the grid of step {step}" if step else ""))
 
 
 def merge(
@@ -172,6 +177,15 @@ def certify(
         Path | None,
         typer.Option(help="Instead of statistics: another tool's TSV with idx, label, predict, count, n; Cohen's radii only."),
     ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", help="With --from-counts: samples of every input, where the file has no n.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="With --from-counts: names of a file without a header; counts for a column a class, as idx,label,counts."
+        ),
+    ] = None,
     sigma: Annotated[float | None, typer.Option(help="With --from-counts: noise level, in input units.")] = None,
     d: Annotated[int | None, typer.Option("--d", help="With --from-counts: numbers in an input, for linf radii.")] = None,
 ) -> None:
@@ -184,6 +198,8 @@ def certify(
         --certificate first-order --estimator paper
       certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 \\
         --out results.tsv
+      certlut certify --from-counts votes.txt --columns idx,label,counts \\
+        --sigma 0.5 --out results.tsv
     """
     if from_counts is not None:
         from ..runs.counts import certify_counts
@@ -194,9 +210,10 @@ def certify(
             raise typer.BadParameter(
                 "--from-counts gives Cohen's radii: no --threat, --estimator, --certificate, --table or --explain"
             )
-        _summary(out, certify_counts(from_counts, out, sigma, alpha, d))
+        names = None if columns is None else columns.split(",")
+        _summary(out, certify_counts(from_counts, out, sigma, alpha, d, n, names))
         return
-    if statistics is None or sigma is not None or d is not None:
+    if statistics is None or any(given is not None for given in (sigma, d, n, columns)):
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
     from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats

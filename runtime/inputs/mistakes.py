@@ -1,13 +1,16 @@
 """The usual mistakes in front of a model, each undone: which of them makes its answers right.
 
-A change is a layer put before the model, or one of its layers taken out. It is named if the same inputs are answered better by more
-than four standard deviations of chance (signs of the differences, input by input), clean ones no worse, and a good part of the
-errors is gone; of several that are about as good, the one that the scores like best (mean log-probability of the labels).
+A change is a layer put before the model, or one of its layers taken out. Those that look better on a few inputs are tried on more.
+If one of these answers the inputs better by more than four standard deviations of chance (signs of the differences, by input),
+clean ones no worse, and a good part of the errors is gone, then a mistake is named: of all changes about as good as the best the
+most usual one that the scores like most, or nearly, by the labels' mean log-probability at the temperature that suits each change
+best. (At one temperature for all, a change that makes a model less sure of itself would look better than the right one.)
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -15,24 +18,64 @@ from torch import nn
 from ..sampling.scores import Model
 from .normalise import NAMES, Normalise, own_layer, put_in_front, spelt
 
-# Standard deviations, and the part of the errors that must be gone.
-SURE, MENDED = 4.0, 1.0 / 3.0
+# Standard deviations, on a few inputs and on more, and the part of the errors that must be gone.
+LIKELY, SURE, MENDED = 1.0, 4.0, 0.25
 # Changes whose accuracies differ by less are told apart by the scores.
 CLOSE = 0.1
+# Where these are apart by no more than so many standard deviations, the more usual mistake is named.
+TOLD = 1.0
+TEMPERATURES = 2.0 ** torch.arange(-6.0, 7.0, dtype=torch.float64)
 # Layers of a Sequential that are tried without.
 LAYERS = 8
 
 
 class Answers(NamedTuple):
-    """Of inputs without and with noise: whether the class is right, shape (2, inputs), and the labels' mean log-probability."""
+    """Of inputs without and with noise: whether the class is right, and the label's log-probability; each of shape (2, inputs)."""
 
     right: torch.Tensor
-    likelihood: float
+    told: torch.Tensor
+
+    @classmethod
+    def of(cls, scores: torch.Tensor, labels: torch.Tensor) -> "Answers":
+        """From scores of shape (2, inputs, classes)."""
+        finite = scores.nan_to_num(posinf=1e30, neginf=-1e30)
+        unit = finite / finite.std().clamp(min=1e-30)
+        told = [(t * unit).log_softmax(dim=2)[:, torch.arange(len(labels)), labels] for t in TEMPERATURES]
+        return cls(scores.argmax(dim=2) == labels, max(told, key=lambda t: float(t.mean())))
 
     @property
     def accuracy(self) -> float:
         """Of both."""
         return float(self.right.float().mean())
+
+    @property
+    def likelihood(self) -> float:
+        """The mean log-probability of the labels."""
+        return float(self.told.mean())
+
+    def tells_more(self, than: "Answers") -> bool:
+        """Whether the labels' log-probability is higher by more than chance would have it, input by input."""
+        more = (self.told - than.told).mean(dim=0)
+        return float(more.mean()) > TOLD * float(more.std()) / math.sqrt(len(more))
+
+    def better(self, than: "Answers") -> float:
+        """How many standard deviations of chance."""
+        gains = (self.right.float() - than.right.float()).sum(dim=0)
+        return float(gains.sum()) / max(1.0, math.sqrt(float(gains.square().sum())))
+
+    def mends(self, than: "Answers") -> bool:
+        """Whether a good part of the errors is gone, and clean inputs are answered no worse."""
+        clean = int(self.right[0].sum()) >= int(than.right[0].sum())
+        return clean and self.accuracy >= than.accuracy + MENDED * (1.0 - than.accuracy)
+
+
+class Asked(Protocol):
+    """Inputs that a model can be asked about."""
+
+    clean: torch.Tensor
+
+    def ask(self, model: Model) -> Answers:
+        """Its answers."""
 
 
 class Change(NamedTuple):
@@ -42,43 +85,38 @@ class Change(NamedTuple):
     model: Model
 
 
-def find_mistake(
-    model: Model, shape: torch.Size, low: float, high: float, plain: Answers, ask: Callable[[Model], Answers]
-) -> list[str]:
+def find_mistake(model: Model, few: Asked, more: Callable[[], Asked], low: float, high: float) -> list[str]:
     """A warning for the change that mends the model's answers best, if one does.
 
     Args:
         model: as it is.
-        shape: of an input.
+        few: some inputs.
+        more: reads more of them; not called where no change looks better on the few.
         low: smallest number in the inputs.
         high: largest.
-        plain: its answers.
-        ask: the answers of a model.
     """
-    mended: list[tuple[Change, Answers]] = []
-    for change in changes(model, shape, low, high):
+    plain, likely = few.ask(model), []
+    for change in changes(model, few.clean.shape[1:], low, high):
         # A layer may be one that the rest cannot do without.
         with contextlib.suppress(ValueError):
-            answers = ask(change.model)
-            gains = (answers.right.float() - plain.right.float()).sum(dim=0)
-            sure = float(gains.sum()) > SURE * float(gains.square().sum()) ** 0.5
-            if sure and gains_enough(plain, answers):
-                mended.append((change, answers))
+            if few.ask(change.model).better(plain) > LIKELY:
+                likely.append(change)
+    if not likely:
+        return []
+    many = more()
+    plain = many.ask(model)
+    tried = [(change, many.ask(change.model)) for change in likely]
+    mended = [answers.accuracy for _, answers in tried if answers.better(plain) > SURE and answers.mends(plain)]
     if not mended:
         return []
-    best = max(answers.accuracy for _, answers in mended)
-    change, answers = max((pair for pair in mended if pair[1].accuracy >= best - CLOSE), key=lambda pair: pair[1].likelihood)
+    close = [(change, answers) for change, answers in tried if answers.accuracy >= max(mended) - CLOSE]
+    best = max((answers for _, answers in close), key=lambda answers: answers.likelihood)
+    change, answers = next(pair for pair in close if not best.tells_more(pair[1]))
     return [f"{change.said} (accuracy {plain.accuracy:.0%} as it is, {answers.accuracy:.0%} so)"]
 
 
-def gains_enough(plain: Answers, changed: Answers) -> bool:
-    """Whether a third of the errors is gone, and clean inputs are answered no worse."""
-    clean = int(changed.right[0].sum()) >= int(plain.right[0].sum())
-    return clean and changed.accuracy >= plain.accuracy + MENDED * (1.0 - plain.accuracy)
-
-
 def changes(model: Model, shape: torch.Size, low: float, high: float) -> Iterator[Change]:
-    """Every change that is tried, those first that are preferred among equals."""
+    """Every change that is tried, the most usual first."""
     own = own_layer(model)
     if isinstance(model, nn.Sequential):
         # What stands in front and is ours goes by --normalise.
@@ -100,7 +138,10 @@ def _behind(model: Model, layer: Normalise) -> Model:
 
 def layers(shape: torch.Size, low: float, high: float, own: Normalise | None) -> Iterator[tuple[str, Normalise]]:
     """Layers for the model's front, each with the mistake that it undoes; in place of its own where it has one of ours."""
-    names = ("cifar10" if shape[1] <= 64 else "imagenet", "half") if len(shape) == 3 and shape[0] == 3 else ("mnist", "half")
+    names = ["mnist", "half"]
+    if len(shape) == 3 and shape[0] == 3:
+        usual = "cifar10" if shape[1] <= 64 else "imagenet"
+        names = [usual, "half"] if own is None else [usual, f"{usual}-centre", "half"]
     known = {name: [torch.tensor(numbers).reshape(-1, 1, 1) for numbers in NAMES[name]] for name in names}
     zero, one = torch.zeros(()), torch.ones(())
     means, sds = (zero, one) if own is None else (own.means, own.sds)

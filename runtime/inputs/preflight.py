@@ -4,17 +4,19 @@ On a few inputs the model's accuracy is measured as they are and with one draw o
 are undone one by one (mistakes.py), and the one is named whose undoing mends the answers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..sampling.scores import in_parts, placement, scores_of, set_to_eval
+from ..sampling.scores import Model, in_parts, placement, scores_of, set_to_eval
 from .mistakes import Answers, find_mistake
 
-INPUTS = 50
+# Inputs that are looked at, and more of them where a mistake is looked for.
+INPUTS, MORE = 50, 200
 SEED = 0
 # Accuracies say little about fewer inputs; above GOOD, with and without noise, nothing can be much wrong.
 ENOUGH = 20
@@ -43,9 +45,7 @@ class Report:
         )
 
 
-def preflight(
-    model: Callable[[torch.Tensor], torch.Tensor], data: Sequence[tuple[Any, int]], sigma: float, num_classes: int, batch_size: int
-) -> Report:
+def preflight(model: Model, data: Sequence[tuple[Any, int]], sigma: float, num_classes: int, batch_size: int) -> Report:
     """Check model, data and sigma on 50 inputs spread over the data; the same report every time.
 
     Args:
@@ -62,33 +62,43 @@ def preflight(
     if not len(data):
         raise ValueError("the data set is empty: nothing to check")
     _check_labels(range(len(data)), getattr(data, "y", ()), num_classes)
-    # Spread: data sorted by class would show one class only.
-    chosen = np.unique(np.linspace(0, len(data) - 1, INPUTS).round().astype(int)).tolist()
-    pairs = [data[i] for i in chosen]
-    _check_labels(chosen, [label for _, label in pairs], num_classes)
-    inputs = [np.asarray(x, dtype=np.float32) for x, _ in pairs]
-    for i, x in zip(chosen, inputs, strict=True):
-        if x.shape != inputs[0].shape or not np.isfinite(x).all():
-            what = f"shape {x.shape}, input 0 {inputs[0].shape}" if x.shape != inputs[0].shape else "NaN or infinity"
-            raise ValueError(f"input {i} has {what}; expected finite inputs of one shape")
-    clean = torch.from_numpy(np.stack(inputs))
-    labels = torch.tensor([label for _, label in pairs])
-    noise = torch.from_numpy(np.random.default_rng(SEED).standard_normal(clean.shape, dtype=np.float32))
     set_to_eval(model)
-
-    def ask(model: Callable[[torch.Tensor], torch.Tensor]) -> Answers:
-        scores = _scores(model, torch.cat((clean, clean + sigma * noise)), num_classes, batch_size).reshape(2, len(labels), -1)
-        likelihood = scores.log_softmax(dim=2)[:, torch.arange(len(labels)), labels].mean()
-        return Answers(scores.argmax(dim=2) == labels, float(likelihood))
-
-    plain = ask(model)
-    low, high = float(clean.min()), float(clean.max())
+    look = Look(data, INPUTS, sigma, num_classes, batch_size)
+    plain, inputs = look.ask(model), len(look.labels)
+    low, high = float(look.clean.min()), float(look.clean.max())
     accuracy = plain.right.float().mean(dim=1).tolist()
     warnings = [*_units(low, high, sigma), *_classes_of_folders(data, num_classes)]
-    if len(pairs) >= ENOUGH:
-        found = find_mistake(model, clean.shape[1:], low, high, plain, ask) if min(accuracy) < GOOD else []
+    if inputs >= ENOUGH:
+        more = (lambda: look) if len(data) <= INPUTS else partial(Look, data, MORE, sigma, num_classes, batch_size)
+        found = find_mistake(model, look, more, low, high) if min(accuracy) < GOOD else []
         warnings += found or _accuracies(plain.right, num_classes)
-    return Report(len(pairs), low, high, sigma, accuracy[0], accuracy[1], tuple(warnings))
+    return Report(inputs, low, high, sigma, accuracy[0], accuracy[1], tuple(warnings))
+
+
+class Look:
+    """Some inputs of a data set, without and with one draw of noise each."""
+
+    def __init__(self, data: Sequence[tuple[Any, int]], count: int, sigma: float, num_classes: int, batch_size: int) -> None:
+        """Read them; ValueError as `preflight`."""
+        # Spread: data sorted by class would show one class only.
+        chosen = np.unique(np.linspace(0, len(data) - 1, count).round().astype(int)).tolist()
+        pairs = [data[i] for i in chosen]
+        _check_labels(chosen, [label for _, label in pairs], num_classes)
+        inputs = [np.asarray(x, dtype=np.float32) for x, _ in pairs]
+        for i, x in zip(chosen, inputs, strict=True):
+            if x.shape != inputs[0].shape or not np.isfinite(x).all():
+                what = f"shape {x.shape}, input 0 {inputs[0].shape}" if x.shape != inputs[0].shape else "NaN or infinity"
+                raise ValueError(f"input {i} has {what}; expected finite inputs of one shape")
+        self.clean = torch.from_numpy(np.stack(inputs))
+        self.labels = torch.tensor([label for _, label in pairs])
+        noise = torch.from_numpy(np.random.default_rng(SEED).standard_normal(self.clean.shape, dtype=np.float32))
+        self._batch = torch.cat((self.clean, self.clean + sigma * noise))
+        self._num_classes, self._batch_size = num_classes, batch_size
+
+    def ask(self, model: Model) -> Answers:
+        """A model's answers; ValueError as `preflight`."""
+        scores = _scores(model, self._batch, self._num_classes, self._batch_size).reshape(2, len(self.labels), -1)
+        return Answers.of(scores, self.labels)
 
 
 def _check_labels(indices: Sequence[int], labels: Any, num_classes: int) -> None:
@@ -102,7 +112,7 @@ def _check_labels(indices: Sequence[int], labels: Any, num_classes: int) -> None
 
 
 @torch.inference_mode()
-def _scores(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, num_classes: int, batch_size: int) -> torch.Tensor:
+def _scores(model: Model, batch: torch.Tensor, num_classes: int, batch_size: int) -> torch.Tensor:
     """Scores, float64, shape (B, num_classes); ValueError as the sampler's."""
     place, found = placement(model, batch), []
     # Of nearly equal size: an exported program may refuse a batch of one.

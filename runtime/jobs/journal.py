@@ -2,9 +2,11 @@
 
 A stop at any moment (Ctrl-C, kill -9, a full disk) costs at most the record being written: a torn tail is dropped on reopening.
 One without records is deleted when its job fails, and serves any settings: it keeps nothing.
+The setting "format" says how its records are laid out: after an upgrade that changed it, both versions are named.
 While it is open, a lock file beside it keeps other processes off the same output.
 """
 
+import importlib.metadata
 import json
 import os
 import struct
@@ -68,6 +70,7 @@ class Journal:
             raise FileNotFoundError(f"{self.path.parent}: no such folder to write {Path(out).name} in")
         self.records: list[bytes] = []
         wanted = json.loads(json.dumps(settings))
+        version = importlib.metadata.version("certlut")
         self._lock = Lock(out)
         try:
             # "r+b" cannot create and "ab" cannot truncate. Unbuffered: a failed write leaves nothing to be tried again on closing.
@@ -81,18 +84,19 @@ class Journal:
             lost = os.fstat(self._file.fileno()).st_size - end
             if self.records:
                 started = json.loads(self.records.pop(0))
+                by = started.pop("certlut", None)
                 if differing(started, wanted) and not self.records:
                     # It holds nothing but settings, which may be what was wrong.
                     end = 0
                 else:
-                    self._check(started, wanted)
+                    self._check(started, wanted, by, version)
             self._kept = len(self.records)
             if lost:
                 print(f"{self.path}: its last {lost} bytes are damaged or unfinished, and dropped", file=sys.stderr)
             self._file.seek(end)
             self._file.truncate()
             if end == 0:
-                self._write(json.dumps(wanted).encode())
+                self._write(json.dumps(wanted | {"certlut": version}).encode())
             if self._kept and not quiet:
                 print(f"{self.path}: {self._kept} {self._of} are done, going on behind them", file=sys.stderr)
         except BaseException:
@@ -114,7 +118,13 @@ class Journal:
             end = self._file.tell()
         return end
 
-    def _check(self, started: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def _check(self, started: dict[str, Any], wanted: dict[str, Any], by: str | None, version: str) -> None:
+        if started.get("format") != wanted.get("format"):
+            who = f"certlut {by}" if by else "an earlier certlut"
+            raise ValueError(
+                f"{self.path}: written by {who} (format {started.get('format')}), which this certlut {version} "
+                f"(format {wanted.get('format')}) cannot go on with; let that version finish it, or delete it to start again"
+            )
         if changed := differing(started, wanted):
             differences = "; ".join(f"{name} was {a!r}, is {b!r}" for name, a, b in changed)
             raise ValueError(f"{self.path}: started with other settings: {differences}; delete it to start again")

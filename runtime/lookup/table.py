@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.arrays import Array
+from ..kernels.arrays import Array, reals
 from .format import AXES, TableData, read_table
 from .kernel import axis_maps, lookup, lookup_many
 
@@ -84,7 +84,7 @@ class Table:
         if isinstance(q, float) and isinstance(m1, float) and isinstance(m2, float):
             _check_probability(q)
             return self.sigma * lookup(q, m1, m2, *self._arrays) * self._down
-        q, m1, m2 = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (q, m1, m2)))
+        q, m1, m2 = np.broadcast_arrays(*(reals(name, x) for name, x in (("q", q), ("m1", m1), ("m2", m2))))
         if q.size:
             # fmin and fmax pass over NaN.
             _check_probability(float(np.fmin.reduce(q, axis=None)))

@@ -6,7 +6,7 @@ in place of their bounds; with tails the gain at n = MOST.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,13 @@ from rich.table import Table as RichTable
 from scipy.special import ndtri
 
 from ..bounds.binomial import least_n, lower_probability
-from ..bounds.budget import check_n, split
+from ..bounds.budget import NO_FAMILIES, check_n, split
 from ..bounds.estimators import ESTIMATORS
 from ..evaluate import evaluate, find_tails
 from ..gains import gain, pair
 from ..kernels.arrays import Array
 from ..lookup.table import Table
+from ..threats.families import users
 from ..threats.sets import Ball, Threat, projections
 from .forecast import forecast
 from .model import gradient
@@ -120,6 +121,9 @@ def plan(
     grid = [round(m) for m in np.geomspace(16.0, MOST, 1 + round(PER_DECADE * math.log10(MOST / 16.0)))]
     ns = [*grid, *([] if n is None else [n])]
     statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma)
+    by_tails = users(threats, d)
+    if n is not None:
+        check_n(n, alpha, threats, families=by_tails)
     ends = limits(d, q, rho, threats, table, shape)
     rows = []
     for estimator in (*ESTIMATORS, TAILS):
@@ -136,7 +140,7 @@ def plan(
             rows.append(Row(threat=threat.name, estimator=estimator, samples=first, limit=end, gain=at_n))
     order = [threat.name for threat in threats]
     rows.sort(key=lambda row: order.index(row.threat))
-    return Plan(tuple(rows), tuple(goals), least(q, alpha, threats), n)
+    return Plan(tuple(rows), tuple(goals), least(q, alpha, threats, by_tails), n)
 
 
 def limits(d: int, q: float, rho: float, threats: Sequence[Threat], table: Table, shape: str = "normal") -> dict[str, float]:
@@ -170,9 +174,9 @@ def reached(ns: npt.NDArray[np.int64], gain: Array, goal: float, limit: float) -
     return float(ns[k - 1] * (ns[k] / ns[k - 1]) ** share)
 
 
-def least(q: float, alpha: float, threats: Sequence[Threat]) -> int:
-    """The least n at which q n votes prove q > 1/2 at the level that q gets."""
-    level = split(alpha, threats).q
+def least(q: float, alpha: float, threats: Sequence[Threat], families: Mapping[str, tuple[str, ...]] = NO_FAMILIES) -> int:
+    """The least n at which q n votes prove q > 1/2 at the level that q gets, where these families of tails are used."""
+    level = split(alpha, threats, families=families).q
     low, high = least_n(level) - 1, least_n(level)
 
     def proves(n: int) -> bool:

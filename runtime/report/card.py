@@ -131,7 +131,7 @@ def read_config(name: str | os.PathLike[str]) -> Config:
     else:
         raise FileNotFoundError(f"{name}: no such configuration file (shipped ones: {', '.join(shipped())})")
     try:
-        config = TypeAdapter(Config).validate_python(tomllib.loads(data.decode()))
+        config = TypeAdapter(Config).validate_python(tomllib.loads(data.decode("utf-8-sig")))
         _check(config)
     except ValidationError as error:
         raise ValueError(f"{source}: {_in_words(error.errors()[0])}") from None

@@ -14,8 +14,8 @@ from ..jobs.journal import check_same
 from ..jobs.shards import Shard, groups
 from ..sampling.card import Sampling
 from ..sampling.sampler import Labelled, Sampler
-from ..statistics.file import Sampled, read_statistics, write_statistics
-from ..statistics.records import join, pack, unpack
+from ..statistics.file import STATISTICS_VERSION, Sampled, read_statistics, write_statistics
+from ..statistics.records import join, layout, pack, unpack
 from ..statistics.summary import Statistics
 from ..threats.sets import Threat
 
@@ -58,6 +58,7 @@ def sample_dataset(
     shard = shard or Shard()
     out = shard.path(check_out(out))
     data = as_pairs(data, sampler.num_classes)
+    card = sampler.fit(data, card)
     settings = sampler.settings(data, card) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
@@ -67,7 +68,7 @@ def sample_dataset(
     if shard.count > 1:
         settings["shard"] = str(shard)
     described = settings | {"information": {**(information or {}), "alpha": card.alpha, "batch_size": card.batch_size}}
-    with resuming(out, settings, pieces, "sampling", progress) as job:
+    with resuming(out, settings | {"format": journal_format()}, pieces, "sampling", progress) as job:
         if out.exists() and not job.started:
             check_same(out, "statistics", read_statistics(out).settings, settings)
         else:
@@ -76,6 +77,11 @@ def sample_dataset(
                     job.add(_record(done, card.alpha))
             write_statistics(out, gather(job.records(), described, sampler.threats))
     return read_statistics(out)
+
+
+def journal_format() -> str:
+    """Of the journal's records: a run that another version began goes on only with the same."""
+    return f"statistics {STATISTICS_VERSION}, fields {layout()}"
 
 
 def _record(done: Labelled, alpha: float) -> Record:

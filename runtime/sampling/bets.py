@@ -107,6 +107,8 @@ class Tally:
         trial: tuple[float, int] = (0.0, 0),
     ) -> None:
         self.parts, self.d, self.sizes, self.device = parts, d, stages(n), device
+        self.rho_max, self.tail = RHO_MAX, TAIL
+        """The largest rho of the prediction, and the allowance of a bet."""
         self.against, self.n0 = against
         eps = (self.against + 0.5) / (self.n0 + 1.0)
         self.b = chosen_b(eps)
@@ -170,9 +172,7 @@ class Tally:
         self._index += 1
         drawn, count = sum(self.drawn), len(self.parts)
         total = self.sums.sum(dim=0)
-        # Shrunk a little, so that it is never 0.
-        eps = (self.against + drawn - self.count.sum().to(torch.float64) + 0.5) / (self.n0 + drawn + 1.0)
-        eps = torch.clamp(eps, max=0.5)
+        eps = self._rareness()
         z = -torch.special.ndtri(eps)
         rim = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         mean = (total[0] - self.b * total[1]) / max(drawn, 1)
@@ -186,8 +186,8 @@ class Tally:
             h: torch.Tensor | None = None
             mean_h, mu, along = torch.zeros_like(mean), torch.zeros_like(length), spread.expand(count)
         else:
-            rho = torch.clamp(length[0] / rim, 0.0, RHO_MAX)
-            h, b, mean_h = torch.stack((z, rho)), torch.zeros_like(z), rho * rim * directions[:, 0]
+            rho = torch.clamp(length[0] / rim, 0.0, self.rho_max)
+            h, b, mean_h = torch.stack((z, rho)), torch.zeros_like(z), self._mean(z, rho, rim) * directions[:, 0]
             before, first = max(self._taken, 1), first_spread(eps, z, rim, rho)
             spread = torch.clamp(self._square.mean() / before if self._index else first_left(eps), min=TINY)
             along = self._square_along / before if self._index else first.expand(count)
@@ -217,6 +217,16 @@ class Tally:
         self._left, self._taken = self.sizes[self._index], 0
         self._square.zero_()
 
+    def _rareness(self) -> torch.Tensor:
+        """The frequency of votes against so far, at most 1/2, shrunk a little, so that it is never 0."""
+        drawn = sum(self.drawn)
+        eps = (self.against + drawn - self.count.sum().to(torch.float64) + 0.5) / (self.n0 + drawn + 1.0)
+        return torch.clamp(eps, max=0.5)
+
+    def _mean(self, z: torch.Tensor, rho: torch.Tensor, rim: torch.Tensor) -> torch.Tensor:
+        """Length of E[u h], which lies along the direction of h."""
+        return rho * rim
+
     def _estimate(self, mean: torch.Tensor, noise: torch.Tensor, along: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit direction of every part, shape (d, P), and how long y is along it, shape (P,).
 
@@ -243,35 +253,58 @@ class Tally:
         count, staked = len(self.parts), size * stage.beta
         along, known = size * stage.beta_along, stage.mean_h @ stage.directions + stage.mu
         self.top_stake += staked
-        self.top += staked[:, None] * torch.stack((-stage.mean_h, stage.mean_h))[:, None, :] - (staked * TAIL)[:, None]
+        self.top += staked[:, None] * torch.stack((-stage.mean_h, stage.mean_h))[:, None, :] - (staked * self.tail)[:, None]
         if self._index == 3:
             half, low = along[:, -count:], known[-count:]
             self.half_stake += half
-            self.half += torch.stack((half * (low - TAIL), half * (-low - TAIL)))
+            self.half += torch.stack((half * (low - self.tail), half * (-low - self.tail)))
         along, known = along[:, :count], known[:count]
-        self.length += along * (known - TAIL)
+        self.length += along * (known - self.tail)
         self.stake += along[:, None, :] * stage.directions[:, :count]
         self.along_stake += along
-        self.along_high += (along * (-known - TAIL)).index_select(1, self._lines)
+        self.along_high += (along * (-known - self.tail)).index_select(1, self._lines)
 
     def _add(self, u: torch.Tensor, f: torch.Tensor) -> None:
         stage = self._stage
         assert stage is not None
-        half = int(self._index == 3)
+        half = self._count(f)
         self.sums[half] += torch.stack((f, torch.ones_like(f))) @ u
-        self.count[half] += f.sum().to(torch.int64)
-        self.drawn[half] += len(u)
         t = u @ stage.directions
-        s = f - stage.b
-        if stage.h is not None:
-            z, rho = stage.h
-            s = f - torch.special.ndtr((z + rho * t[:, 0]) / (1.0 - rho * rho).sqrt())
+        s = f - self._prediction(t[:, 0])
         x = u * s[:, None]
         self._square += (x * x).sum(dim=0)
-        for bet, beta in enumerate(stage.beta):
+        self._on_coordinates(x)
+        self._along(t, s)
+
+    def _count(self, f: torch.Tensor) -> int:
+        """Count votes; which half they belong to."""
+        half = int(self._index == 3)
+        self.count[half] += f.sum().to(torch.int64)
+        self.drawn[half] += len(f)
+        return half
+
+    def _prediction(self, t: torch.Tensor) -> torch.Tensor:
+        """H of rows that have t along the stage's direction, or its constant."""
+        stage = self._stage
+        assert stage is not None
+        if stage.h is None:
+            return stage.b
+        z, rho = stage.h
+        h: torch.Tensor = torch.special.ndtr((z + rho * t) / (1.0 - rho * rho).sqrt())
+        return h
+
+    def _on_coordinates(self, x: torch.Tensor) -> None:
+        """The bets on coordinates, of rows x = u (f - h)."""
+        assert self._stage is not None
+        for bet, beta in enumerate(self._stage.beta):
             scaled, xi = x * beta, beta * REACH
             self.top[0, bet] += log_product((1.0 - scaled).clamp_(min=1.0 - xi))
             self.top[1, bet] += log_product((1.0 + scaled).clamp_(min=1.0 - xi))
+
+    def _along(self, t: torch.Tensor, s: torch.Tensor) -> None:
+        """The bets along directions, of rows with noise t along them and f - h = s."""
+        stage = self._stage
+        assert stage is not None
         x = t * s[:, None] - stage.mu
         self._square_along += (x * x).sum(dim=0)
         scaled = stage.beta_along * x[:, None, :]
@@ -282,7 +315,7 @@ class Tally:
         if len(self._lines):
             against, least = (a.index_select(-1, self._lines) for a in (scaled, low))
             self.along_high += log_product(torch.maximum(1.0 - against, least))
-        if half:
+        if self._index == 3:
             self.half[0] += grown[:, -count:]
             self.half[1] += log_product(torch.maximum(1.0 - scaled[..., -count:], low[:, -count:]))
 

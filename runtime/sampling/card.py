@@ -5,15 +5,21 @@ import math
 import operator
 import secrets
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from ..bounds.early_stop import tolerance
 from ..jobs.shards import group_size
+from ..kernels.arrays import real
 from ..lookup.tail_format import THRESHOLDS
+from .levels import grid_step
 
 PRECISIONS = ("bf16", "fp16")
+NOISES = ("gaussian", "grid")
+# The step that the data have.
+AUTO = "auto"
 # What proposes the direction of the gradient (proposal.py), and the copies that it takes: some thousandths of n.
 PROPOSALS = ("auto", "gradient", "votes")
 FEWEST_COPIES, MOST_COPIES, SAMPLES_A_COPY = 250, 1000, 100
@@ -57,6 +63,10 @@ class Sampling:
     """Stop an input whose abstention is certain (`certlut.bounds.early_stop`)."""
     thresholds: tuple[float, ...] = THRESHOLDS
     """Beyond which votes against are counted along directions, increasing, sigma = 1 units; () counts none."""
+    noise: str = "gaussian"
+    """"gaussian": floats; "grid": whole steps of the grid that the inputs lie on, of a known law (docs/noise.md)."""
+    grid_step: Fraction | str | float | None = None
+    """With noise on a grid its step, in input units: a fraction, "1/255", the float nearest to one, or "auto", the data's."""
     keep_means: bool = False
     """Keep mean vectors in statistics files, 32 d bytes an input, so that threats thought of later can be certified."""
     proposal: str = "auto"
@@ -68,12 +78,19 @@ class Sampling:
             object.__setattr__(self, name, whole(name, getattr(self, name), least))
         if self.seed is not None:
             object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**63 - 1))
+        object.__setattr__(self, "alpha", real("alpha", self.alpha))
         if not 0.0 < self.alpha < 1.0:
             raise ValueError(f"alpha = {self.alpha}: expected 0 < alpha < 1")
-        object.__setattr__(self, "alpha", float(self.alpha))
         object.__setattr__(self, "thresholds", tuple(map(float, self.thresholds)))
         if any(not 0.0 < low < high < math.inf for low, high in itertools.pairwise((*self.thresholds, 1e9))):
             raise ValueError(f"thresholds = {self.thresholds}: expected increasing positive numbers, in units of sigma")
+        if self.noise not in NOISES:
+            raise ValueError(f"noise = {self.noise!r}: expected one of {', '.join(NOISES)}")
+        if self.noise == "gaussian" and self.grid_step is not None:
+            raise ValueError(f"grid_step = {self.grid_step}: expected with noise 'grid' only")
+        if self.noise == "grid":
+            step = AUTO if self.grid_step in (None, AUTO) else grid_step(self.grid_step)
+            object.__setattr__(self, "grid_step", step)
         if self.proposal not in PROPOSALS:
             raise ValueError(f"proposal = {self.proposal!r}: expected one of {', '.join(PROPOSALS)}")
         if self.autocast is not None and self.autocast not in PRECISIONS:
@@ -117,6 +134,8 @@ class Sampling:
             "inputs a batch": self.inputs_a_batch,
             "thresholds": list(self.thresholds),
             "keep_means": self.keep_means,
+            "noise": self.noise,
+            "grid_step": None if self.grid_step is None else str(self.grid_step),
             "proposal": self.proposed,
             "autocast": self.autocast,
             "channels_last": self.channels_last,

@@ -9,6 +9,7 @@ for n = 1e6 and B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -25,11 +26,14 @@ from ..threats.projections import Projection
 from ..threats.sets import ALL
 from .bets import Tally
 from .card import Sampling
+from .grid_batches import Grid, GridBatch, grid_batches
+from .grid_bets import GridTally
+from .levels import levels
 from .memory import BatchSize, out_of_memory
-from .noise import FIRST, SECOND, SELECTION, Piece, Segment, batches, block_rows
+from .noise import FIRST, SECOND, SELECTION, Batch, Piece, Segment, batches, block_rows
 from .proposal import VOTES, Proposal, Source, batch_rows, obstacle, propose
 from .scores import Model, line_of, placement, scores_of, set_to_eval
-from .tails import TailTally
+from .tails import GridTails, TailTally
 
 WHOLE = {ALL: Projection()}
 NO_FAMILIES: Mapping[str, Family] = MappingProxyType({})
@@ -41,6 +45,11 @@ class Input(NamedTuple):
 
     idx: int
     x: torch.Tensor
+
+
+def levels_of(x: torch.Tensor, step: Fraction, name: str) -> npt.NDArray[np.int32]:
+    """The input as levels of the grid, int32, of its shape; ValueError where a value is on none."""
+    return levels(x.detach().cpu().to(torch.float64).numpy(), step, name)
 
 
 class Choice(NamedTuple):
@@ -114,9 +123,10 @@ class Engine:
         d, n = inputs[0].x.numel(), card.n
         allowed = [None if choice.divided else card.allowed for choice in choices]
         device = placement(self.model, inputs[0].x).device
+        grid = self.grid(card)
         proposals = [self._propose(one, choice, card) for one, choice in zip(inputs, choices, strict=True)]
         tallies = [
-            _Counted(choice, one, parts, families, d, card, self.num_classes, device)
+            _Counted(choice, one, parts, families, d, card, self.num_classes, device, grid)
             for choice, one in zip(choices, proposals, strict=True)
         ]
         halves, rows = (n // 2, n - n // 2), block_rows(d)
@@ -140,6 +150,14 @@ class Engine:
             counts = [int(one.tally.count.sum()) for one in tallies]
             goals = _goals(goals, n, allowed, counts, drawn.sum(axis=1).tolist())
         return [one.moments() for one in tallies]
+
+    def grid(self, card: Sampling) -> Grid | None:
+        """The noise's grid, None for Gaussian noise; ValueError for a step that is still to come from data, or unfit for sigma."""
+        if card.noise == "gaussian":
+            return None
+        if not isinstance(card.grid_step, Fraction):
+            raise ValueError(f"grid_step = {card.grid_step}: expected a fraction such as 1/255 where no data set tells it")
+        return Grid.of(self.sigma, card.grid_step, card.thresholds)
 
     def obstacle(self, x: torch.Tensor) -> str:
         """Why the model gives no gradient that could be proposed, in a line; empty where it does."""
@@ -170,15 +188,15 @@ class Engine:
     def _predictions(
         self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Piece]]]:
-        """Batches of (u, predicted class, pieces); u is float64 of shape (B, d). Out of memory: half the batch, from there on."""
-        seed = _seed(card)
+        """Batches of (u, predicted class, pieces); u is float64, or the codes of grid noise, of shape (B, d).
+
+        Out of memory: half the batch, from there on.
+        """
         x, (device, dtype) = inputs[0].x, placement(self.model, inputs[0].x)
         set_to_eval(self.model)
-        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
-        centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
         missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)
         size = BatchSize(min(card.batch_size, self._limit or card.batch_size))
-        for batch in batches(seed, centers, self.sigma, segments, size, rounded):
+        for batch in self._batches(inputs, segments, card, size):
             u, noisy, pieces = batch.u, batch.noisy, batch.pieces
             predicted = torch.empty(len(u), dtype=torch.int64, device=device)
             nan = torch.empty(len(u), dtype=torch.bool, device=device)
@@ -199,6 +217,18 @@ class Engine:
         if missing.any():
             idx = inputs[int(missing.to(torch.uint8).argmax())].idx
             raise ValueError(f"the model returned NaN scores at input {idx}")
+
+    def _batches(
+        self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling, size: BatchSize
+    ) -> Iterator[Batch] | Iterator[GridBatch]:
+        """Noise and noisy inputs, of the kind that the card asks for."""
+        seed, (device, dtype) = _seed(card), placement(self.model, inputs[0].x)
+        if (grid := self.grid(card)) is not None:
+            whole = np.stack([levels_of(x, grid.step, f"input {idx}").reshape(-1) for idx, x in inputs])
+            return grid_batches(seed, torch.from_numpy(whole).to(device), grid, segments, size)
+        centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
+        rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
+        return batches(seed, centers, self.sigma, segments, size, rounded)
 
     @torch.inference_mode()
     def _score(
@@ -254,16 +284,23 @@ class _Counted:
         card: Sampling,
         num_classes: int,
         device: torch.device,
+        grid: Grid | None = None,
     ) -> None:
         self.choice, self.label = choice, choice.label
+        self.classes = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self.tails: TailTally | None = None
         # The copies' votes are as good as the selection's.
         against = choice.against + proposal.against, choice.n0 + proposal.n
-        self.tally = Tally(parts, d, card.n, against, device, proposal.w, (proposal.seen, proposal.n))
-        self.classes = torch.zeros(num_classes, dtype=torch.int64, device=device)
-        self.tails = TailTally(families, d, np.array(card.thresholds), device) if families else None
+        trial = proposal.seen, proposal.n
+        if grid is None:
+            self.tally = Tally(parts, d, card.n, against, device, proposal.w, trial)
+            self.tails = TailTally(families, d, np.array(card.thresholds), device) if families else None
+        else:
+            self.tally = GridTally(parts, d, card.n, against, device, proposal.w, trial, law=grid.law)
+            self.tails = GridTails(families, d, grid.law, device) if families else None
 
     def add(self, u: torch.Tensor, predicted: torch.Tensor) -> None:
-        """Count rows of noise and the classes that the model gave them."""
+        """Count rows of noise (codes where it is on a grid) and the classes that the model gave them."""
         votes = predicted == self.label
         self.tally.add(u, votes)
         self.classes.index_add_(0, predicted, torch.ones_like(predicted))
@@ -276,7 +313,9 @@ class _Counted:
         tails = {}
         if self.tails is not None:
             for name, largest in self.tails.largest().items():
-                tails[name] = Tail(self.tails.families[name].key, self.tails.thresholds, largest[None])
+                family = self.tails.families[name]
+                slack = 0.0 if family.vectors is None else self.tails.slack
+                tails[name] = Tail(family.key, self.tails.thresholds, largest[None], slack)
         chosen = self.choice.n0 - self.choice.against, self.choice.n0
         return replace(self.tally.moments(), classes=ids[None], class_count=counts[None], tails=tails, selection=chosen)
 

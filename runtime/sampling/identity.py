@@ -29,15 +29,19 @@ def digest(x: Any) -> str:
     return hashlib.sha256(head + tensor.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:32]
 
 
-def data_digest(data: Sequence[tuple[Any, int]]) -> str:
-    """Identifies a data set: all inputs and labels up to half a GiB of numbers, else 64 evenly spread ones; empty for none."""
-    if not len(data):
-        return ""
+def places(data: Sequence[tuple[Any, int]]) -> Sequence[int]:
+    """Of the inputs that stand for a data set: of all up to half a GiB of numbers, else of 64 evenly spread ones."""
     first = torch.as_tensor(data[0][0])
     many = len(data) * first.numel() * first.element_size() > 2**29
-    places = sorted({i * (len(data) - 1) // 63 for i in range(64)}) if many else range(len(data))
+    return sorted({i * (len(data) - 1) // 63 for i in range(64)}) if many else range(len(data))
+
+
+def data_digest(data: Sequence[tuple[Any, int]]) -> str:
+    """Identifies a data set by the inputs and labels at its `places`; empty for none."""
+    if not len(data):
+        return ""
     hashed = hashlib.sha256()
-    for place in places:
+    for place in places(data):
         x, label = data[place]
         hashed.update(f"{digest(x)} {int(label)}\n".encode())
     return hashed.hexdigest()[:32]

@@ -9,12 +9,14 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from .memory import BatchSize, most_rows, out_of_memory
+
+T = TypeVar("T")
 
 # Noise is made in blocks that depend on (seed, index, stage, block) alone: of at most this many rows and about this many numbers.
 BLOCK_ROWS = 1024
@@ -102,7 +104,7 @@ def batches(
     rows = block_rows(d)
     left = sum(segment.stop - segment.start for segment in segments)
     spare: torch.Tensor | None = None
-    all_u, all_noisy = _buffers(min(left, size.rows, most_rows(d, device, dtype)), d, device, dtype, size)
+    all_u, all_noisy = buffers(min(left, size.rows, most_rows(d, device, dtype)), d, device, (torch.float64, dtype), size)
     u, noisy = all_u, all_noisy
     tasks: list[_Task] = []
     pieces: list[Piece] = []
@@ -135,7 +137,7 @@ def batches(
                     pieces.append(Piece(segment, slice(filled, filled + take)))
                 filled, taken = filled + take, taken + take
                 if filled == len(u):
-                    _each(prepare, tasks, device, rows * d)
+                    each(prepare, tasks, device, rows * d)
                     yield Batch(u, noisy, pieces, centers, sigma)
                     left -= filled
                     tasks, pieces, filled = [], [], 0
@@ -143,22 +145,24 @@ def batches(
                     u, noisy = all_u[:height_left], all_noisy[:height_left]
 
 
-def _buffers(rows: int, d: int, device: torch.device, dtype: torch.dtype, size: BatchSize) -> tuple[torch.Tensor, torch.Tensor]:
+def buffers(
+    rows: int, d: int, device: torch.device, dtypes: tuple[torch.dtype, torch.dtype], size: BatchSize
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Room for the noise and the noisy inputs of `rows` rows, or of as many as memory allows."""
     while True:
         try:
-            u = torch.empty((rows, d), dtype=torch.float64, device=device)
-            return u, torch.empty((rows, d), dtype=dtype, device=device)
+            u = torch.empty((rows, d), dtype=dtypes[0], device=device)
+            return u, torch.empty((rows, d), dtype=dtypes[1], device=device)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or not size.halve(device):
                 raise
         rows = min(rows, size.rows)
 
 
-def _each(prepare: Callable[[_Task], None], tasks: Sequence[_Task], device: torch.device, numbers: int) -> None:
-    """Do the tasks; on the CPU with as many threads as torch uses, where a block is worth it.
+def each(prepare: Callable[[T], None], tasks: Sequence[T], device: torch.device, numbers: int) -> None:
+    """Do the tasks, of so many numbers each; on the CPU with as many threads as torch uses, where a task is worth it.
 
-    NumPy lets go of the interpreter's lock, and its threads do not wait for one another after every step as torch's do.
+    NumPy and Numba let go of the interpreter's lock, and their threads do not wait for one another after every step as torch's do.
     """
     threads = min(len(tasks), torch.get_num_threads())
     if device.type != "cpu" or threads < 2 or numbers < BLOCK_SIZE // 4:

@@ -10,13 +10,16 @@ import numpy.typing as npt
 import torch
 
 from ..bounds.budget import check_n
-from ..statistics.summary import Statistics, summarise
+from ..kernels.arrays import real
+from ..statistics.summary import GAUSSIAN, Statistics, summarise
 from ..threats.declare import resolve
-from ..threats.families import families
+from ..threats.families import families, users
 from ..threats.sets import Threat, check_shape, projections
-from .card import Sampling, whole
-from .engine import Choice, Engine, Input
-from .identity import data_digest, probe, state_digest
+from .card import AUTO, Sampling, whole
+from .engine import Choice, Engine, Input, levels_of
+from .grid_batches import Grid
+from .identity import data_digest, places, probe, state_digest
+from .levels import infer_step
 from .scores import FEW, NUMBERS, Model, check_rows, line_of, placement
 
 Data = Sequence[tuple[Any, int]]
@@ -46,6 +49,9 @@ def check_input(x: Any, name: str = "input") -> torch.Tensor:
     """`x` as a tensor; ValueError, with its name, unless it is finite real numbers."""
     if np.ma.is_masked(x):
         raise ValueError(f"{name} is a masked array: expected its gaps filled, x.filled(value)")
+    if isinstance(x, np.ndarray) and not (x.dtype.isnative and x.flags.writeable and all(step >= 0 for step in x.strides)):
+        # What torch does not take, or warns of: another byte order, a view backwards, a file that is mapped.
+        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
     try:
         tensor: torch.Tensor = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -76,9 +82,14 @@ class Sampler:
     def __init__(
         self, model: Model, sigma: float, num_classes: int, threats: Sequence[str | Threat] = ("l1", "l2", "linf")
     ) -> None:
+        sigma = real("sigma", sigma)
         if not (np.isfinite(sigma) and sigma > 0):
             raise ValueError(f"sigma = {sigma}: expected a positive number")
-        self.model, self.sigma, self.num_classes = model, float(sigma), whole("num_classes", num_classes, 2)
+        if not callable(model):
+            raise ValueError(
+                f"model is a {type(model).__name__}: expected a function of a batch, as an nn.Module (load_model opens files)"
+            )
+        self.model, self.sigma, self.num_classes = model, sigma, whole("num_classes", num_classes, 2)
         self.threats = resolve(threats)
         self.engine = Engine(model, self.sigma, self.num_classes)
         # Shape -> rows of the largest batch that was seen to be scored row by row.
@@ -96,8 +107,8 @@ class Sampler:
 
     def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
-        check_n(card.n, card.alpha, self.threats)
         checked = [self._check(index, x) for index, x in inputs]
+        grid = self._check_noise(card, [(f"input {index}", x) for index, x in checked])
         for _, x in checked:
             self.check_rows([x], card.rows(len(checked)))
         card = self.resolved(card.seeded(), checked[0].x)
@@ -108,7 +119,8 @@ class Sampler:
             counted = families(self.threats, group[0].x.numel()) if card.thresholds else {}
             moments = self.engine.moments(group, choices, card, projections(self.threats), counted)
             for row, choice, sums in zip(votes, choices, moments, strict=True):
-                statistics = summarise([sums], self.threats, self.sigma, card.keep_means)
+                noise = GAUSSIAN if grid is None else grid.settings(card.n, group[0].x.numel())
+                statistics = summarise([sums], self.threats, self.sigma, card.keep_means, noise)
                 yield Drawn(row, choice.label, replace(statistics, proposal=card.proposed))
 
     def resolved(self, card: Sampling, x: torch.Tensor) -> Sampling:
@@ -137,14 +149,21 @@ class Sampler:
         for index, (_, label), one in zip(group, items, drawn, strict=True):
             yield Labelled(index, int(label), one, seconds)
 
+    def fit(self, data: Data, card: Sampling) -> Sampling:
+        """The card with the step of the data's grid where it is left to them. ValueError: they are on none (levels.py)."""
+        if card.grid_step != AUTO or not len(data):
+            return card
+        arrays = (check_input(data[place][0], f"input {place}").detach().cpu().to(torch.float64).numpy() for place in places(data))
+        return replace(card, grid_step=infer_step(arrays, "inputs"))
+
     def settings(self, data: Data, card: Sampling) -> dict[str, Any]:
         """All that the statistics of a data set depend on, by which a stopped job is known again. ValueError before sampling."""
-        check_n(card.n, card.alpha, self.threats)
         scores: list[float] = []
         if len(data):
-            places = sorted({i * (len(data) - 1) // 15 for i in range(16)})
-            inputs = [check_input(data[place][0], f"input {place}") for place in places]
+            spread = sorted({i * (len(data) - 1) // 15 for i in range(16)})
+            inputs = [check_input(data[place][0], f"input {place}") for place in spread]
             check_shape(self.threats, tuple(inputs[0].shape))
+            self._check_noise(card, [(f"input {place}", x) for place, x in zip(spread, inputs, strict=True)])
             scores = probe(self.engine.scores, inputs, self.sigma)
             self.check_rows(inputs[::8], card.rows(len(data)))
             card = self.resolved(card, inputs[0])
@@ -171,6 +190,16 @@ class Sampler:
                 for size in sorted({FEW, max(FEW, rows)}):
                     check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
+
+    def _check_noise(self, card: Sampling, inputs: Sequence[tuple[str, torch.Tensor]]) -> Grid | None:
+        """The noise's grid, if any; ValueError where (name, input) are not on it, or n cannot reach the level left to q."""
+        grid, d, charge = self.engine.grid(card), inputs[0][1].numel(), 0.0
+        if grid is not None:
+            charge = grid.charge(card.n, d)
+            for name, x in inputs:
+                levels_of(x, grid.step, name)
+        check_n(card.n, card.alpha, self.threats, families=users(self.threats, d) if card.thresholds else {}, noise=charge)
+        return grid
 
     def _check(self, index: int, x: Any) -> Input:
         tensor = check_input(x, f"input {index}")

@@ -64,6 +64,46 @@ def _add(codes: Codes, rows: npt.NDArray[np.int64], low: int, tables: Array, sum
 
 
 @jit
+def look_up(codes: Codes, low: int, table: Array, out: Array) -> None:
+    """The codes' values in a table, shape (B, d)."""
+    for row in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            out[row, j] = table[np.int64(codes[row, j]) - low]
+
+
+@jit
+def numbers(codes: Codes, bits: int, out: Array) -> None:
+    """The codes' k, shape (B, d)."""
+    for row in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            out[row, j] = codes[row, j] >> bits
+
+
+@jit
+def multiply(
+    codes: Codes, rows: npt.NDArray[np.int64], s: Array, low: int, table: Array, beta: Array, least: Array, factors: Array
+) -> None:
+    """Multiply factors[0, b, j] by max(1 - x, least[b]) and factors[1, b, j] by max(1 + x, least[b]), x = beta[b] s table[code].
+
+    For the given rows of codes, shape (B, d), and s, shape (B,); factors of shape (2, bets, d).
+    """
+    d, values = factors.shape[2], np.empty(COLUMNS)
+    for left in range(0, d, COLUMNS):
+        width = min(COLUMNS, d - left)
+        for row in rows:
+            for j in range(width):
+                values[j] = s[row] * table[np.int64(codes[row, left + j]) - low]
+            for bet in range(beta.shape[0]):
+                staked, floor = beta[bet], least[bet]
+                down, up = factors[0, bet, left : left + width], factors[1, bet, left : left + width]
+                for j in range(width):
+                    x = staked * values[j]
+                    lower, upper = 1.0 - x, 1.0 + x
+                    down[j] *= lower if lower > floor else floor
+                    up[j] *= upper if upper > floor else floor
+
+
+@jit
 def _count(codes: Codes, rows: npt.NDArray[np.int64], low: int, rank: npt.NDArray[np.int8], ranks: npt.NDArray[np.int32]) -> None:
     d, zero = ranks.shape[0], ranks.shape[1] // 2
     for left in range(0, d, COLUMNS):

@@ -13,9 +13,16 @@ import torch
 from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from ..threats.families import Family
+from .cells import Law
+from .sums import Sums
 
 Counts = npt.NDArray[np.int64]
 
+
+# exp(-6 CLEARANCE^2) <= SLACK.
+CLEARANCE, SLACK = 1.64, 1e-7
+# Numbers of samples against at a time.
+ALONG, ON_DEVICE = 2**17, 2**22
 
 # Cells of length 1 / FINE on which `guide` says how many thresholds are surely below.
 FINE = 8.0
@@ -51,6 +58,9 @@ class TailTally:
         device: where u is.
     """
 
+    slack = 0.0
+    """How much of eps a direction of a net or a ray may have beyond a threshold besides what was counted."""
+
     def __init__(self, families: Mapping[str, Family], d: int, thresholds: Array, device: torch.device) -> None:
         self.families, self.thresholds, self.d, self.device = families, np.ascontiguousarray(thresholds), d, device
         size = len(self.thresholds)
@@ -77,20 +87,31 @@ class TailTally:
                 count_beyond(against.numpy(), self.thresholds, self._guide, self._bins.numpy())
             else:
                 self._add_on_device(against)
+        self._add_along(against)
+
+    def _add_along(self, u: torch.Tensor) -> None:
         for name, vectors in self._vectors.items():
-            self._along[name] += (against @ vectors >= self._edges[:, None, None]).sum(dim=1)
+            self._along[name] += (u @ vectors >= self._edges[:, None, None]).sum(dim=1)
 
     def _add_on_device(self, against: torch.Tensor) -> None:
-        """`count_beyond` in torch: a flat index of (sign, bin, coordinate)."""
-        bins = torch.bucketize(against.abs(), self._edges, right=True)
-        place = ((against < 0.0).long() * (len(self.thresholds) + 1) + bins) * self.d + torch.arange(self.d, device=self.device)
+        """`count_beyond` in torch."""
+        self._place(against < 0.0, torch.bucketize(against.abs(), self._edges, right=True))
+
+    def _place(self, negative: torch.Tensor, bins: torch.Tensor) -> None:
+        """Count by a flat index of (sign, bin, coordinate)."""
+        place = (negative.long() * (len(self.thresholds) + 1) + bins) * self.d + torch.arange(self.d, device=self.device)
         place = place.flatten()
         self._bins.view(-1).index_add_(0, place, torch.ones_like(place, dtype=torch.int32))
 
+    def _beyond(self) -> Counts:
+        """Counts of u_j >= tau and of -u_j >= tau, shape (2, K, d)."""
+        # Beyond threshold k lie bin k + 1 and all further ones.
+        counts: Counts = self._bins[:, 1:].flip(1).cumsum(1).flip(1).cpu().numpy().astype(np.int64)
+        return counts
+
     def largest(self) -> dict[str, Counts]:
         """Name of a family -> the largest count beyond each threshold, shape (K,)."""
-        # Beyond threshold k lie bin k + 1 and all further ones.
-        beyond = self._bins[:, 1:].flip(1).cumsum(1).flip(1).cpu().numpy().astype(np.int64)
+        beyond = self._beyond()
         out = {}
         for name, family in self.families.items():
             if family.vectors is not None:
@@ -98,3 +119,49 @@ class TailTally:
             else:
                 out[name] = (beyond if family.mask is None else beyond[:, :, family.mask]).max(axis=(0, 2))
         return out
+
+
+class GridTails(TailTally):
+    """Counts of one input from codes of grid noise (int16), by the same rules.
+
+    Along axes they are exact: cells are split at the thresholds. Along a unit v one knows v.m, m = E[u | k]; given k, v.u - v.m
+    is a sum of independent terms with log-moments below v_i^2 s^2 / (24 R^2) (docs/noise.md), so that
+
+        P(f = 0, v.u >= tau) <= P(f = 0, v.m >= tau - D) + eps exp(-6 D^2 R^2),
+
+    and with D = CLEARANCE / R the last term is below SLACK eps.
+
+    Args:
+        law: of the noise; its thresholds are those counted.
+    """
+
+    slack = SLACK
+
+    def __init__(self, families: Mapping[str, Family], d: int, law: Law, device: torch.device) -> None:
+        super().__init__(families, d, np.array(law.taus), device)
+        self.law, self._cells = law, torch.from_numpy(law.mean.copy()).to(device)
+        self._edges = self._edges - CLEARANCE / float(law.ratio)
+        self._sums = Sums(law, d, np.empty((len(law.mean), 0)))
+
+    def add(self, against: torch.Tensor) -> None:
+        """Count the codes of samples that voted against, shape (B, d)."""
+        if len(against) == 0:
+            return
+        if self._bins.numel():
+            if self.device.type == "cpu":
+                self._sums.add(against.numpy(), np.ones(len(against), dtype=np.bool_))
+            else:
+                self._add_on_device(against)
+        height = max(1, ALONG // self.d)
+        for part in against.split(height) if self._vectors else ():
+            self._add_along(self._cells[part.to(torch.int64) - self.law.low])
+
+    def _add_on_device(self, against: torch.Tensor) -> None:
+        """Bins by sign and rank."""
+        ranks = torch.from_numpy(self.law.rank.astype(np.int64)).to(self.device)
+        for part in against.split(max(1, ON_DEVICE // self.d)):
+            rank = ranks[part.to(torch.int64) - self.law.low]
+            self._place(rank < 0, rank.abs())
+
+    def _beyond(self) -> Counts:
+        return self._sums.tails() if self.device.type == "cpu" else super()._beyond()

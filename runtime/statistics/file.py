@@ -69,7 +69,7 @@ def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
         tails = hdf.create_group("tails")
         for name, tail in s.tails.items():
             group = tails.create_group(name)
-            group.attrs["key"] = tail.key
+            group.attrs.update({"key": tail.key, "slack": tail.slack})
             group.create_dataset("thresholds", data=tail.thresholds, track_times=False)
             group.create_dataset("largest", data=tail.largest, track_times=False)
     with replacing(path) as file:
@@ -111,7 +111,7 @@ def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sam
 
 def _read(file: h5py.File, rows: slice) -> Statistics:
     parts = {name: _read_part(group, rows) for name, group in file["parts"].items()}
-    tails = {name: Tail(str(t.attrs["key"]), t["thresholds"][()], t["largest"][rows]) for name, t in file["tails"].items()}
+    tails = {name: _read_tail(group, rows) for name, group in file["tails"].items()}
     about = {name: json.loads(file.attrs[name]) for name in ("proposal", "noise")}
     votes: dict[str, Any] = {name: file[name][rows] for name in _VOTES}
     return Statistics(**votes, **about, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts, tails=tails)
@@ -120,6 +120,10 @@ def _read(file: h5py.File, rows: slice) -> Statistics:
 def _read_part(group: h5py.Group, rows: slice) -> Part:
     about = {name: kind(group.attrs[name]) for name, kind in _ABOUT.items()}
     return Part(**about, **{field: group[field][rows] for field in SCALARS})
+
+
+def _read_tail(group: h5py.Group, rows: slice) -> Tail:
+    return Tail(str(group.attrs["key"]), group["thresholds"][()], group["largest"][rows], float(group.attrs.get("slack", 0.0)))
 
 
 def _read_2(file: h5py.File, rows: slice) -> Statistics:

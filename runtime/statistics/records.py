@@ -1,6 +1,7 @@
 """Statistics as plain records and joined again, field by field of the dataclasses: new fields go along."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,12 @@ def pack(statistics: Statistics) -> dict[str, Any]:
 def unpack(record: Mapping[str, Any]) -> Statistics:
     """The inverse of `pack`, bit for bit."""
     return Statistics(**{name: _restored(name, value) for name, value in record.items()})
+
+
+def layout() -> str:
+    """Identifies what a record holds: the names of all fields."""
+    names = [[field.name for field in dataclasses.fields(kind)] for kind in (Statistics, Part, Tail)]
+    return hashlib.sha256(repr(names).encode()).hexdigest()[:8]
 
 
 def join(drawn: Sequence[Statistics]) -> Statistics:

@@ -22,6 +22,8 @@ TARGETS = (6.0, 10.0, 17.0)
 BETS = len(TARGETS)
 # A bet's bound is value -+ slope L: shape (2, BETS) for (value, slope).
 BET_NAMES = ("length", "half_low", "half_high", "top", "along", "along_high")
+# The noise of statistics, where nothing else is said: floats that are taken for Gaussian ones.
+GAUSSIAN: Mapping[str, Any] = {"kind": "gaussian"}
 # Those that bound from above.
 UPPER_BETS = ("half_high", "top", "along_high")
 
@@ -134,7 +136,7 @@ class Statistics:
     """Family of directions -> how far out votes against lie along them."""
     proposal: Mapping[str, Any] = field(default_factory=lambda: {"by": "votes"})
     """What proposed the direction that the gradient's length is bet along, the same for all inputs."""
-    noise: Mapping[str, Any] = field(default_factory=lambda: {"kind": "gaussian"})
+    noise: Mapping[str, Any] = field(default_factory=lambda: GAUSSIAN)
     """The noise that was drawn, the same for all inputs."""
 
     def __len__(self) -> int:
@@ -145,6 +147,11 @@ class Statistics:
         """Whether the model's gradient proposed it."""
         return bool(self.proposal["by"] == "gradient")
 
+    @property
+    def charge(self) -> float:
+        """What the noise that was drawn, not quite Gaussian noise, takes of alpha; 0 where it is taken for it."""
+        return float(self.noise.get("charge", 0.0))
+
     def check(self, threats: Sequence[Threat]) -> None:
         """ValueError unless these numbers can be what sampling left, and hold what the threats need."""
         shape = self.count.shape
@@ -152,6 +159,8 @@ class Statistics:
             raise ValueError(f"statistics: count has shape {shape}, n {self.n.shape}; expected (N, 2) for both")
         if not (math.isfinite(self.sigma) and self.sigma > 0 and self.d >= 1):
             raise ValueError(f"statistics: sigma = {self.sigma}, d = {self.d}; expected positive numbers")
+        if self.noise.get("kind") not in ("gaussian", "grid") or not 0.0 <= self.charge < 1.0:
+            raise ValueError(f"statistics: noise {dict(self.noise)}: expected gaussian or grid, its charge below 1")
         if not ((self.n >= 1) & (self.count >= 0) & (self.count <= self.n)).all():
             raise ValueError("statistics: expected 0 <= count <= n and n >= 1 in every half")
         if self.b.shape != shape[:1] or not ((self.b >= 0.5) & (self.b <= 1.0)).all():
@@ -199,7 +208,13 @@ def _check_part(name: str, part: Part, size: int) -> None:
             raise ValueError(f"statistics: a bet {kind!r} of {name!r} is infinite on the wrong side")
 
 
-def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: float, keep_means: bool = False) -> Statistics:
+def summarise(
+    moments: Sequence[Moments],
+    threats: Sequence[Threat],
+    sigma: float,
+    keep_means: bool = False,
+    noise: Mapping[str, Any] = GAUSSIAN,
+) -> Statistics:
     """Reduce the sums of N inputs of one shape to the scalars that the threats' bounds need; `keep_means`: keep the sums too."""
     d = moments[0].sum_u.shape[1]
     means = [(_means(m, 0.5), _means(m, m.b)) for m in moments]
@@ -225,6 +240,7 @@ def summarise(moments: Sequence[Moments], threats: Sequence[Threat], sigma: floa
             name: replace(tail, largest=np.concatenate([m.tails[name].largest for m in moments]))
             for name, tail in moments[0].tails.items()
         },
+        noise=noise,
     )
 
 

@@ -47,12 +47,16 @@ class Tail:
     """Ascending, sigma = 1 units, shape (K,): fixed before sampling, the same for all inputs."""
     largest: Counts
     """For each threshold the largest count, over the family, of votes against with e.u beyond it: shape (N, K)."""
+    slack: float = 0.0
+    """Where e.u is not quite known (sampling/tails.py): this much of eps may be beyond a threshold besides what the counts tell."""
 
     def check(self, name: str, against: Counts) -> None:
         """ValueError unless these can be the tails of inputs with so many votes against, shape (N,)."""
         t, shape = self.thresholds, (len(against), len(self.thresholds))
         if t.ndim != 1 or not len(t) or not (np.isfinite(t).all() and (np.diff(t, prepend=0.0) > 0).all()):
             raise ValueError(f"statistics: tails {name!r} have thresholds {t.tolist()}, expected ascending positive numbers")
+        if not 0.0 <= self.slack <= 1.0:
+            raise ValueError(f"statistics: tails {name!r} have slack {self.slack}, expected a number from 0 to 1")
         if self.largest.shape != shape:
             raise ValueError(f"statistics: tails {name!r} have shape {self.largest.shape}, expected {shape}")
         # From no threshold to one at infinity.

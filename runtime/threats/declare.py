@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.arrays import Array
+from ..kernels.arrays import Array, real, reals
 from . import lines, sparse
 from .lines import Ray
 from .sets import ALL, L1, L2, LINF, Ball, Threat
@@ -64,7 +64,7 @@ def Subspace(
     if (mask is None) == (basis is None):
         raise ValueError(f"subspace {name!r}: expected a mask or a basis, and not both")
     if basis is not None:
-        vectors = np.array(basis, dtype=np.float64)
+        vectors = reals(f"subspace {name!r}: basis", basis)
         flat = vectors.reshape(len(vectors), -1) if vectors.ndim > 1 and len(vectors) else np.empty((0, 0))
         if not flat.size or len(flat) > flat.shape[1] or not np.isfinite(flat).all():
             raise ValueError(
@@ -77,6 +77,8 @@ def Subspace(
         # No rounding where no vector has anything: these coordinates do not change.
         q[~flat.any(axis=0)] = 0.0
         return Ball(_free_name(name), p, basis=(q * np.sign(np.diag(r))).T.reshape(vectors.shape))
+    if np.ma.is_masked(mask):
+        raise ValueError(f"subspace {name!r}: mask is a masked array: expected its gaps filled, x.filled(value)")
     array = np.asarray(mask)
     if array.dtype != np.bool_:
         raise ValueError(f"subspace {name!r}: mask has dtype {array.dtype}, expected bool")
@@ -128,7 +130,7 @@ def Sparse(k: float, name: str | None = None) -> sparse.Sparse:
 
 def _unit(what: str, v: npt.ArrayLike) -> Array:
     """`v` at l2 length 1; scaled first, so that no square overflows."""
-    array = np.asarray(v, dtype=np.float64)
+    array = reals(what, v)
     size = float(np.abs(array).max(initial=0.0))
     if not (math.isfinite(size) and size > 0.0):
         raise ValueError(f"{what}: largest component {size}, expected a finite vector other than 0")
@@ -137,9 +139,10 @@ def _unit(what: str, v: npt.ArrayLike) -> Array:
 
 
 def _exponent(what: str, p: float) -> float:
-    if not float(p) >= 1.0:
+    value = real(f"{what}: p", p)
+    if not value >= 1.0:
         raise ValueError(f"{what}: p = {p}, expected 1 <= p <= inf")
-    return float(p)
+    return value
 
 
 def _free_name(name: str) -> str:
@@ -152,6 +155,8 @@ def resolve(threats: Sequence[str | Threat]) -> tuple[Threat, ...]:
     """Threats by name or object, "l2" always among them. ValueError for an unknown or repeated name."""
     known = {"l1": L1, "l2": L2, "linf": LINF}
     out: list[Threat] = []
+    if isinstance(threats, str) or not isinstance(threats, Iterable):
+        raise ValueError(f"threats = {threats!r}: expected a list, as ('l1', 'l2')")
     for threat in threats:
         if isinstance(threat, str):
             if threat not in known:
@@ -160,6 +165,8 @@ def resolve(threats: Sequence[str | Threat]) -> tuple[Threat, ...]:
                     "lp:P, sparse:K, NAME=mask:FILE, NAME=basis:FILE, NAME=direction:FILE or NAME=line:FILE)"
                 )
             threat = known[threat]
+        elif not isinstance(threat, Threat):
+            raise ValueError(f"threats = {threats!r}: expected names and declared threats, as ('l1', Lp(3))")
         out.append(threat)
     if all(threat.name != L2.name for threat in out):
         out.append(L2)

@@ -44,3 +44,12 @@ class Tails(NamedTuple):
 def families(threats: "Iterable[Threat]", d: int) -> dict[str, Family]:
     """The families that the threats use, by name."""
     return {by.name: by.family for threat in threats if (by := threat.tails(d)) is not None}
+
+
+def users(threats: "Iterable[Threat]", d: int) -> dict[str, tuple[str, ...]]:
+    """The same families -> the names of the threats that use them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for threat in threats:
+        if (by := threat.tails(d)) is not None:
+            found[by.name] = (*found.get(by.name, ()), threat.name)
+    return found

@@ -55,6 +55,27 @@ def test_the_events_behind_a_bound_share_its_level_and_no_more(known: dict[tuple
         assert all(share > 0.0 for share in shares.values())
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-17, 3e-6, 1e-4])
+def test_what_the_noise_costs_is_charged_once_and_the_rest_is_divided(noise: float) -> None:
+    threats, alpha = [L1, L2, LINF, ALONG], 0.001
+    plain, budget = split(alpha, threats), split(alpha, threats, noise=noise)
+    levels = [budget.q, *budget.norms.values(), budget.noise]
+    assert sum(map(Fraction, levels)) <= Fraction(alpha)
+    assert budget.total == pytest.approx(alpha, rel=1e-9)
+    assert math.fsum(event.level for event in budget.events) == pytest.approx(budget.total, rel=1e-12)
+    for level, other in zip(levels, [plain.q, *plain.norms.values()], strict=False):
+        assert level == pytest.approx(other * (1.0 - noise / alpha), rel=1e-9)
+    charged = [event for event in budget.events if event.bound == "noise"]
+    assert [event.level for event in charged] == ([noise] if noise else [])
+    assert all(event.users == budget.events[0].users for event in charged)
+    assert ("noise: draws that are not those of Gaussian noise" in str(budget)) == (noise > 0.0)
+
+
+def test_noise_that_costs_more_than_a_tenth_of_alpha_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"noise: its law costs 0\.0002 of alpha = 0\.001: expected at most a tenth"):
+        split(0.001, [L2], noise=2e-4)
+
+
 def test_q_gets_nine_tenths_and_the_norms_share_the_rest_equally() -> None:
     budget = split(0.001, [L1, L2, LINF])
     assert SHARES["gradient"] == pytest.approx(0.1, rel=1e-15)

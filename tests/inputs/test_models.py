@@ -211,7 +211,9 @@ def test_weights_alone_are_told_to_need_a_function(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_said_with_what_was_expected(tmp_path: Path) -> None:
     for name in ("none.pt2", "none.pt"):
-        with pytest.raises(FileNotFoundError, match=r"none\.pt2?: no such model file \(expected a \.pt2 or TorchScript file"):
+        with pytest.raises(
+            FileNotFoundError, match=r"none\.pt2?: no such model file \(expected a \.pt2, TorchScript or \.onnx file"
+        ):
             load_model(str(tmp_path / name))
 
 

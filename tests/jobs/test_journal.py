@@ -1,6 +1,11 @@
 import contextlib
+import importlib.metadata
+import json
 import os
+import re
 import resource
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -68,6 +73,39 @@ def test_other_settings_are_refused_with_the_difference_and_nothing_lost(tmp_pat
     with pytest.raises(ValueError, match=r"out\.journal.*n was 3, is 4"):
         Journal(tmp_path / "out", {"task": "x", "n": 4})
     assert path.read_bytes() == before
+
+
+def test_a_format_that_an_upgrade_changed_is_refused_with_both_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(tmp_path / "out", {"n": 3, "format": "votes 1"}) as journal:
+        journal.append(b"one")
+    now = importlib.metadata.version("certlut")
+    before = journal.path.read_bytes()
+    message = (
+        rf"out\.journal: written by certlut {re.escape(now)} \(format votes 1\), which this certlut 9\.9\.9 \(format votes 2\) "
+        r"cannot go on with; let that version finish it, or delete it to start again$"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.metadata.version", lambda _: "9.9.9")
+        with pytest.raises(ValueError, match=message):
+            Journal(tmp_path / "out", {"n": 4, "format": "votes 2"})
+        assert journal.path.read_bytes() == before
+        # Another version that writes the same goes on.
+        with Journal(tmp_path / "out", {"n": 3, "format": "votes 1"}) as again:
+            assert again.records == [b"one"]
+
+
+def test_a_journal_from_before_formats_had_names_is_known_to_be_older(tmp_path: Path) -> None:
+    path = start(tmp_path / "out", RECORDS)
+    settings = json.dumps({"task": "x", "n": 3}).encode()
+    rest = path.read_bytes()
+    length = int.from_bytes(rest[:4], "little") + 8
+    path.write_bytes(struct.pack("<II", len(settings), zlib.crc32(settings)) + settings + rest[length:])
+    with pytest.raises(
+        ValueError, match=r"out\.journal: written by an earlier certlut \(format None\), which this certlut .* votes 2\)"
+    ):
+        Journal(tmp_path / "out", {"task": "x", "n": 3, "format": "votes 2"})
+    with Journal(tmp_path / "out", {"task": "x", "n": 3}) as journal:
+        assert journal.records == RECORDS
 
 
 def test_one_without_records_serves_any_settings_and_is_deleted_when_its_job_fails(tmp_path: Path) -> None:

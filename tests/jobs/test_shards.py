@@ -16,6 +16,7 @@ import pytest
 
 from certlut.jobs.journal import Journal
 from certlut.jobs.shards import Shard, group_size, groups, local_device
+from certlut.runs.sample import journal_format
 from certlut.statistics.file import read_statistics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,7 +163,7 @@ def test_a_killed_run_goes_on_and_ends_the_same_and_a_second_process_is_kept_off
     assert first.wait() == -signal.SIGKILL
     first.communicate()
     assert not out.exists()
-    with Journal(out, settings) as left:
+    with Journal(out, settings | {"format": journal_format()}) as left:
         done = len(left.records)
     assert 0 < done < INPUTS
     _finish(_start(folder, *_command("killed.h5", "net")))

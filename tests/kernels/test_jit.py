@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from certlut.tablegen import radius
@@ -68,6 +69,24 @@ def test_commands_that_compile_nothing_work_too(container: Path, command: tuple[
     assert all(line.startswith(LINE) for line in done.stderr.splitlines())
     assert len(done.stderr.splitlines()) <= 1
     assert list((container / "work").iterdir()) == []
+
+
+NET = "import torch\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))\n"
+
+
+def test_a_data_set_is_sampled_there(container: Path) -> None:
+    work = container / "work"
+    (work / "net.py").write_text(NET)
+    np.savez(work / "data.npz", x=np.linspace(0.0, 1.0, 96, dtype=np.float32).reshape(2, 3, 4, 4), y=np.arange(2))
+    for path in work.iterdir():
+        path.chmod(0o444)
+    files = ("--model", "net.py:make", "--data", "data.npz", "--out", "s.h5")
+    done = start(container, "-m", "certlut", "sample", *files, "--sigma", "0.5", "--num-classes", "2", "--n", "200")
+    assert (done.returncode, done.stdout) == (0, "s.h5: statistics of 2 inputs\n"), done.stderr
+    assert all(line.startswith(LINE) for line in done.stderr.splitlines() if line.strip())
+    assert sorted(path.name for path in work.iterdir()) == ["data.npz", "net.py", "s.h5"]
+    for path in work.iterdir():
+        path.unlink()
 
 
 def test_a_cache_where_the_variable_says_is_used_in_silence(container: Path) -> None:

@@ -230,6 +230,15 @@ def test_below_the_least_n_the_input_is_expected_to_abstain() -> None:
         assert lower_probability(q * (n - 1), n - 1, level) <= 0.5
 
 
+def test_the_least_n_pays_for_the_tails(shipped: Table) -> None:
+    alpha = 2.0**-11 / 0.875
+    assert least(1.0 - 1e-9, alpha, THREATS) == 11
+    assert least(1.0 - 1e-9, alpha, THREATS, {"axes": ("l1",)}) == 12
+    assert plan(64, 1.0 - 1e-9, 0.8, alpha, THREATS, shipped).least == 12
+    with pytest.raises(ValueError, match=r"n = 11: even a unanimous vote cannot reach"):
+        plan(64, 0.9, 0.8, alpha, THREATS, shipped, n=11)
+
+
 def test_arguments_out_of_range_are_refused_by_name(shipped: Table) -> None:
     with pytest.raises(ValueError, match=r"n = 10: even a unanimous vote cannot reach alpha = 0\.001"):
         plan(64, 0.9, 0.8, ALPHA, THREATS, shipped, n=10)

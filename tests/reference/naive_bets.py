@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,48 @@ def factor(x: float, mu: float, beta: float, reach: float = REACH) -> float:
     return 1.0 + max(beta * (x - mu), -beta * (reach + abs(mu)))
 
 
+@dataclass(frozen=True)
+class Cells:
+    """What is known besides E[u | k] of noise on a grid."""
+
+    seen: Array
+    """k / R, shape (n, d)."""
+    ratio: float
+    """R."""
+
+    @property
+    def rho_max(self) -> float:
+        """The largest rho of a prediction."""
+        return min(0.95, math.sqrt(max(0.0, 1.0 - 15.0 / (math.pi * self.ratio) ** 2)))
+
+    @property
+    def tail(self) -> float:
+        """The allowance of a bet."""
+        c, rho = 2.0 * (math.pi * self.ratio) ** 2, self.rho_max
+        rounding = 2.02 * (1.0 + math.sqrt(1.0 + 2.0 * c)) * (math.exp(-c * (1.0 - rho**2)) + self.seen.shape[1] * math.exp(-c))
+        return TAIL + (rho**5 / (960.0 * self.ratio**4) + rounding if rho else 0.0)
+
+    def slope(self, z: float, rho: float) -> float:
+        """Length of E[m h]."""
+        return rho * phi(z) * (1.0 + rho**2 * (z * z - 1.0) / (24.0 * self.ratio**2))
+
+
+def parabola(z: float, a: float) -> float:
+    """Below log(1 + max(z, -a))."""
+    return z - (0.5 + a / (3.0 * (1.0 - a))) * z * z
+
+
 class Ledger:
     """One supermartingale: sum of beta E x' >= total - L, except with probability e^-L; x' is what x estimates."""
 
-    def __init__(self) -> None:
-        self.total = 0.0
+    def __init__(self, tail: float = TAIL) -> None:
+        self.tail, self.total = tail, 0.0
         self.staked: Array | float = 0.0
 
-    def settle(self, x: float, mu: float, beta: float, known: float, direction: Array | float = 1.0) -> None:
-        """One sample, E x = x' - known."""
-        self.total += math.log(factor(x, mu, beta)) - beta * TAIL + beta * (mu + known)
+    def settle(self, x: float, mu: float, beta: float, known: float, direction: Array | float = 1.0, bent: float = 0.0) -> None:
+        """One sample, E x = x' - known; bent: where it is not 0, by a parabola that serves losses up to `bent`."""
+        won = parabola(beta * x, beta * bent) if bent else math.log(factor(x, mu, beta))
+        self.total += won - beta * self.tail + beta * (mu + known)
         self.staked = self.staked + beta * direction
 
 
@@ -49,14 +82,19 @@ def naive_tally(
     n: int,
     w: Array | None = None,
     trial: tuple[float, int] = (0.0, 0),
+    cells: Cells | None = None,
 ) -> dict[str, dict[str, Array]]:
-    """Bets of one input from its rows in order: part -> bet -> (value, slope), shape (2, number of targets)."""
+    """Bets of one input from its rows in order: part -> bet -> (value, slope), shape (2, number of targets).
+
+    With `cells`, u is E[u | k] of noise on a grid.
+    """
+    allowance = TAIL if cells is None else cells.tail
     d, bets = u.shape[1], range(len(TARGETS))
     b = max(0.5, round(64.0 * (1.0 - 0.7 * _tail_square((against + 0.5) / (n0 + 1.0)))) / 64.0)
     stage_of = np.repeat(np.arange(4), [n // 8, n // 8, n // 2 - 2 * (n // 8), n - n // 2])[: len(u)]
     names = list(parts)
-    top = [[[Ledger() for _ in range(2 * d)] for _ in bets]]
-    length, high, half, minus = ({name: [Ledger() for _ in bets] for name in names} for _ in range(4))
+    top = [[[Ledger(allowance) for _ in range(2 * d)] for _ in bets]]
+    length, high, half, minus = ({name: [Ledger(allowance) for _ in bets] for name in names} for _ in range(4))
     before: list[tuple[float, dict[str, float]]] = [(0.0, dict.fromkeys(names, 0.0))]
     earlier: dict[Any, Array] = {}
     for stage in range(4):
@@ -86,7 +124,7 @@ def naive_tally(
             directions[name], guess = _direction(by, mean, noise, along_w, w, not len(past))
             mu[name] = min(guess, phi(z))
             if name == names[0]:
-                rho = min(mu[name] / phi(z), 0.95)
+                rho = min(mu[name] / phi(z), 0.95 if cells is None else cells.rho_max)
         constant = 0.0
         if stage == 0 and w is None:
             constant = max(1.0 - 1.3 * eps, 0.5)
@@ -94,7 +132,7 @@ def naive_tally(
             variance, mu = dict.fromkeys(names, spread), dict.fromkeys(names, 0.0)
             mean_h = np.zeros(d)
         else:
-            mean_h = rho * phi(z) * directions[names[0]]
+            mean_h = (rho * phi(z) if cells is None else cells.slope(z, rho)) * directions[names[0]]
             spread = 0.6 * eps if stage == 0 else spread
             first = 0.8 * votes * (1.0 - 0.8 * rho**4)
             for name, by in parts.items():
@@ -112,7 +150,7 @@ def naive_tally(
         along = {key: [min(math.sqrt(2.0 * target / (n * value)), 0.2) for target in TARGETS] for key, value in variance.items()}
         square, squares = 0.0, dict.fromkeys(names, 0.0)
         for i in rows:
-            t = float(u[i] @ directions[names[0]])
+            t = float((u if cells is None else cells.seen)[i] @ directions[names[0]])
             h = constant if stage == 0 and w is None else float(ndtr((z + rho * t) / math.sqrt(1.0 - rho * rho)))
             left = float(f[i]) - h
             for j in range(d):
@@ -120,7 +158,8 @@ def naive_tally(
                 square += x * x / (d * len(rows))
                 for k in bets:
                     for place, sign in enumerate((-1.0, 1.0)):
-                        top[0][k][2 * j + place].settle(sign * x, 0.0, stakes[k], sign * mean_h[j])
+                        bent = REACH * abs(left) if cells is not None and abs(left) < 0.25 else 0.0
+                        top[0][k][2 * j + place].settle(sign * x, 0.0, stakes[k], sign * mean_h[j], bent=bent)
             for name in names:
                 v = directions[name]
                 x, known = float(u[i] @ v) * left, float(v @ mean_h)

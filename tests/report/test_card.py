@@ -96,6 +96,12 @@ def test_what_bundled_data_would_ignore_is_refused(tmp_path: Path, line: str) ->
         read(tmp_path, f"{MINIMAL}\n{line}\n")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_card(tmp_path: Path) -> None:
+    path = tmp_path / "card.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert read_config(path) == read(tmp_path, MINIMAL)
+
+
 def test_a_binary_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "card.toml"
     path.write_bytes(b"\xaf\x00")

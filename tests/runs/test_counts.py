@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import binom
 
 from certlut.cli import main as cli
-from certlut.runs.counts import certify_counts, read_counts
+from certlut.runs.counts import certify_counts
+from certlut.runs.logs import read_counts
 from certlut.runs.results import read_tsv
 
 HEADER = "idx\tlabel\tpredict\tcount\tn\n"
@@ -79,7 +80,7 @@ def test_many_rows_are_read_fast_and_an_empty_file_gives_none(tmp_path: Path) ->
     [
         ("", r"no column idx, label, predict, count, n; expected a TSV"),
         ("idx\tlabel\tpredict\tradius\tcorrect\ttime\n", r"no column count, n; .* has \['idx', 'label', 'predict', 'radius'"),
-        (HEADER.replace("\t", ",") + "0,0,0,1,2\n", r"no column idx, label"),
+        (HEADER.replace("\t", ";") + "0;0;0;1;2\n", r"no column idx, label"),
         (HEADER + "0\t0\t0\tmany\t100\n", r"line 2: count is 'many', expected a whole number"),
         (HEADER + "0\t0\t0\t10\t100\n1\t0\t0\t10.5\t100\n", r"line 3: count is '10\.5'"),
         (HEADER + "0\t0\t0\t10\n", r"line 2: n is None"),
@@ -93,6 +94,93 @@ def test_many_rows_are_read_fast_and_an_empty_file_gives_none(tmp_path: Path) ->
 def test_what_is_wrong_with_a_file_is_said_with_the_line(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"c\.tsv.*{message}"):
         read_counts(_write(tmp_path / "c.tsv", text))
+
+
+PAPER = "idx label count predict radiusR radius_L1 radius_L2 radius_cohen correct time"
+
+
+@pytest.mark.parametrize("between", ["\t", ",", "  "])
+def test_the_papers_log_is_read_where_n_is_given(between: str, tmp_path: Path) -> None:
+    lines = (PAPER, "0 3 194186.0 3 0.8 0.7 0.8 0.8 1 0:00:14.01", "20 7 0.0 -1 0.0 0.0 0.0 0.0 0 0:00:15.5", "")
+    path = _write(tmp_path / "log", "".join(f"{line}\n" for line in lines).replace(" ", between))
+    with pytest.raises(ValueError, match=r"log: no column n; expected a TSV .* \(--n N says n, --columns the names of a file"):
+        read_counts(path)
+    out = tmp_path / "r.tsv"
+    assert certify_counts(path, out, 0.5, 0.001, n=200_000) == 2
+    columns = read_tsv(out)
+    assert columns["predict"].tolist() == [3, -1]
+    assert columns["n"].tolist() == [200_000, 200_000]
+    q = columns["q_lower"][0]
+    assert binom.sf(194_185, 200_000, q) <= 0.001
+    assert binom.sf(194_185, 200_000, q + 1e-8) > 0.001
+    assert columns["radius"][0] == pytest.approx(0.5 * NormalDist().inv_cdf(q), abs=2e-6)
+    with pytest.raises(ValueError, match=r"line 2: predict 3, count 194186, n 194185; expected 0 <= count <= n"):
+        read_counts(path, n=194_185)
+    with pytest.raises(ValueError, match=r"counts: has a column n; leave out n = 5"):
+        read_counts(_write(tmp_path / "counts", HEADER + "0\t0\t0\t1\t2\n"), n=5)
+
+
+VOTES = [[0, 1, 990, 9], [600, 200, 100, 100], [0, 0, 0, 1000]]
+
+
+def _votes(path: Path, *first: list[int]) -> Path:
+    columns = [*map(list, zip(*first, strict=True))] if first else [[] for _ in VOTES]
+    return _write(path, "".join(" ".join(f"{x}.0" for x in (*a, *b)) + "\n" for a, b in zip(columns, VOTES, strict=True)))
+
+
+def test_counts_of_all_classes_need_no_header(tmp_path: Path) -> None:
+    out = tmp_path / "r.tsv"
+    certify_counts(
+        _votes(tmp_path / "v", [5, 6, 7], [2, 0, 1], [2, 0, 3]), out, 1.0, 0.001, columns=["idx", "label", "predict", "counts"]
+    )
+    chosen = read_tsv(out)
+    assert chosen["idx"].tolist() == [5, 6, 7]
+    assert chosen["correct"].tolist() == [1, 1, 0]
+    assert chosen["count"].tolist() == [990, 600, 1000]
+    assert chosen["radius"][2] == pytest.approx(NormalDist().inv_cdf(0.001 ** (1 / 1000)), abs=2e-6)
+    # The class that the same votes chose: the bounds of all four hold together.
+    certify_counts(_votes(tmp_path / "v"), out, 1.0, 0.001, n=1000, columns=["counts"])
+    found = read_tsv(out)
+    assert (found["idx"].tolist(), found["label"].tolist(), found["predict"].tolist()) == ([0, 1, 2], [-1] * 3, [2, 0, 3])
+    assert found["radius"][2] == pytest.approx(NormalDist().inv_cdf(0.00025 ** (1 / 1000)), abs=2e-6)
+    assert (found["radius"] < chosen["radius"]).all()
+    assert (found["radius"] > 0.85 * chosen["radius"]).all()
+
+
+def test_a_class_that_its_own_votes_chose_is_too_good_at_alpha_and_not_at_a_share_of_it(tmp_path: Path) -> None:
+    # Of two even classes the luckier passes 1/2 twice as often as alpha says.
+    rng, alpha, n = np.random.default_rng(0), 0.05, 200
+    votes = rng.binomial(n, 0.5, (3000, 1))
+    both = np.column_stack((votes, n - votes))
+    path = tmp_path / "v"
+    np.savetxt(path, both, fmt="%d")
+    certify_counts(path, tmp_path / "r.tsv", 1.0, alpha, columns=["counts"])
+    wrong = int((read_tsv(tmp_path / "r.tsv")["radius"] > 0.0).sum())
+    # 3000 times at most alpha, with five deviations.
+    assert wrong <= 3000 * alpha + 5 * (3000 * alpha) ** 0.5
+    given = np.column_stack((both.argmax(axis=1), both))
+    np.savetxt(path, given, fmt="%d")
+    certify_counts(path, tmp_path / "r.tsv", 1.0, alpha, columns=["predict", "counts"])
+    assert int((read_tsv(tmp_path / "r.tsv")["radius"] > 0.0).sum()) > 1.5 * wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "columns", "message"),
+    [
+        ("1 2 3\n4 5\n", None, "counts", "line 2: 2 fields, expected 3 as in the first line"),
+        ("1 2 3\n4 5 6\n", 6, "counts", r"line 2: counts \[4, 5, 6\]; expected none below 0, 6 in all"),
+        ("1 -2 3\n", None, "counts", r"line 1: counts \[1, -2, 3\]; expected none below 0"),
+        ("1 x\n", None, "counts", "line 1: class 1 is 'x', expected a whole number"),
+        ("1 2\n", None, "idx,counts", "2 fields in a line, expected idx, counts with 2 classes or more"),
+        ("2 1 2\n", None, "predict,counts", "line 1: predict 2, expected one of 2 classes"),
+        ("0 0\n", None, "counts", "line 1: predict 0, count 0, n 0"),
+        ("0 1 2\n", None, "idx,label,count", "no column predict, n; expected"),
+        ("0 1\n", 5, "predict,count,extra,label", "line 1: label is None"),
+    ],
+)
+def test_what_is_wrong_without_a_header_is_said(text: str, n: int | None, columns: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"v.*{message}"):
+        read_counts(_write(tmp_path / "v", text), n, columns.split(","))
 
 
 def test_bad_arguments_and_files_are_refused(tmp_path: Path) -> None:
@@ -125,6 +213,10 @@ def test_the_command_writes_results(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert command("--from-counts", path, "--out", out) == 2
     assert command("--out", out) == 2
     assert command(path, "--from-counts", path, "--sigma", 1, "--out", out) == 2
+    votes = _votes(tmp_path / "votes")
+    assert command("--from-counts", votes, "--columns", "counts", "--n", 1000, "--sigma", 1, "--out", out) == 0
+    assert read_tsv(out)["predict"].tolist() == [2, 0, 3]
+    assert command(path, "--n", 5, "--out", out) == 2
     for extra in (["--estimator", "paper"], ["--table", path], ["--threat", "l1"], ["--explain"]):
         assert command("--from-counts", path, "--sigma", 1, "--out", out, *extra) == 2
     capsys.readouterr()

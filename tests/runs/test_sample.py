@@ -1,5 +1,5 @@
 import resource
-from dataclasses import replace
+from dataclasses import fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from certlut.bounds.binomial import lower_probability
 from certlut.jobs.journal import Journal
 from certlut.runs.certify import certify_statistics
 from certlut.runs.results import read_tsv
-from certlut.runs.sample import sample_dataset
+from certlut.runs.sample import journal_format, sample_dataset
 from certlut.sampling.card import Sampling
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import Sampled, read_statistics, write_statistics
-from certlut.statistics.records import join
+from certlut.statistics.records import join, layout
 from certlut.statistics.summary import Moments, Part, summarise
 from certlut.threats.declare import Direction
 from certlut.threats.sets import ALL, L1, L2, Threat
@@ -271,6 +271,27 @@ def _whole_journal(out: Path) -> bytes:
     return Path(f"{out}.journal").read_bytes()
 
 
+def test_a_run_of_a_version_with_other_records_is_refused_by_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, journal = tmp_path / "out.h5", tmp_path / "out.h5.journal"
+    with monkeypatch.context() as older:
+        older.setattr("certlut.runs.sample.STATISTICS_VERSION", 2)
+        with pytest.raises(KeyboardInterrupt):
+            _sample(out, Counting(4))
+    before = journal.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"journal: written by certlut \S+ \(format statistics 2, .*\), .* \(format statistics 3, "
+    ):
+        _sample(out)
+    assert journal.read_bytes() == before
+
+
+def test_records_are_known_by_their_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = layout()
+    assert layout() == before
+    monkeypatch.setattr("certlut.statistics.records.Part", make_dataclass("Part", [f.name for f in fields(Part)][1:]))
+    assert layout() != before
+
+
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
     whole, out = _sample(tmp_path / "whole.h5"), tmp_path / "out.h5"
     journal = _whole_journal(tmp_path / "other.h5")
@@ -286,7 +307,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         settings = {name: value for name, value in whole.settings.items() if name != "information"}
-        with Journal(out, settings) as left:
+        with Journal(out, settings | {"format": journal_format()}) as left:
             assert len(left.records) == done
         assert not out.exists()
     model = Counting()

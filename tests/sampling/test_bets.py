@@ -420,8 +420,8 @@ MUTANTS: dict[str, tuple[tuple[tuple[str, str], ...], str]] = {
     "h that is the vote itself on one side": (
         (
             (
-                "s = f - torch.special.ndtr((z + rho * t[:, 0]) / (1.0 - rho * rho).sqrt())",
-                "s = (t[:, 0] > 0.0) * (f - torch.special.ndtr((z + rho * t[:, 0]) / (1.0 - rho * rho).sqrt()))",
+                "s = f - self._prediction(t[:, 0])",
+                "s = (t[:, 0] > 0.0) * (f - self._prediction(t[:, 0]))",
             ),
         ),
         "top",
@@ -431,7 +431,7 @@ MUTANTS: dict[str, tuple[tuple[tuple[str, str], ...], str]] = {
         "short",
     ),
     "what is known with the wrong sign, from above along a direction": (
-        (("(along * (-known - TAIL)).index_select", "(along * (known - TAIL)).index_select"),),
+        (("(along * (-known - self.tail)).index_select", "(along * (known - self.tail)).index_select"),),
         "line",
     ),
     "the stakes from above taken twice": ((("high = along.index_select(1", "high = 0.5 * along.index_select(1"),), "line"),

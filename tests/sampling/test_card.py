@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ def test_everything_that_changes_the_classifier_is_off_by_default_and_said() -> 
     off = {"autocast": None, "channels_last": False, "compile": False, "early_stop": None, "keep_means": False}
     drawn = {"seed": None, "n0": 100, "n": 100_000, "inputs a batch": 1, "thresholds": list(THRESHOLDS)}
     drawn["proposal"] = {"by": "gradient", "copies": 1000, "temperature": 0.3}
-    assert Sampling().settings() == drawn | off
+    noise = {"noise": "gaussian", "grid_step": None}
+    assert Sampling().settings() == drawn | off | noise
     assert Sampling().allowed is None
 
 
@@ -22,7 +24,7 @@ def test_what_is_on_is_said_and_early_stopping_with_its_alpha() -> None:
     options: dict[str, Any] = {"autocast": "bf16", "channels_last": True, "compile": "eager"}
     card = Sampling(20, 300, 0.01, 1000, 4, early_stop=True, keep_means=True, thresholds=(1, 2.5), proposal="votes", **options)
     on = options | {"early_stop": 0.01, "keep_means": True, "thresholds": [1.0, 2.5], "proposal": {"by": "votes"}}
-    assert card.settings() == {"seed": 4, "n0": 20, "n": 300, "inputs a batch": 3, **on}
+    assert card.settings() == {"seed": 4, "n0": 20, "n": 300, "inputs a batch": 3, "noise": "gaussian", "grid_step": None, **on}
     assert card.allowed == tolerance(300, 0.01)
 
 
@@ -49,10 +51,18 @@ def test_neither_alpha_nor_the_size_of_a_batch_changes_what_is_drawn() -> None:
         ({"seed": 1.5}, r"seed = 1\.5: expected a whole number, from 0 to 9223372036854775807"),
         ({"seed": 2**63}, r"seed = 9223372036854775808: expected a whole number, from 0"),
         ({"seed": -1}, r"seed = -1"),
-        ({"alpha": 0}, r"alpha = 0: expected 0 < alpha < 1"),
+        ({"alpha": "0.1"}, r"alpha is a str: expected real numbers that float64 holds"),
+        ({"alpha": None}, r"alpha is a NoneType"),
+        ({"alpha": 0.1j}, r"alpha holds complex128"),
+        ({"alpha": (0.1, 0.2)}, r"alpha has shape \(2,\): expected one number"),
+        ({"alpha": 0}, r"alpha = 0.0: expected 0 < alpha < 1"),
         ({"alpha": math.nan}, r"alpha = nan: expected 0 < alpha < 1"),
         ({"thresholds": (1.0, 1.0)}, r"thresholds = \(1\.0, 1\.0\): expected increasing positive numbers"),
         ({"thresholds": (0.0, 1.0)}, r"thresholds = \(0\.0, 1\.0\): expected increasing positive numbers"),
+        ({"noise": "grids"}, r"noise = 'grids': expected one of gaussian, grid"),
+        ({"grid_step": "1/255"}, r"grid_step = 1/255: expected with noise 'grid' only"),
+        ({"noise": "grid", "grid_step": "a"}, r"grid_step = a: expected a fraction p/q"),
+        ({"noise": "grid", "grid_step": 0.1234567}, r"grid_step = 0\.1234567: expected a fraction p/q"),
         ({"proposal": "best"}, r"proposal = 'best': expected one of auto, gradient, votes"),
         ({"autocast": "fp8"}, r"autocast = 'fp8': expected None or one of bf16, fp16"),
     ],
@@ -61,6 +71,14 @@ def test_what_is_out_of_range_or_no_whole_number_is_refused_by_name(change: dict
     with pytest.raises(ValueError, match=message) as error:
         Sampling(**change)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("step", ["1/255", 1.0 / 255.0, Fraction(1, 255)])
+def test_a_step_is_kept_as_a_fraction_and_left_to_the_data_where_none_is_given(step: Any) -> None:
+    card = Sampling(noise="grid", grid_step=step)
+    assert card.grid_step == Fraction(1, 255)
+    assert {name: card.settings()[name] for name in ("noise", "grid_step")} == {"noise": "grid", "grid_step": "1/255"}
+    assert Sampling(noise="grid").grid_step == Sampling(noise="grid", grid_step="auto").grid_step == "auto"
 
 
 def test_numbers_of_numpy_are_numbers_and_become_pythons() -> None:

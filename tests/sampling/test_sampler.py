@@ -81,8 +81,23 @@ def test_what_is_no_array_of_numbers_is_said_in_one_line(x: Any, message: str) -
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("x", [np.ma.masked_array([1.0, 2.0]), [True, False], np.float32(1.0), torch.ones(2, dtype=torch.bfloat16)])
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.ma.masked_array([1.0, 2.0]),
+        [True, False],
+        np.float32(1.0),
+        torch.ones(2, dtype=torch.bfloat16),
+        # Another byte order, backwards, not to be written in: as files and views give them.
+        np.array([1.0, 2.0], dtype=">f4"),
+        np.array([1.0, 2.0, 3.0])[::-1],
+        np.broadcast_to(np.float32(1.0), (4,)),
+    ],
+)
 def test_what_loses_nothing_is_taken(x: Any) -> None:
+    if isinstance(x, np.ndarray):
+        assert check_input(x).numpy().tolist() == x.tolist()
+        return
     assert check_input(x).tolist() == np.asarray(torch.as_tensor(x).float()).tolist()
 
 
@@ -90,6 +105,34 @@ def test_what_loses_nothing_is_taken(x: Any) -> None:
 def test_a_place_that_is_none_is_refused_by_name(index: Any) -> None:
     with pytest.raises(ValueError, match=rf"index = {index}: expected a whole number, from 0 to 9223372036854775807"):
         Sampler(_first, 0.5, 2).sample(torch.zeros(3), CARD, index)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "said"),
+    [
+        ("0.5", "is a str"),
+        (None, "is a NoneType"),
+        (0.5j, "holds complex128"),
+        (np.array([0.5, 0.25]), r"has shape \(2,\)"),
+        (np.ma.masked_array([0.5], [True]), "is a masked array"),
+        (np.longdouble(0.5), "holds float128"),
+        (math.nan, "= nan"),
+        (0, "= 0"),
+    ],
+)
+def test_a_sigma_that_is_no_positive_number_is_refused_by_name(sigma: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^sigma {said}") as error:
+        Sampler(_first, sigma, 2)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_is_no_function_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model is a str: expected a function of a batch"):
+        Sampler("net.pt", 0.5, 2)  # type: ignore[arg-type]
+
+
+def test_a_sigma_in_a_tensor_is_one() -> None:
+    assert Sampler(_first, torch.tensor(0.5), 2).sigma == 0.5  # type: ignore[arg-type]
 
 
 def test_the_last_place_is_one() -> None:

@@ -11,7 +11,7 @@ from certlut import Certifier, Table
 from certlut.inputs.models import load_model
 from certlut.inputs.preflight import preflight
 from certlut.sampling.card import Sampling
-from certlut.sampling.scores import check_rows, in_parts, scores_of
+from certlut.sampling.scores import check_rows, in_parts, line_of, scores_of
 
 X = torch.full((3, 4, 4), 0.1)
 EPS, CPU = torch.finfo(torch.float32).eps, torch.device("cpu")
@@ -228,6 +228,30 @@ def test_what_are_no_scores_is_said_in_one_line(returned: Callable[[torch.Tensor
     with pytest.raises(ValueError, match=message) as error:
         scores_of(lambda x: returned(torch.randn(len(x), 3)), torch.zeros(5, 2), 3)  # type: ignore[arg-type,return-value]
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("one line", "one line"),
+        ("\n  first\nsecond", "first"),
+        # TorchScript's cause is in its last line; others say what raised, and the cause behind the colon.
+        ("Failed in the TorchScript interpreter.\nTraceback of ...\n  at\nRuntimeError: 2 and 3\n", "RuntimeError: 2 and 3"),
+        ("backend='inductor' raised:\nInvalidCxxCompiler: none\n\nSet more", "backend='inductor' raised: InvalidCxxCompiler: none"),
+        ("", "RuntimeError"),
+    ],
+)  # fmt: skip
+def test_the_line_that_says_what_happened_is_shown(text: str, line: str) -> None:
+    assert line_of(RuntimeError(text)) == line
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_model_that_fails_says_why() -> None:
+    model = torch.jit.trace(torch.nn.Linear(6, 3), torch.zeros(2, 6))
+    with pytest.raises(
+        ValueError, match=r"batch of shape \(4, 5\): RuntimeError: mat1 and mat2 shapes cannot be multiplied [^\n]*$"
+    ):
+        scores_of(model, torch.zeros(4, 5), 3)
 
 
 def test_eight_bit_scores_vote() -> None:

@@ -51,3 +51,11 @@ def test_one_job_asks_for_no_processes_and_is_told_nothing(
     assert capsys.readouterr().err == ""
     assert list(run(pow, [(2, 3), (3, 2)], 2)) == [8, 9]
     assert "no usable /dev/shm" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
+def test_a_worker_that_is_killed_is_said_in_one_line() -> None:
+    with pytest.raises(ChildProcessError, match=r"^a worker process ended in the middle of its task [^\n]* --jobs 1 starts none$"):
+        list(run(os._exit, [(3,)] * 3, 2))
+    # The next one gets workers of its own.
+    assert list(run(pow, [(2, 3)], 2)) == [8]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from certlut.lookup.tail_format import read_tails, write_tails
+from certlut.jobs.journal import Journal
+from certlut.lookup.tail_format import TailData, read_tails, write_tails
 from certlut.tablegen.tail_enclose import Shift
 from certlut.tablegen.tail_prove import prove_tails
 from certlut.tablegen.tail_table import TailGrid, build_tails
@@ -125,6 +126,60 @@ def test_a_stopped_proof_goes_on_where_it_was(copy: Path, monkeypatch: pytest.Mo
     assert read_tails(copy).data_version == 0
     assert prove_tails(copy, jobs=1).whole
     assert sorted(tried) == [0, 1, 2]
+    assert read_tails(copy).data_version == 1
+
+
+# A journal that somebody left
+
+
+def leave(path: Path, records: list[bytes]) -> None:
+    """A journal of a proof of `path`."""
+    with Journal(path, {"task": "prove tails", "digest": read_tails(path).digest, "method": prover.METHOD}) as journal:
+        for record in records:
+            journal.append(record)
+
+
+def as_stored(data: TailData, angle: int) -> bytes:
+    """The record of an angle whose nodes are proven as stored."""
+    return angle.to_bytes(4, "little") + data.datasets["excess"][angle].astype("<f4").tobytes()
+
+
+def test_a_journal_in_which_a_false_table_is_proven_is_not_believed(copy: Path) -> None:
+    data = read_tails(copy)
+    low = write_tails(copy, replace(data, datasets=data.datasets | {"excess": np.float32(0.99) * data.datasets["excess"]}))
+    before = copy.read_bytes()
+    leave(copy, [as_stored(low, angle) for angle in range(3)])
+    with pytest.raises(ValueError, match=r"copy\.h5\.journal: its angle [012] does not hold when it is proven again; delete it"):
+        prove_tails(copy, jobs=1)
+    assert copy.read_bytes() == before
+    Path(f"{copy}.journal").unlink()
+    assert prove_tails(copy, jobs=1).raised > 0.5 * ENTRIES
+
+
+def test_every_change_that_a_journal_makes_is_proven_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read_tails(copy)
+    values = data.datasets["excess"].copy()
+    values[1, 2, 1, 2] *= np.float32(1.0 - 1e-6)
+    leave(copy, [as_stored(replace(data, datasets=data.datasets | {"excess": values}), angle) for angle in range(3)])
+    monkeypatch.setattr(prover, "RECHECKED", 0)
+    with pytest.raises(ValueError, match="its angle 1 does not hold"):
+        prove_tails(copy, jobs=1)
+
+
+@pytest.mark.parametrize("record", [b"x", b"\0" * 11, b"\xff" * 4 + b"\0" * 336, b"\0" * 4 + b"\0" * 340])
+def test_a_journal_of_something_else_is_one_line(copy: Path, record: bytes) -> None:
+    leave(copy, [record])
+    with pytest.raises(ValueError, match=r"copy\.h5\.journal: holds what is no record of a proof; delete it"):
+        prove_tails(copy, jobs=1)
+
+
+def test_an_honest_journal_is_believed_but_for_a_sample(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read_tails(copy)
+    leave(copy, [as_stored(data, angle) for angle in range(3)])
+    tried: list[int] = []
+    monkeypatch.setattr(prover, "run", lambda function, tasks, *_: (tried.append(len(t[1])) or function(*t) for t in tasks))
+    assert prove_tails(copy, jobs=1).raised == 0
+    assert tried == [prover.RECHECKED] * 3
     assert read_tails(copy).data_version == 1
 
 
