@@ -19,7 +19,7 @@ from .jobs.groups import Record, resuming
 from .jobs.shards import groups
 from .lookup.table import Table, load
 from .runs.certify import result_rows
-from .runs.results import ABSTAIN, FIRST, Row, check_settings, read_rows, write_settings, write_tsv
+from .runs.results import ABSTAIN, FIRST, LAST, Row, check_settings, read_rows, write_settings, write_tsv
 from .sampling.card import Sampling
 from .sampling.sampler import Drawn, Labelled, Sampler
 from .sampling.scores import Model
@@ -215,7 +215,7 @@ class Certifier:
         tails = None if self.tails is None else self.tails.digest
         settings |= {"estimator": self.estimator, "table": self.table.digest, "tails": tails, "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"
-        records = {"format": f"results {' '.join(FIRST)}"}
+        records = {"format": f"results {' '.join((*FIRST, *LAST))}"}
         with resuming(out, settings | records, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
             if out.exists() and not job.started:
                 check_settings(out, settings)

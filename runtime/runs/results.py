@@ -28,9 +28,11 @@ Examples:
     -1
 """
 FIRST = ("idx", "label", "predict", "radius", "correct", "time", "count", "n", "q_lower")
-LAST = ("runner_up", "count_runner_up")
-WHOLE = ("idx", "label", "predict", "correct", "count", "n", *LAST)
+LAST = ("runner_up", "count_runner_up", "gradient_lower", "gradient_upper")
+WHOLE = ("idx", "label", "predict", "correct", "count", "n", "runner_up", "count_runner_up")
 Row = dict[str, int | float | str]
+# |y|_2 <= phi(0).
+ANY_LENGTH = (0.0, 1.0 / math.sqrt(2.0 * math.pi))
 
 
 def row(
@@ -46,7 +48,7 @@ def row(
     cohen: Mapping[str, float] | None = None,
     runner_up: int = -1,
     count_runner_up: int = -1,
-    gradient: tuple[float, float] | None = None,
+    gradient: tuple[float, float] = ANY_LENGTH,
 ) -> dict[str, str]:
     """One line of results.tsv; radii and lower bounds are rounded down to six decimals, q_lower to ten.
 
@@ -55,7 +57,7 @@ def row(
         radius: threat -> radius, "l2" among them.
         cohen: threat -> radius of its largest ball inside Cohen's l2 ball, where that is not of the same radius.
         runner_up, count_runner_up: -1 where classes were not counted.
-        gradient: lower and upper bound of |y|_2.
+        gradient: lower and upper bound of |y|_2; by default what is always true.
     """
     values = {
         "idx": str(idx),
@@ -71,10 +73,7 @@ def row(
     values |= {f"radius_{name}": _down(value, 6) for name, value in radius.items()}
     values |= {f"cohen_{name}": _down(value, 6) for name, value in (cohen or {}).items()}
     values |= {"runner_up": str(runner_up), "count_runner_up": str(count_runner_up)}
-    if gradient is not None:
-        lower, upper = gradient
-        values |= {"gradient_lower": _down(lower, 6), "gradient_upper": _up(upper, 6)}
-    return values
+    return values | {"gradient_lower": _down(gradient[0], 6), "gradient_upper": _up(gradient[1], 6)}
 
 
 def _down(x: float, digits: int) -> str:

@@ -50,6 +50,8 @@ def test_a_row_by_hand() -> None:
         "radius_red": "2.000000",
         "runner_up": "-1",
         "count_runner_up": "-1",
+        "gradient_lower": "0.000000",
+        "gradient_upper": "0.398943",
     }
     counted = _row(runner_up=4, count_runner_up=7)
     assert (counted["runner_up"], counted["count_runner_up"]) == ("4", "7")
@@ -59,14 +61,13 @@ def test_a_row_by_hand() -> None:
         "radius_l2",
         "radius_linf",
         "radius_cohen",
-        "runner_up",
-        "count_runner_up",
+        *LAST,
     ]
 
 
 def test_what_is_not_l2_and_the_gradient_stand_at_the_end() -> None:
     line = _row(cohen={"linf": 0.1234567}, gradient=(0.0123456, 0.0234561))
-    assert list(line)[-5:] == ["radius_linf", "radius_cohen", "cohen_linf", "gradient_lower", "gradient_upper"]
+    assert list(line)[-7:] == ["radius_linf", "radius_cohen", "cohen_linf", *LAST]
     # Bounds: down from below, up from above.
     assert (line["cohen_linf"], line["gradient_lower"], line["gradient_upper"]) == ("0.123456", "0.012345", "0.023457")
 
