@@ -1,6 +1,7 @@
 """The documentation: no page without a link, every public name and command in the reference, every example true."""
 
 import doctest
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -75,6 +76,12 @@ def test_the_reference_names_everything_public() -> None:
     assert sorted(shown) == sorted(group.commands)
 
 
+@functools.cache
+def read(package: str) -> Any:
+    """As the site reads it: a constant has no docstring at run time."""
+    return griffe.load(package, search_paths=[str(Path(certlut.__file__).parents[1])])
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With stats.h5 and results.tsv, which some examples read."""
@@ -90,9 +97,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_public_name_has_an_example_that_is_true(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As the site reads it: a constant has no docstring at run time.
     package, _, short = name.rpartition(".")
-    found: Any = griffe.load(package, search_paths=[str(Path(certlut.__file__).parents[1])])[short]
+    found = read(package)[short]
     text = found.final_target.docstring if found.is_alias else found.docstring
     assert text is not None
     test = doctest.DocTestParser().get_doctest(text.value, {}, name, None, None)
