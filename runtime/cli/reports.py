@@ -30,6 +30,9 @@ def plan(
     ] = "normal",
     n: Annotated[int | None, typer.Option("--n", help="Also the gain at this many samples.")] = None,
     n0: Annotated[int, typer.Option(help="Samples that choose the class.")] = 100,
+    cosine: Annotated[
+        float, typer.Option(help="Between the model's gradient, which proposes a direction, and the vote's; 0: votes propose.")
+    ] = 0.97,
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
 ) -> None:
     """Forecast how many samples it takes to beat Cohen's radius by 1, 5 and 10 %, with either estimator.
@@ -50,7 +53,7 @@ def plan(
 
     known = resolve(parse_threats(threat or ("l1", "l2", "linf")))
     everything = known if coordinates is None else (*known, masked(d, coordinates))
-    made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape)
+    made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape, cosine=cosine or None)
     print(f"A forecast, not a bound: d = {d}, q = {q:g}, gradient {rho:g} of the largest\n({shape}), alpha = {alpha:g}")
     show(made.table())
     print(f"expected to abstain below n = {made.least:,}")
@@ -129,9 +132,11 @@ def demo(
 
 def report(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    config: Annotated[str, typer.Option(help="digits, patches, or a TOML file of your own.")],
+    config: Annotated[str, typer.Option(help="digits, patches, mnist, fashion-mnist, cifar10, or a TOML file of your own.")],
+    data: Annotated[str | None, typer.Option(help="Folder of the files of mnist, fashion-mnist or cifar10.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few inputs, few samples, two noise levels.")] = False,
     inputs: Annotated[int | None, typer.Option(help="Certify this many inputs instead of the configuration's.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="Samples an input instead of the configuration's.")] = None,
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
 ) -> None:
     """Run every experiment on one data set and write a page of figures, tables and attacks; --out is used again.
@@ -139,6 +144,7 @@ def report(
     \b
     Examples:
       certlut report --config digits --out report-digits
+      certlut report --config mnist --data mnist-files --out report-mnist
       certlut report --config mine.toml --out report-mine --inputs 500
     """
     from certlut.tablegen.solve import solve
@@ -152,7 +158,7 @@ def report(
             raise ArithmeticError(f"no convergence at q = {q!r}, m1 = {m1!r}, m2 = {m2!r}")
         return solution.radius, solution.multipliers
 
-    page = run_report(config, out, exact, quick, inputs, table)
+    page = run_report(config, out, exact, quick, inputs, table, n, data)
     print(f"{page}: open it in a browser; tables and figures are beside it")
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from certlut.tablegen.framework import Constraint, Information
+
+    from ..statistics.summary import Statistics
+    from ..threats.sets import Threat
 
 THRESHOLDS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
 
@@ -38,6 +41,18 @@ def _orders(q: float, derivatives: Sequence[float | None]) -> dict[str, "Informa
     return out
 
 
+def _levels(q: float, derivatives: Sequence[float | None], tails: Sequence[str]) -> dict[str, "Information"]:
+    """The orders known, and the vote with all tails."""
+    from certlut.tablegen.framework import Information, tail, value
+
+    kinds = _orders(q, derivatives)
+    if tails:
+        pairs = [_pair("--tail", text, ":") for text in tails]
+        sides = [tail(abs(tau), p, side=1 if tau >= 0.0 else -1) for tau, p in pairs]
+        kinds[f"{len(sides)} tails"] = Information([value(q), *sides])
+    return kinds
+
+
 def _against(intervals: Sequence[tuple[float, float]]) -> tuple[dict[str, "Information"], float, list[float]]:
     """(information of every kind, slope, the t at which the vote falls to 1/2) of f = 0 for t in the intervals, else 1."""
     import numpy as np
@@ -59,12 +74,13 @@ def _against(intervals: Sequence[tuple[float, float]]) -> tuple[dict[str, "Infor
     return kinds, levels[1], t[:-1][(vote[:-1] >= 0.5) != (vote[1:] >= 0.5)].tolist()
 
 
-def _stored(path: Path, row: int, threat: str, alpha: float) -> tuple[dict[str, "Information"], str]:
-    """(order 0 and 1 by the bounds of one input of a statistics file, its title): t runs along the threat's worst direction."""
+def _stored(path: Path, row: int, name: str, alpha: float) -> tuple[dict[str, "Information"], str]:
+    """(information by the bounds of one input of a statistics file, its title): t runs along a worst direction of the threat."""
     from certlut.tablegen.framework import Information, slope, slope_across, value
 
     from ..evaluate import evaluate
     from ..lookup.table import load
+    from ..lookup.tails import load_tails
     from ..statistics.file import read_statistics
 
     if row < 0:
@@ -73,15 +89,43 @@ def _stored(path: Path, row: int, threat: str, alpha: float) -> tuple[dict[str, 
     if not len(sampled.idx):
         raise ValueError(f"{path}: has no row {row}")
     found = {t.name: t for t in sampled.threats}
-    if threat not in found:
-        raise ValueError(f"--threat {threat!r}: expected one of those that {path} was sampled for, {', '.join(found)}")
-    result = evaluate(sampled.statistics, sampled.threats, alpha, "adaptive", load())
+    if name not in found:
+        raise ValueError(f"--threat {name!r}: expected one of those that {path} was sampled for, {', '.join(found)}")
+    statistics, threat = sampled.statistics, found[name]
+    result = evaluate(statistics, sampled.threats, alpha, "adaptive", load(), load_tails())
     q = float(result.q_lower[0])
     if not q > 0.5:
         raise ValueError(f"{path}: row {row} abstains, its probability is only known to be above {q:.4g}")
-    m1, m2 = (float(m[0]) for m in found[threat].cut(result.bounds, sampled.statistics.d))
-    first = Information([value(q), slope(m1), slope_across(m2)])
-    return {"order 0": Information([value(q)]), "order 1": first}, f"input {sampled.idx[0]}, {threat}: q >= {q:.4g}"
+    m1, m2 = (float(m[0]) for m in threat.cut(result.bounds, statistics.d))
+    # Toward the gradient m2 may be more than the gradient has across t (threats/lines.py).
+    first = Information([value(q), slope(m1), slope_across(m2 if m1 <= 0.0 else 0.0)])
+    kinds = {"order 0": Information([value(q)]), "order 1": first}
+    if tails := _counted(statistics, threat, q, result.budget.tails):
+        kinds[f"{len(tails)} tails"] = Information([value(q), *tails])
+        kinds["order 1, tails"] = Information([*first.constraints, *tails])
+    return kinds, f"input {sampled.idx[0]}, {name}: q >= {q:.4g}"
+
+
+def _counted(statistics: "Statistics", threat: "Threat", q: float, levels: Mapping[str, float]) -> "list[Constraint]":
+    """Tails along a direction of the threat's family; none where they were not counted, or its worst direction is not one of it."""
+    import numpy as np
+    from scipy.special import ndtr
+
+    from certlut.tablegen.framework import tail
+
+    from ..bounds.tails import tail_bounds
+
+    by = threat.tails(statistics.d)
+    if by is None or by.name not in levels or threat.kappa(statistics.d) > 1.0:
+        return []
+    counted, n = statistics.tails[by.name], statistics.n.sum(axis=1)
+    p = tail_bounds(counted.largest, n, np.array([1.0 - q]), counted.thresholds, levels[by.name], counted.slack)[0]
+    # What no classifier could exceed, or the threshold before has said, is left out.
+    tells = p < np.minimum(np.append(1.0 - q, p[:-1]), ndtr(-counted.thresholds))
+    # A family of one vector is a ray's: nothing was counted on its other side.
+    sides = (1,) if by.family.vectors is not None and len(by.family.vectors) == 1 else (1, -1)
+    pairs = zip(counted.thresholds[tells], p[tells], strict=True)
+    return [tail(float(tau), float(x), side=side) for tau, x in pairs for side in sides]
 
 
 def slice_(
@@ -112,8 +156,7 @@ def slice_(
     import numpy as np
     from rich.progress import track
 
-    from certlut.tablegen.framework import Information, region, value
-    from certlut.tablegen.framework import tail as tail_of
+    from certlut.tablegen.framework import region
 
     from ..report.regions import Region, Row, write
 
@@ -132,11 +175,7 @@ def slice_(
         turn, angles = 2.0 * math.pi, 2 * angles - 1
     else:
         assert q is not None
-        kinds, size, title = _orders(q, (slope, curvature, third)), slope or 0.0, f"q = {q:g}"
-        known = [_pair("--tail", x, ":") for x in tail or ()]
-        if known:
-            tails = [tail_of(abs(tau), p, side=1 if tau >= 0 else -1) for tau, p in known]
-            kinds[f"{len(known)} tails"] = Information([value(q), *tails])
+        kinds, size, title = _levels(q, (slope, curvature, third), tail or ()), slope or 0.0, f"q = {q:g}"
     angle = np.linspace(0.0, turn, angles)
     first = kinds["order 0"]
     limit = 4.0 * float(region(first, [0.0])[0])

@@ -96,6 +96,7 @@ def plan(
     n0: int = 100,
     shape: str = "normal",
     goals: Sequence[float] = GOALS,
+    cosine: float | None = None,
 ) -> Plan:
     """Samples that goals need, for balls with p = 1, 2, inf and no basis; "l2" must be among them.
 
@@ -108,6 +109,7 @@ def plan(
         n0: selection samples.
         shape: of the gradient (model.SHAPES).
         goals: gains in per cent.
+        cosine: of a proposed direction with the gradient; None: votes propose.
 
     Raises:
         ValueError: an argument out of range; a mask of another size than d; an n that cannot reach alpha whatever the votes.
@@ -120,7 +122,7 @@ def plan(
             raise ValueError(f"threat {threat.name!r} has shape {threat.shape}: expected a mask of d = {d} numbers")
     grid = [round(m) for m in np.geomspace(16.0, MOST, 1 + round(PER_DECADE * math.log10(MOST / 16.0)))]
     ns = [*grid, *([] if n is None else [n])]
-    statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma)
+    statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma, cosine)
     by_tails = users(threats, d)
     if n is not None:
         check_n(n, alpha, threats, families=by_tails)

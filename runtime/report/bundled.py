@@ -1,4 +1,5 @@
-"""The data sets that come with scikit-learn, and a small network for each: digits (d = 64) and colour patches (d = 3072).
+"""Data sets to train a small network on: digits (d = 64) and colour patches (d = 3072), which come with scikit-learn, and MNIST,
+Fashion-MNIST and CIFAR-10 from a folder of their files.
 
 The patches are 3x32x32 squares cut from scikit-learn's two photographs. A photograph is divided into bands (rows; which band of
 which photograph is the class) and into upright strips (columns); a patch lies inside one band and one strip, and a strip serves
@@ -8,15 +9,16 @@ either training or testing, so that no test pixel has been trained on.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.datasets import load_digits, load_sample_images
 
-from ..inputs.data import Arrays
+from ..inputs.data import Arrays, load_data
+from .known import FOLDERS
 
-NAMES = ("digits", "patches")
 SEED = 0
 HELD_OUT_DIGITS = 100
 # Of the patches.
@@ -31,7 +33,7 @@ TEST_PATCHES = 600
 
 @dataclass(frozen=True)
 class Bundled:
-    """A data set that needs no download."""
+    """A data set to train and to certify on."""
 
     train: Arrays
     test: Arrays
@@ -41,13 +43,36 @@ class Bundled:
     """Of each test input, shape (N,): inputs of one region hang together, as overlapping crops do."""
 
 
-def load(name: str) -> Bundled:
-    """A bundled data set by name. ValueError for another name."""
-    if name == "digits":
-        return digits()
-    if name == "patches":
-        return patches()
-    raise ValueError(f"data set {name!r}: expected one of {', '.join(NAMES)}")
+@cache
+def load(name: str, folder: str = "") -> Bundled:
+    """A data set by name, in a folder the ones of FOLDERS.
+
+    Raises:
+        FileNotFoundError: no such folder or file.
+        ValueError: another name; files that are damaged, or of another data set.
+    """
+    if name in FOLDERS:
+        return on_disk(name, folder)
+    made = {"digits": digits, "patches": patches}
+    if name not in made:
+        raise ValueError(f"data set {name!r}: expected one of {', '.join((*made, *FOLDERS))}")
+    return made[name]()
+
+
+def on_disk(name: str, folder: str) -> Bundled:
+    """Both splits as `load_data` reads them, uint8."""
+    shape, classes = FOLDERS[name]
+    splits = []
+    for split in ("train", "test"):
+        data = load_data(folder, split=split)
+        if not isinstance(data, Arrays):
+            raise ValueError(f"{folder}: holds folders of images, expected the files of {name}")
+        if data.x.shape[1:] != shape or data.y.max(initial=0) >= len(classes):
+            seen = f"images {data.x.shape[1:]}, labels up to {data.y.max(initial=0)}"
+            raise ValueError(f"{folder}: the {split} split holds {seen}; expected {name}: images {shape}, {len(classes)} classes")
+        splits.append(data)
+    train_set, test = splits
+    return Bundled(train_set, test, len(classes), classes, np.arange(len(test)))
 
 
 def digits() -> Bundled:
@@ -94,22 +119,23 @@ def _cut(
 
 
 def network(name: str) -> torch.nn.Module:
-    """The untrained network of a bundled data set, the same weights every time."""
+    """The untrained network of a data set, the same weights every time."""
     convolution, linear, relu, flatten = torch.nn.Conv2d, torch.nn.Linear, torch.nn.ReLU, torch.nn.Flatten
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         if name == "digits":
             return torch.nn.Sequential(flatten(), linear(64, 128), relu(), linear(128, 128), relu(), linear(128, 10))
+        shape, classes = FOLDERS.get(name, ((3, SIDE, SIDE), 2 * BANDS * ("",)))
         return torch.nn.Sequential(
-            # Strides instead of pooling: one forward pass costs about as much as its noise.
-            convolution(3, 16, kernel_size=4, stride=4),
+            # Strides instead of pooling: one forward pass costs about as much as its noise. 28 and 32 pixels both end at 4.
+            convolution(shape[0], 16, kernel_size=4, stride=4),
             relu(),
             convolution(16, 32, kernel_size=3, stride=2, padding=1),
             relu(),
             flatten(),
             linear(32 * 4 * 4, 64),
             relu(),
-            linear(64, 2 * BANDS),
+            linear(64, len(classes)),
         )
 
 
@@ -121,12 +147,13 @@ def train(name: str, data: Arrays, sigma: float, epochs: int) -> torch.nn.Module
 def fit(model: torch.nn.Module, data: Arrays, sigma: float, epochs: int) -> torch.nn.Module:
     """Train `model` in place on the data plus N(0, sigma^2) noise, fresh in every epoch; returns it in eval mode."""
     generator = torch.Generator().manual_seed(SEED)
-    x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
+    x, y = torch.tensor(data.x), torch.tensor(data.y)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
         for batch in torch.randperm(len(x), generator=generator).split(128):
-            noisy = x[batch] + sigma * torch.randn(x[batch].shape, generator=generator)
+            clean = x[batch].to(torch.float32) / float(data.unit)
+            noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
             loss = torch.nn.functional.cross_entropy(model(noisy), y[batch])
             optimizer.zero_grad()
             loss.backward()

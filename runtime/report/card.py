@@ -15,11 +15,10 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from ..threats.declare import Subspace
 from ..threats.sets import Ball
 from ..threats.specs import parse_threats
+from .known import BUNDLED, FOLDERS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-BUNDLED = ("digits", "patches")
 
 
 def _different(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -54,11 +53,14 @@ class Growth:
 @with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class Attack:
-    """The search for adversarial points: `inputs` inputs of the network, and `classifiers` random closed-form ones."""
+    """The searches for shifts that break a vote."""
 
     sigma: Sigma = 0.5
-    inputs: Whole = 2
+    """Of the network that is attacked."""
+    inputs: Whole | None = None
+    """How many of the certified inputs, the first ones; by default all."""
     classifiers: Whole = 60
+    """Random ones whose vote is known in closed form."""
 
 
 @with_config(NO_OTHER_KEYS)
@@ -68,9 +70,11 @@ class Config:
 
     title: str
     data: str
-    """digits or patches, or what `load_data` opens: an .npz file or a data set's folder."""
+    """digits or patches; mnist, fashion-mnist or cifar10 with a folder; or what `load_data` opens, with a model."""
     inputs: Whole
-    """How many test inputs are certified."""
+    """How many test inputs are certified: the first ones, of a folder's spread evenly over its test split."""
+    folder: str = ""
+    """Where the files of mnist, fashion-mnist or cifar10 are."""
     model: str = ""
     """For data of your own: what `load_model` opens, with {sigma} where each noise level has a model of its own."""
     num_classes: Annotated[int, Field(strict=True, ge=0)] = 0
@@ -79,7 +83,7 @@ class Config:
     """Take every skip-th input of data of your own."""
     split: str = "test"
     epochs: Whole = 10
-    """Training of the bundled networks."""
+    """Training of the networks, where they are ours."""
     sigma: Annotated[tuple[Sigma, ...], NotEmpty, AfterValidator(_different)] = (0.12, 0.25, 0.5, 1.0)
     alpha: Annotated[float, Field(strict=True, gt=0.0, lt=1.0)] = 0.001
     n0: Whole = 100
@@ -93,9 +97,9 @@ class Config:
     attack: Attack = field(default_factory=Attack)
 
     @property
-    def bundled(self) -> bool:
-        """Whether the data and the networks are our own."""
-        return self.data in BUNDLED
+    def trained(self) -> bool:
+        """Whether the networks are our own, small ones that are trained first."""
+        return self.data in BUNDLED or self.data in FOLDERS
 
     def quick(self) -> "Config":
         """The same report in small: a few inputs, few samples, two noise levels. For a first look and for tests."""
@@ -107,7 +111,7 @@ class Config:
             n=min(self.n, 2000),
             sigma=ends,
             growth=Growth(ends[-1], 2, (1000, 4000)),
-            attack=Attack(ends[-1], 1, min(self.attack.classifiers, 6)),
+            attack=Attack(ends[-1], 2, min(self.attack.classifiers, 6)),
         )
 
 
@@ -163,10 +167,11 @@ def _check(config: Config) -> None:
         if sigma not in config.sigma:
             raise ValueError(f"{key} = {sigma}: expected one of sigma = {list(config.sigma)}")
     own = [f for f in dataclasses.fields(config) if f.name in ("model", "num_classes", "skip", "split", "device")]
-    if config.bundled and (changed := [f.name for f in own if getattr(config, f.name) != f.default]):
+    if config.trained and (changed := [f.name for f in own if getattr(config, f.name) != f.default]):
         raise ValueError(f"data = {config.data!r} comes with its networks: leave out {' and '.join(changed)}")
-    if not config.bundled and (not config.model or config.num_classes < 2):
-        raise ValueError(f"data = {config.data!r} needs a model and num_classes of 2 or more (bundled data: {', '.join(BUNDLED)})")
+    if not config.trained and (not config.model or config.num_classes < 2):
+        known = ", ".join((*BUNDLED, *FOLDERS))
+        raise ValueError(f"data = {config.data!r} needs a model and num_classes of 2 or more (data with networks: {known})")
 
 
 def subspace(name: str, shape: tuple[int, ...]) -> Ball:

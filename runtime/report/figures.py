@@ -58,7 +58,7 @@ class Panel:
     """What stands inside its <svg> element."""
 
 
-def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[float, float] = (3.6, 2.9)) -> Panel:
+def _panel(name: str, alt: str, draw: Callable[["Axes"], None], size: tuple[float, float] = (4.2, 2.9)) -> Panel:
     """Drawn in a rectangle of `size` inches, which are 72 units each."""
     file = io.StringIO()
     with matplotlib.rc_context(RC):
@@ -161,9 +161,7 @@ def accuracy_panels(study: "Study") -> list[Panel]:
             axis.set(title=title, xlabel="radius", ylabel="certified accuracy", xlim=(0, None), ylim=(0, 1.02))
 
         ends = ", ".join(f"{NAME[m]} up to {max(float(r.max()) for r in sets):.3g}" for m, sets in radii.items())
-        panels.append(
-            _panel(f"accuracy_{threat.name}", f"Certified accuracy against {title} radius: {ends}.", draw, size=(3.0, 2.6))
-        )
+        panels.append(_panel(f"accuracy_{threat.name}", f"Certified accuracy against {title} radius: {ends}.", draw))
     return panels
 
 
@@ -184,7 +182,7 @@ def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
                     axis.plot(curve.n, values, color=colour, ls=STYLE[method], marker="o" if method == OURS else ".", ms=3.5)
                 if threat in curve.limit:
                     axis.axhline(curve.limit[threat], color=colour, lw=0.8, ls=(0, (6, 3)))
-            axis.axhline(0.0, color="#555", lw=0.8)
+            axis.axhline(0.0, color="#555555", lw=0.8)
             axis.set(title=curve.label, xlabel="n", ylabel="gain over Cohen, %", xscale="log")
             axis.set_xticks(curve.n, [_short(n) for n in curve.n])
             axis.set_xticks([], minor=True)
@@ -219,8 +217,8 @@ def slice_panels(slices: Sequence["Slice"]) -> list[Panel]:
             turn = np.linspace(0.0, 2.0 * np.pi, 181)
             axis.fill(z * np.cos(turn), z * np.sin(turn), color=COLOUR["cohen"], alpha=0.25, lw=0)
             axis.plot(z * np.cos(turn), z * np.sin(turn), color=COLOUR["cohen"])
-            axis.axvline(-z, color="#333", ls="--", lw=1.1)
-            axis.annotate("", (0.9 * z, 0.0), (0.0, 0.0), arrowprops={"arrowstyle": "->", "color": "#333", "lw": 1.1})
+            axis.axvline(-z, color="#333333", ls="--", lw=1.1)
+            axis.annotate("", (0.9 * z, 0.0), (0.0, 0.0), arrowprops={"arrowstyle": "->", "color": "#333333", "lw": 1.1})
             axis.set(xlim=(-view, view), ylim=(-view, view), aspect="equal", xticks=[-z, 0, z], yticks=[-z, 0, z])
             axis.set_xticklabels([f"{-z:.2f}", "0", f"{z:.2f}"])
             axis.set_yticklabels([f"{-z:.2f}", "0", f"{z:.2f}"])

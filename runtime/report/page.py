@@ -4,6 +4,7 @@ The words are in templates/page.html, the code that runs in the reader's browser
 """
 
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..attacks import network as pgd
+from ..attacks import gap as search
+from ..attacks import network as descent
 from ..attacks.closed_forms import ALPHA, LEVEL_OF_ROUNDING, N, Outcome, summary
+from . import gap
 from .averages import COVERAGE, HEADINGS, Row, cells, resampled
 from .card import Config
 from .figures import COLOUR, THREAT_COLOURS, Panel, threat_title
@@ -57,7 +60,9 @@ class Contents:
     growth: Sequence[Panel]
     slices: Sequence[Panel]
     closed: Outcome
-    network: Sequence[pgd.Attempt]
+    gap: Sequence[gap.Row]
+    alarms: Sequence[str]
+    """What refutes a certificate; none is what must be."""
     explorer: Mapping[str, Any]
     right: Mapping[float, float]
     """sigma -> share of the inputs that are right and certified."""
@@ -68,6 +73,7 @@ def templates() -> Environment:
     """Every value is escaped where its template does not say otherwise; a name that is not there is an error."""
     loader = PackageLoader(__package__)
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["themed"] = themed
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return made
 
@@ -75,6 +81,7 @@ def templates() -> Environment:
 def render(c: Contents) -> str:
     """The page as text."""
     made = {
+        "finding": _finding(c),
         "lead": _lead(c),
         "facts": _facts(c),
         "right": ", ".join(f"{100 * share:.0f} % at {sigma:g}" for sigma, share in c.right.items()),
@@ -94,31 +101,55 @@ def render(c: Contents) -> str:
         "closed": list(_closed(c)),
         "tight_count": len(c.closed.tightness),
         "tight": f"{max(c.closed.tightness, default=math.nan):.1e}",
-        "steps": pgd.STEPS,
-        "gradient_samples": pgd.GRADIENT_SAMPLES,
-        "votes": f"{pgd.VOTES:,}",
-        "confidence": f"{pgd.LEVEL:g}",
-        "network": list(_network(c)),
-        "network_provenance": provenance(c, f"radii at n = {c.config.n:,}", (OURS,)),
+        "steps": descent.STEPS,
+        "gradient_samples": descent.GRADIENT_SAMPLES,
+        "votes": f"{search.STAGES[-1]:,}",
+        "confidence": f"{search.LEVEL:g}",
+        "reach": f"{search.REACH:g}",
+        "gap_headings": gap.HEADINGS,
+        "gap": list(_gap(c)),
+        "gap_provenance": gap_origin(c),
         "digest": c.digest[:16],
     }
     return templates().get_template("page.html").render(made, c=c)
 
 
+def themed(drawing: str) -> str:
+    """The colours of a drawing by matplotlib as the page's variables, which are others in the dark."""
+    return re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c\1, #\1)", drawing)
+
+
+def _finding(c: Contents) -> str:
+    """The page in one sentence."""
+    parts = []
+    for threat in ("l1", "linf", "l2"):
+        ours = (row.gain.value for row in c.rows if (row.method, row.threat) == (OURS, threat))
+        percents = [value for value in ours if not math.isnan(value)]
+        if percents:
+            ends = sorted({f"{percent:+.1f}" for percent in (min(percents), max(percents))}, key=float)
+            parts.append(f"{threat} {' to '.join(ends)} %")
+    sigmas = " to ".join(f"{sigma:g}" for sigma in sorted({min(c.config.sigma), max(c.config.sigma)}))
+    text = (
+        f"Gain in average certified radius over Cohen’s, from the same votes, sigma {sigmas}: {', '.join(parts) or 'he has none'}"
+    )
+    if not c.gap:
+        return f"{text}."
+    first, refuted = c.gap[0], sum(row.refuted for row in c.gap)
+    share = f"at least {100 * first.shares[OURS].value:.0f} % of the true {first.threat} radius"
+    attacked = f"{refuted or 'none'} of {sum(row.inputs for row in c.gap)} certified radii broken by attacks"
+    return f"{text}; at sigma = {c.config.attack.sigma:g} {share}, {attacked}."
+
+
 def _lead(c: Contents) -> str:
     ours = [row for row in c.rows if row.method == OURS and not math.isnan(row.gain.value)]
     shape = "×".join(map(str, c.shape))
-    threats = f"{len(c.threats)} threats at once"
-    text = f"{c.inputs} inputs of shape {shape}, certified against {threats}, beside Cohen’s radii from the same votes."
+    text = f"{c.inputs} inputs of shape {shape}, certified against {len(c.threats)} threats at once."
     if not ours:
         return text
     best = max(ours, key=lambda row: row.gain.value)
     losses = sum(row.gain.value < 0 for row in ours)
     where = f"{threat_title(best.threat)}, sigma = {best.sigma:g}"
-    return (
-        f"{text} Largest gain in average certified radius: {best.gain.value:+.1f} % ({where}); "
-        f"below Cohen’s in {losses} of {len(ours)} combinations of threat and sigma."
-    )
+    return f"{text} Largest gain: {best.gain.value:+.1f} % ({where}); below Cohen’s in {losses} of {len(ours)} combinations."
 
 
 def _facts(c: Contents) -> list[tuple[str, str]]:
@@ -140,12 +171,17 @@ def provenance(c: Contents, n: str = "", methods: Sequence[str] = ()) -> str:
     return f"{n or f'n = {c.config.n:,}'}, alpha = {c.config.alpha:g}, {made}; table {c.digest[:16]}."
 
 
+def gap_origin(c: Contents) -> str:
+    """Of the gap table."""
+    return provenance(c, f"sigma = {c.config.attack.sigma:g}, radii at n = {c.config.n:,}", gap.SHOWN[1:])
+
+
 def figure_files(c: Contents) -> dict[str, str]:
     """Every picture as a file of its own, with its legend and origin: name -> SVG."""
     regions = [
         Line("zeroth order", COLOUR["cohen"], "none"),
         Line("first order", COLOUR["first order"], "none"),
-        Line("half-space with this q", "#333", DASH["limit"]),
+        Line("half-space with this q", "#333333", DASH["limit"]),
     ]
     kinds = (
         (c.accuracy, _method_lines(c), f"Upper envelope over sigma; {provenance(c)}"),
@@ -175,7 +211,7 @@ def _method_lines(c: Contents) -> list[Line]:
 
 def _threat_lines(c: Contents) -> list[Line]:
     threats = [Line(threat_title(name), colour, "none") for name, colour in zip(c.threats, THREAT_COLOURS, strict=False)]
-    return [*threats, Line("gain with exact moments", "#555", DASH["limit"])]
+    return [*threats, Line("gain with exact moments", "#555555", DASH["limit"])]
 
 
 def _averages(c: Contents) -> Iterator[list[Cell]]:
@@ -198,11 +234,9 @@ def _closed(c: Contents) -> Iterator[list[Cell]]:
         yield [Cell(kind), *counts, Cell(f"{tally.lowest:.9f}", tally.lowest)]
 
 
-def _network(c: Contents) -> Iterator[list[Cell]]:
-    groups: dict[tuple[str, float], list[pgd.Attempt]] = {}
-    for attempt in c.network:
-        groups.setdefault((attempt.threat, attempt.factor), []).append(attempt)
-    for (threat, factor), attempts in groups.items():
-        counts = [Cell(str(count), count) for count in (len(attempts), sum(a.broken for a in attempts))]
-        lowest = min(a.vote for a in attempts)
-        yield [Cell(threat_title(threat)), Cell(f"{factor:g} R", factor), *counts, Cell(f"{lowest:.3f}", lowest)]
+def _gap(c: Contents) -> Iterator[list[Cell]]:
+    for row in c.gap:
+        threat, *texts = gap.cells(row)
+        numbers = [row.inputs, row.refuted, row.open, row.vote, *(row.shares[method].value for method in gap.SHOWN)]
+        made = (Cell(text, number) for text, number in zip(texts, numbers, strict=True))
+        yield [Cell(threat_title(threat)), *(cell._replace(loss=i == 1 and row.refuted > 0) for i, cell in enumerate(made))]

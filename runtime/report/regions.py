@@ -53,10 +53,10 @@ class Row:
 def _panel(axis: "Axes", row: Row, place: int, view: float) -> None:
     base = row.regions[0]
     if place:
-        axis.fill(*row.regions[place].outline(), color=COLOUR["adaptive"], alpha=0.18, lw=0)
-        axis.plot(*row.regions[place].outline(), color=COLOUR["adaptive"])
+        axis.fill(*row.regions[place].outline(), color=COLOUR["first order"], alpha=0.18, lw=0)
+        axis.plot(*row.regions[place].outline(), color=COLOUR["first order"])
     if place > 1:
-        axis.plot(*row.regions[1].outline(), color=COLOUR["adaptive"], ls=(0, (3, 2)), lw=1.0)
+        axis.plot(*row.regions[1].outline(), color=COLOUR["first order"], ls=(0, (3, 2)), lw=1.0)
     axis.fill(*base.outline(), color=COLOUR["cohen"], alpha=0.25, lw=0)
     axis.plot(*base.outline(), color=COLOUR["cohen"])
     for line in row.truth:

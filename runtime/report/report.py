@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
@@ -12,23 +13,22 @@ import numpy as np
 from rich.console import Console
 
 from ..attacks.closed_forms import Outcome, Solve, attack_closed_forms
-from ..attacks.network import Attempt, attack_network
+from ..attacks.gap import Found
 from ..bounds.budget import check_n
 from ..jobs.atomic import replacing
-from ..jobs.progress import progress_bar
 from ..lookup.table import load
-from ..threats.sets import L1, L2, LINF, Ball
+from ..threats.sets import L1, L2, LINF
+from . import gap
 from .averages import averages, comma_separated, latex, markdown, resampled
 from .card import Config, read_config
 from .figures import accuracy_panels, growth_panels, slice_panels
 from .gains import METHODS, OURS
 from .growth import SIZES, Curve, constructed_curves, network_curve
-from .page import Contents, figure_files, provenance, render
+from .known import FOLDERS
+from .page import Contents, figure_files, gap_origin, provenance, render
 from .slices import exact_slices, explorer
 from .study import Study, growing_samples, run_study
 
-# Balls searched on the network, over the certified radius: the certificate's own, and larger ones where an attack may succeed.
-FACTORS = (1.0, 2.0, 4.0)
 FIRST_ORDER = tuple(method for method, (_, certificate) in METHODS.items() if certificate == "first-order")
 
 
@@ -39,8 +39,10 @@ def run_report(
     quick: bool = False,
     inputs: int | None = None,
     table: Path | None = None,
+    n: int | None = None,
+    folder: str | None = None,
 ) -> Path:
-    """Write report.html, acr.md, acr.tex, acr.csv, growth.csv, attack.json and the figures to `out`; returns the page's path.
+    """Write report.html, acr.md, acr.tex, acr.csv, growth.csv, gap.md, attack.json and figures to `out`; returns the page's path.
 
     Args:
         config: a shipped card's name, or a TOML file.
@@ -49,8 +51,14 @@ def run_report(
         quick: the card in small.
         inputs: another number of test inputs than the card's.
         table: a table file; by default the shipped one.
+        n: another number of samples.
+        folder: where the card's data are.
+
+    Raises:
+        ArithmeticError: an attack refutes a certificate; everything is written by then, and the page says it in red.
+        ValueError, FileNotFoundError: from the card, the data and the models.
     """
-    card = _card(config, quick, inputs)
+    card = _card(config, quick, inputs, n, folder)
     radii = load(table)
     for sigma in card.sigma:
         radii.check_sigma(sigma)
@@ -65,10 +73,10 @@ def run_report(
         study = run_study(card, out, radii, say)
         grown = dict(zip(card.growth.n, growing_samples(study, out, say), strict=True))
         curves = [network_curve(grown, study.threats, card.alpha, tuple(METHODS), radii)]
-        network = attack_study(study)
+        found = gap.search_all(study, out)
     curves += constructed_curves(radii, card.alpha, FIRST_ORDER, card.seed, SIZES[:2] if quick else SIZES)
     closed = attack_closed_forms(radii, solve, card.attack.classifiers, card.seed)
-    contents = gather(study, curves, network, closed, solve)
+    contents = gather(study, curves, found, closed, solve)
     for name, picture in figure_files(contents).items():
         _write(out / "figures" / f"{name}.svg", picture)
     origin = f"{provenance(contents)} Intervals over {resampled(contents.inputs, contents.regions)}."
@@ -76,26 +84,34 @@ def run_report(
     _write(out / "acr.tex", latex(contents.rows, origin))
     _write(out / "acr.csv", comma_separated(contents.rows))
     _write(out / "growth.csv", growth_csv(curves))
-    _write(out / "attack.json", json.dumps(attack_counts(closed, network), indent=1) + "\n")
+    _write(out / "gap.md", gap.markdown(contents.gap, gap_origin(contents)))
+    _write(out / "attack.json", json.dumps(attack_counts(closed, found), indent=1) + "\n")
     page = out / "report.html"
     _write(page, render(contents))
+    if contents.alarms:
+        raise ArithmeticError(f"ALARM: {len(contents.alarms)} certificates refuted, see {page}: {'; '.join(contents.alarms[:3])}")
     return page
 
 
-def _card(config: str | os.PathLike[str], quick: bool, inputs: int | None) -> Config:
-    card = read_config(config)
-    if inputs is not None:
-        if inputs < 1:
-            raise ValueError(f"inputs = {inputs}: expected 1 or more")
-        card = dataclasses.replace(card, inputs=inputs)
+def _card(config: str | os.PathLike[str], quick: bool, inputs: int | None, n: int | None, folder: str | None) -> Config:
+    given = {"inputs": inputs, "n": n, "folder": folder}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name in ("inputs", "n"):
+        if changes.get(name, 1) < 1:
+            raise ValueError(f"{name} = {changes[name]}: expected 1 or more")
+    card = dataclasses.replace(read_config(config), **changes)
+    if card.data in FOLDERS and not card.folder:
+        raise ValueError(f"{config}: data = {card.data!r} needs the folder of its files: --data FOLDER")
+    if card.folder and card.data not in FOLDERS:
+        raise ValueError(f"{config}: data = {card.data!r} is no folder of files: leave out --data (it is for {', '.join(FOLDERS)})")
     if quick:
         card = card.quick()
-    for n in (card.n, *card.growth.n):
-        check_n(n, card.alpha, (L1, L2, LINF))
+    for size in (card.n, *card.growth.n):
+        check_n(size, card.alpha, (L1, L2, LINF))
     return card
 
 
-def gather(study: Study, curves: list[Curve], network: list[Attempt], closed: Outcome, solve: Solve) -> Contents:
+def gather(study: Study, curves: list[Curve], found: list[Found], closed: Outcome, solve: Solve) -> Contents:
     """What the page shows, its pictures drawn."""
     return Contents(
         config=study.config,
@@ -111,42 +127,23 @@ def gather(study: Study, curves: list[Curve], network: list[Attempt], closed: Ou
         growth=growth_panels(curves),
         slices=slice_panels(exact_slices(lambda q, m1, m2: solve(q, m1, m2)[0])),
         closed=closed,
-        network=network,
+        gap=gap.rows_of(study, found),
+        alarms=gap.alarms(found, closed.total.violations),
         explorer=explorer(study.table),
         right={sigma: float(np.mean(study.results[sigma, OURS]["l2"] > 0.0)) for sigma in study.config.sigma},
     )
 
 
-def attack_study(study: Study) -> list[Attempt]:
-    """Attack the first correctly certified inputs in the balls of every threat that is one, by our radii."""
-    sigma = study.config.attack.sigma
-    radii = study.results[sigma, OURS]
-    chosen = np.flatnonzero(radii["l2"])[: study.config.attack.inputs]
-    model = study.models[sigma]()
-    balls = [threat for threat in study.threats if isinstance(threat, Ball)]
-    jobs = [(int(i), threat, factor) for i in chosen for threat in balls for factor in FACTORS]
-    out = []
-    with progress_bar("attacking the network") as bar:
-        for number, (i, threat, factor) in enumerate(bar.track(jobs, total=len(jobs))):
-            radius = float(radii[threat.name][i])
-            x, label = study.test[i][0], int(study.predict[sigma][i])
-            out.append(attack_network(model, x, label, sigma, threat, radius, factor, study.config.seed + number))
-    return out
-
-
-def attack_counts(closed: Outcome, network: list[Attempt]) -> dict[str, Any]:
-    """The attacks in numbers, for attack.json."""
-    inside = [a for a in network if a.factor == 1.0]
+def attack_counts(closed: Outcome, found: list[Found]) -> dict[str, Any]:
+    """The attacks in numbers, for attack.json; null where no break was found."""
     return {
         "closed_forms": {kind: dataclasses.asdict(tally) for kind, tally in closed.tallies.items()},
         "total": dataclasses.asdict(closed.total),
         "tightness": {"radii": len(closed.tightness), "largest_deviation": max(closed.tightness, default=None)},
-        "network": {
-            "attacks": len(inside),
-            "broken": sum(a.broken for a in inside),
-            "lowest_vote": min((a.vote for a in inside), default=None),
-            "broken_beyond": {f"{f:g}": sum(a.broken for a in network if a.factor == f) for f in FACTORS[1:]},
-        },
+        "network": [
+            {**dataclasses.asdict(one), "broken": one.broken if math.isfinite(one.broken) else None, "refuted": one.refuted}
+            for one in found
+        ],
     }
 
 
@@ -162,7 +159,7 @@ def growth_csv(curves: list[Curve]) -> str:
 
 
 def _threads(card: Config) -> Any:
-    if not card.bundled:
+    if not card.trained:
         return nullcontext()
     from .bundled import one_thread
 

@@ -22,7 +22,7 @@ from ..jobs.shards import group_size
 from ..lookup.table import Table
 from ..runs.sample import sample_dataset
 from ..sampling.card import Sampling
-from ..sampling.identity import data_digest, state_digest
+from ..sampling.identity import data_digest, digest, state_digest
 from ..sampling.sampler import Sampler
 from ..sampling.scores import Model
 from ..statistics.file import STATISTICS_VERSION, Sampled
@@ -70,13 +70,15 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
     Raises:
         ValueError, FileNotFoundError: from opening data and models, and from sampling.
     """
-    if config.bundled:
+    if config.trained:
         from . import bundled
 
-        data = bundled.load(config.data)
-        test: Sequence[tuple[Any, int]] = data.test[: config.inputs]
+        data = bundled.load(config.data, config.folder)
+        if config.folder:
+            config = dataclasses.replace(config, skip=max(1, len(data.test) // config.inputs))
+        test: Sequence[tuple[Any, int]] = data.test[:: config.skip][: config.inputs]
         classes, regions = data.classes, data.regions[: len(test)]
-        models = {sigma: _trained(config, out, sigma, data.train) for sigma in config.sigma}
+        models = {sigma: _trained(config, out, sigma) for sigma in config.sigma}
     else:
         test = _own_data(config)
         classes, regions = tuple(str(label) for label in range(config.num_classes)), np.arange(len(test))
@@ -107,32 +109,35 @@ def _opened(spec: str, device: str) -> Callable[[], Model]:
     return lambda: load_model(spec, device)
 
 
-def _trained(config: Config, out: Path, sigma: float, train_set: Any) -> Callable[[], Model]:
+def _trained(config: Config, out: Path, sigma: float) -> Callable[[], Model]:
     """Trains on first use and keeps the weights in `out`."""
     path = out / f"network_{sigma:g}.pt"
-    recipe = json.dumps({"data": config.data, "sigma": sigma, "epochs": config.epochs})
 
     def make() -> Model:
         from . import bundled
 
+        train_set = bundled.load(config.data, config.folder).train
+        recipe = {"data": config.data, "sigma": sigma, "epochs": config.epochs}
+        if config.folder:
+            recipe |= {"images": digest(torch.tensor(train_set.x)), "labels": digest(train_set.y)}
         model = bundled.network(config.data)
         if path.is_file():
             kept = torch.load(path, weights_only=True)
-            if kept.get("recipe") == recipe:
+            if kept.get("recipe") == json.dumps(recipe):
                 model.load_state_dict(kept["weights"])
                 return model.eval()
         model = bundled.train(config.data, train_set, sigma, config.epochs)
         with replacing(path) as file:
-            torch.save({"recipe": recipe, "weights": model.state_dict()}, file)
+            torch.save({"recipe": json.dumps(recipe), "weights": model.state_dict()}, file)
         return model
 
     return make
 
 
 def _sample_all(study: Study, out: Path, say: Callable[[str], None]) -> Iterator[Sampled]:
-    """The statistics of every sigma, in order. Bundled networks are small: what is missing is drawn in a process a sigma."""
+    """The statistics of every sigma, in order. Our own networks are small: what is missing is drawn in a process a sigma."""
     config = study.config
-    missing = [sigma for sigma in config.sigma if not _kept(study, out, sigma)[0].is_file()] if config.bundled else []
+    missing = [sigma for sigma in config.sigma if not kept(study, out, sigma)[0].is_file()] if config.trained else []
     if len(missing) > 1:
         jobs = min(len(missing), joblib.cpu_count())
         with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1), progress_bar("noise levels") as bar:
@@ -154,7 +159,7 @@ def growing_samples(study: Study, out: Path, say: Callable[[str], None]) -> Iter
         yield _sampled(dataclasses.replace(first, config=card), out, growth.sigma, name="growth").statistics
 
 
-def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tuple[Path, dict[str, Any]]:
+def kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tuple[Path, dict[str, Any]]:
     """Where the statistics of one sigma are kept, named by all their settings, and these."""
     config = study.config
     settings: dict[str, Any] = {
@@ -175,6 +180,6 @@ def _kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tu
 
 def _sampled(study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics") -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
-    c, (path, settings) = study.config, _kept(study, out, sigma, name)
+    c, (path, settings) = study.config, kept(study, out, sigma, name)
     card = Sampling(n0=c.n0, n=c.n, alpha=c.alpha, batch_size=c.batch_size, seed=c.seed)
     return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=c.skip)

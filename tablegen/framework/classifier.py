@@ -45,7 +45,7 @@ def worst_classifier(information: Information, r: float, angle: float = 0.0) -> 
     """The set that attains `worst_vote` at the shift r (cos angle, sin angle).
 
     Raises:
-        ValueError: no classifier has the information, or r or angle is not finite.
+        ValueError: no classifier has the information; as `worst_vote`.
         ArithmeticError: the worst vote did not converge.
     """
     vote = worst_vote(information, r, angle)

@@ -76,7 +76,9 @@ class Optimum:
     value: float
     """D(a), a lower bound whatever a is, up to `error`."""
     gap: float
-    """Estimate of what is left to gain: half the squared Newton decrement."""
+    """Estimate of what is left to gain within the multipliers' bounds: half the squared Newton decrement."""
+    beyond: float
+    """And of what a multiplier at the end of its range might gain over another such range."""
     error: float
     """Of the hinge."""
 
@@ -95,11 +97,11 @@ def _newton(hessian: Array, gradient: Array, reach: float, damping: float) -> tu
     largest = max(float(values[-1]), 1e-30)
     # Flat directions count as barely curved, so that what is left to gain along them shows.
     curved = np.maximum(values, 1e-13 * largest)
-    while True:
-        step = vectors @ (along / (curved + damping * largest))
-        if float(np.abs(step).max()) <= reach:
-            return np.asarray(step), damping, float(0.5 * np.sum(along * along / curved))
+    step = vectors @ (along / (curved + damping * largest))
+    while float(np.abs(step).max()) > reach:
         damping = max(1e-8, 10.0 * damping)
+        step = vectors @ (along / (curved + damping * largest))
+    return np.asarray(step), damping, float(0.5 * np.sum(along * along / curved))
 
 
 def maximise(hinges: Hinges, levels: Levels, start: Array, goal: float = 1e-13, limit: int = 60) -> Optimum:
@@ -109,20 +111,19 @@ def maximise(hinges: Hinges, levels: Levels, start: Array, goal: float = 1e-13, 
     value, gradient, hinge = dual(hinges, levels, a)
     damping, gap, beyond = 0.0, math.inf, 0.0
     for _ in range(limit):
-        # A multiplier at its bound that the gradient pushes outwards stays there.
         largest = float(np.abs(a * scale).max())
+        # A multiplier at its bound that the gradient pushes outwards stays there.
         free = ~(((a <= levels.low) & (gradient < 0.0)) | ((a >= levels.high) & (gradient > 0.0)))
         # A rounded Lam moves the edges, and with them the gradient.
         small = ROUNDING * (np.abs(hinges.mean) + np.abs(levels.level) + scale + largest * np.diag(hinge.hessian) / scale)
         pull = np.sign(gradient) * np.maximum(np.abs(gradient) - small, 0.0)
-        # At the end of its range it might gain as much again over another such range.
         beyond = float(np.abs(pull[~free]) @ np.abs(a[~free]))
-        if not free.any():
-            return Optimum(a, value, beyond, hinge.error)
         inner = hinge.hessian[np.ix_(free, free)] / np.outer(scale[free], scale[free])
+        if not free.any():
+            return Optimum(a, value, 0.0, beyond, hinge.error)
         move, damping, gap = _newton(inner, pull[free] / scale[free], 3.0 + 3.0 * largest, damping)
         if gap <= goal:
-            return Optimum(a, value, gap + beyond, hinge.error)
+            break
         trial = a.copy()
         trial[free] += move / scale[free]
         trial = np.clip(trial, levels.low, levels.high)
@@ -132,11 +133,11 @@ def maximise(hinges: Hinges, levels: Levels, start: Array, goal: float = 1e-13, 
         noise = ROUNDING * (1.0 + float(np.abs(a) @ (np.abs(hinges.mean - levels.level) + np.abs(hinge.moments))))
         if expected > 0.0 and (found[0] - value > 0.1 * expected or (expected <= 100.0 * noise and found[0] >= value - noise)):
             a, (value, gradient, hinge) = trial, found
-            if expected <= 10.0 * noise:
-                return Optimum(a, value, gap + beyond, hinge.error)
             damping = 0.0 if damping <= 1e-8 else 0.1 * damping
+            if expected <= 10.0 * noise:
+                break
         else:
             damping = max(1e-8, 10.0 * damping)
             if damping > 1e10:
                 break
-    return Optimum(a, value, gap + beyond, hinge.error)
+    return Optimum(a, value, gap, beyond, hinge.error)

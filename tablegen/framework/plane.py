@@ -16,9 +16,9 @@ from .information import Constraint, density, mass
 from .panels import HALF_WEIGHTS, HALVES, WHOLE, WHOLE_WEIGHTS, Known, Panels
 from .quadrature import ridders
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(6)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(10)
 # Half the noise's range in s, and the length of a panel there.
-WIDE, LENGTH = 9.0, 0.6
+WIDE, LENGTH = 9.0, 1.5
 # See `Strip`.
 TILT = 1e-3
 

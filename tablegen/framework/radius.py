@@ -110,7 +110,8 @@ def _next(low: float, z: float, before: tuple[float, float] | None, end: float, 
     if y is not None:
         # Between a point above 1/2 and one below: the line through both, kept off the ends.
         other = float(ndtri(0.5 + y)) if y > -0.5 else -8.0
-        guess = low + z * (end - low) / (z - other) if not low < guess < end else guess
+        if not low < guess < end:
+            guess = low + (z / (z - other) if z > 0.0 else 0.5) * (end - low)
     guess = max(guess, sure, least)
     if guess >= end:
         guess = 0.5 * (max(sure, low) + end) if sure < end else 0.5 * (low + end)

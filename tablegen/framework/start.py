@@ -9,13 +9,16 @@ from .dual import LIMIT, Levels
 
 # Asked of the solver in turn: close to the information's edge it may fail at the tightest.
 TOLERANCES = (1e-10, 1e-8, 1e-7)
+WARY = 10.0
 
 
 def solve_cells(psi: Array, likelihood: Array, levels: Levels, size: Array, price: float = LIMIT) -> tuple[Array, float, float]:
-    """(multipliers, least vote, largest miss of a level over its scale): psi (m, n) and likelihood (n,) are the cells' masses.
+    """(multipliers, least cost, largest miss of a level over its scale): psi (m, n) and likelihood (n,) are the cells' masses.
 
-    Each level may be missed at a price a unit of its scale, which bounds the multipliers, so that there always is a solution. Where
-    the solver fails all the same the multipliers are 0 and the miss is inf.
+    Each level may be missed at a price a unit of its scale, which bounds the multipliers, so that there always is a solution; its
+    cost, the vote and what was paid, bounds D from above for all multipliers so bounded. The solver misses levels by its tolerance
+    besides: that counts at WARY times its own multipliers, an estimate. Where it fails all the same the multipliers are 0, cost and
+    miss inf.
     """
     m, n = psi.shape
     rows, level = psi / size[:, None], levels.level / size
@@ -43,5 +46,9 @@ def solve_cells(psi: Array, likelihood: Array, levels: Levels, size: Array, pric
             a = np.empty(m)
             a[both] = answer.eqlin.marginals
             a[~both] = sign * answer.ineqlin.marginals
-            return a / size, float((likelihood / unit) @ answer.x[:n]), float(answer.x[n:].max(initial=0.0))
+            share = np.clip(answer.x[:n] / unit, 0.0, 1.0)
+            over = level - rows @ share
+            missed = np.where(lower, np.maximum(over, 0.0), 0.0) + np.where(upper, np.maximum(-over, 0.0), 0.0)
+            paid = float(np.minimum(WARY * (1.0 + np.abs(a)), price) @ missed)
+            return a / size, float(likelihood @ share) + paid, float(missed.max(initial=0.0))
     return np.zeros(m), np.inf, np.inf

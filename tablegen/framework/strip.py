@@ -25,9 +25,12 @@ def pair(x: Array) -> tuple[Array, Array]:
     large = x + np.log(x + root)
     # For the small one the unknown is y = -log v: y + exp(-y) = x.
     y = np.where(x > 2.0, x, root)
-    for _ in range(7):
-        large = np.maximum(large - (large - np.log(large) - x) * large / np.maximum(large - 1.0, 1e-8), 1.0)
-        y = np.maximum(y - (y + np.exp(-y) - x) / np.maximum(-np.expm1(-y), 1e-8), 0.0)
+    for _ in range(9):
+        up = (large - np.log(large) - x) * large / np.maximum(large - 1.0, 1e-8)
+        down = (y + np.exp(-y) - x) / np.maximum(-np.expm1(-y), 1e-8)
+        large, y = np.maximum(large - up, 1.0), np.maximum(y - down, 0.0)
+        if max(np.abs(up).max(initial=0.0), np.abs(down).max(initial=0.0)) < 1e-8:
+            break
     return np.exp(-y), large
 
 
@@ -93,7 +96,8 @@ class Strip(Panels):
         """See `Panels`."""
         along, across, _ = known
         p, c, log_e, b = self._terms(a, kappa, known)
-        s1, s2 = section(p, c, log_e, b)
+        s1, s2 = ends = section(p, c, log_e, b)
+        self._last = p, c, log_e, b, ends
         m0, m1 = ndtr(s1) + ndtr(-s2), density(s2) - density(s1)
         likelihood = np.exp(log_e + 0.5 * b * b) * (ndtr(s1 - b) + ndtr(b - s2))
         return np.concatenate([(likelihood - p * m0 - c * m1)[None], along * m0 + across * m1])
@@ -101,10 +105,13 @@ class Strip(Panels):
     def bent(self, a: Array, kappa: float, known: Known, weight: Array) -> Array:
         """See `Panels`: phi(s) psi psi' / |F'(s)| at both ends."""
         along, across, _ = known
-        p, c, log_e, b = self._terms(a, kappa, known)
-        c = np.where(np.abs(c) + b * np.abs(p) < TILT * np.abs(p), c - TILT * np.abs(p), c)
+        p, c, log_e, b, ends = self._last
+        flat = np.abs(c) + b * np.abs(p) < TILT * np.abs(p)
+        if flat.any():
+            c = np.where(flat, c - TILT * np.abs(p), c)
+            ends = section(p, c, log_e, b)
         k0, k1, k2 = np.zeros((3, *p.shape))
-        for s in section(p, c, log_e, b):
+        for s in ends:
             there = np.isfinite(s)
             x = np.where(there, s, 0.0)
             with np.errstate(over="ignore"):

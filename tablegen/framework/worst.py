@@ -27,11 +27,13 @@ from .strip import Strip
 TOLERANCE = 1e-8
 # Newton's aim, and its steps from one start.
 GOAL, STEPS = 1e-13, 30
+# Beyond it the likelihood ratio overflows where its noise is.
+FARTHEST = 25.0
 # How exactly a vote is wanted, over its distance from the side asked for.
 CLEAR = 1e-3
-# What a linear program may miss of the levels, over their scale, for its vote to bound the worst vote from above.
-MISS = 1e-9
-CHEAP = 1e2
+# Where a linear program misses a level by more than this over its scale, its multipliers are at their bounds, a poor start; with
+# misses that cheap it gives another.
+MISS, CHEAP = 1e-9, 1e2
 
 
 class Status(enum.IntEnum):
@@ -74,8 +76,6 @@ class Problem:
     """Of the information's constraints, which `constraints` are."""
     hinges: Hinges
     levels: Levels
-    turned: bool
-    """Whether s was turned into -s to have b >= 0."""
 
     def spread(self, a: Array) -> tuple[float, ...]:
         """Multipliers of all the information's constraints."""
@@ -100,8 +100,8 @@ def _idle(c: Constraint) -> bool:
 
 def problem(information: Information, r: float, angle: float) -> Problem:
     """The problem for the shift r (cos angle, sin angle) in the plane of (t, s), its integrals got the cheapest way."""
-    if not (math.isfinite(r) and r >= 0.0):
-        raise ValueError(f"r = {r}: expected a finite radius, 0 or more")
+    if not 0.0 <= r <= FARTHEST:
+        raise ValueError(f"r = {r}: expected a radius from 0 to {FARTHEST:g}")
     if not math.isfinite(angle):
         raise ValueError(f"angle = {angle}: expected a finite number")
     along, across = r * math.cos(angle), r * math.sin(angle)
@@ -113,8 +113,7 @@ def problem(information: Information, r: float, angle: float) -> Problem:
     if across != 0.0 or not kept.any() or not all(c.one_dimensional or _idle(c) for c in every):
         kept[:] = True
     constraints = tuple(c for c, keep in zip(every, kept, strict=True) if keep)
-    turned = across < 0.0
-    if turned:
+    if across < 0.0:
         constraints, across = tuple(map(_turned, constraints)), -across
     hinges: Hinges
     if any(c.plane is not None for c in constraints):
@@ -123,15 +122,18 @@ def problem(information: Information, r: float, angle: float) -> Problem:
         hinges = Line(constraints, along)
     else:
         hinges = Strip(constraints, along, across)
+    for c, size in zip(constraints, hinges.size, strict=True):
+        if not math.isfinite(size):
+            raise ValueError(f"{c.name}: E psi^2 = {size}: expected a psi that is finite for |t|, |s| <= 12 and square integrable")
     low = np.array([c.sense != Sense.AT_LEAST for c in constraints]) * -LIMIT / hinges.size
     high = np.array([c.sense != Sense.AT_MOST for c in constraints]) * LIMIT / hinges.size
-    return Problem(constraints, kept, hinges, Levels(np.array([c.level for c in constraints]), low, high), turned)
+    return Problem(constraints, kept, hinges, Levels(np.array([c.level for c in constraints]), low, high))
 
 
 def _search(hinges: Hinges, levels: Levels, start: Array | None, side: float | None) -> tuple[Optimum, list[Array]]:
-    """(the best point found, with the smaller of both gaps; all multipliers met at the ends of searches)."""
+    """(the best point found, its gap the smaller of Newton's and the program's; all multipliers met at the ends of searches)."""
     # No vote is below 0: the multipliers 0.
-    best = Optimum(np.zeros(len(levels.level)), 0.0, math.inf, 0.0)
+    best = Optimum(np.zeros(len(levels.level)), 0.0, math.inf, 0.0, 0.0)
     met: list[Array] = []
     upper = math.inf
 
@@ -144,7 +146,7 @@ def _search(hinges: Hinges, levels: Levels, start: Array | None, side: float | N
 
     def done() -> bool:
         away = 0.0 if side is None else abs(best.value - side)
-        return best.gap <= max(TOLERANCE, CLEAR * away) or best.value - best.error > 1.0
+        return best.gap + best.beyond <= max(TOLERANCE, CLEAR * away) or best.value - best.error > 1.0
 
     if start is not None:
         climb(start)
@@ -153,10 +155,11 @@ def _search(hinges: Hinges, levels: Levels, start: Array | None, side: float | N
     for _ in range(hinges.rounds):
         psi, likelihood = hinges.cells()
         for price in (LIMIT, CHEAP):
-            a, vote, miss = solve_cells(psi, likelihood, levels, hinges.size, price)
+            a, cost, miss = solve_cells(psi, likelihood, levels, hinges.size, price)
             climb(a)
+            if price == LIMIT:
+                upper = min(upper, cost)
             if miss <= MISS:
-                upper = min(upper, vote)
                 break
         best = replace(best, gap=min(best.gap, max(0.0, upper - best.value)))
         if done():
@@ -187,13 +190,15 @@ def solve_vote(information: Information, r: float, angle: float, start: Sequence
     p = problem(information, r, angle)
     best, met = _search(p.hinges, p.levels, None if start is None else np.array(start, dtype=np.float64)[p.kept], side)
     # Only information that drives the multipliers away can be impossible.
-    if best.gap > TOLERANCE or best.value - best.error > 1.0 or np.any(np.abs(best.a) * p.hinges.size > 1e3):
+    # No vote is above 1.
+    gap = min(best.gap + best.beyond, max(1.0 - best.value, 0.0))
+    if gap > TOLERANCE or best.value - best.error > 1.0 or np.any(np.abs(best.a) * p.hinges.size > 1e3):
         proof = _proof(p.hinges, p.levels, met)
         if proof is not None:
             return WorstVote(math.nan, p.spread(proof[0]), Status.INFEASIBLE, proof[1], 0.0)
     value, error = _checked(p.hinges, p.levels, best.a, 1.0)
-    status = Status.SOLVED if best.gap <= TOLERANCE else Status.HARD
-    return WorstVote(value, p.spread(best.a), status, error, best.gap)
+    status = Status.SOLVED if gap <= TOLERANCE else Status.HARD
+    return WorstVote(value, p.spread(best.a), status, error, gap)
 
 
 def worst_vote(information: Information, r: float, angle: float = 0.0, start: Sequence[float] | None = None) -> WorstVote:
@@ -209,6 +214,6 @@ def worst_vote(information: Information, r: float, angle: float = 0.0, start: Se
         A WorstVote; look at its status. A vote of SOLVED or HARD is a lower bound either way.
 
     Raises:
-        ValueError: r or angle is not finite, or r < 0.
+        ValueError: r is not from 0 to FARTHEST, angle not finite, or some psi not square integrable.
     """
     return solve_vote(information, r, angle, start, None)

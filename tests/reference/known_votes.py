@@ -220,33 +220,74 @@ def dozen() -> list[Profile]:
 
 # The worst vote by another route
 
+POWERS = {
+    "value": (0, 0),
+    "slope": (1, 0),
+    "slope_across": (0, 1),
+    "curvature": (2, 0),
+    "mixed": (1, 1),
+    "curvature_across": (0, 2),
+}
+# Infinite cells end here where their corners are looked at.
+END = 6.0
+
 
 def _edges(cells: int, low: float, high: float) -> Array:
     return np.concatenate([[-np.inf], np.linspace(low, high, cells - 1), [np.inf]])
 
 
-def grid_vote(names: Sequence[str], levels: Sequence[float], r: float, cells: tuple[int, int]) -> float:
-    """The least vote over votes that are constant on the cells of a grid in (t, s) and have exactly these moments."""
-    t, s = _edges(cells[0], -5.0, 5.0 + r), _edges(cells[1], -4.5, 4.5) if cells[1] > 1 else np.array([-np.inf, np.inf])
-    m = {k: -np.diff(times(t, k - 1)) for k in (1, 2)} | {0: mass(t[:-1], t[1:])}
-    n = {k: -np.diff(times(s, k - 1)) for k in (1, 2)} | {0: mass(s[:-1], s[1:])}
-    powers = {
-        "value": (0, 0),
-        "slope": (1, 0),
-        "slope_across": (0, 1),
-        "curvature": (2, 0),
-        "mixed": (1, 1),
-        "curvature_across": (0, 2),
-    }
-    rows = np.array([np.outer(m[powers[name][0]], n[powers[name][1]]).ravel() for name in names])
-    cost = np.outer(mass(t[:-1] - r, t[1:] - r), n[0]).ravel()
+def _moments(low: Array, high: Array) -> list[Array]:
+    """Of He_0, He_1, He_2 over the intervals."""
+    return [mass(low, high), *(times(low, k) - times(high, k) for k in (0, 1))]
+
+
+def _hermites(x: Array) -> list[Array]:
+    return [np.ones_like(x), x, x * x - 1.0]
+
+
+def grid_vote(names: Sequence[str], levels: Sequence[float], r: float, boxes: Array) -> tuple[float, Array]:
+    """(least vote, multipliers) over votes constant on the boxes, rows t0, t1, s0, s1, that have exactly these moments."""
+    t0, t1, s0, s1 = boxes
+    along, across = _moments(t0, t1), _moments(s0, s1)
+    rows = np.array([along[POWERS[name][0]] * across[POWERS[name][1]] for name in names])
+    cost = mass(t0 - r, t1 - r) * across[0]
     unit = np.maximum(np.abs(rows).max(axis=0), cost) + 1e-300
     tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
     bounds = np.stack([np.zeros_like(unit), unit], axis=1)
-    return float(linprog(cost / unit, A_eq=rows / unit, b_eq=levels, bounds=bounds, method="highs", options=tight).fun)
+    found = linprog(cost / unit, A_eq=rows / unit, b_eq=levels, bounds=bounds, method="highs", options=tight)
+    return float(found.fun), np.asarray(found.eqlin.marginals)
 
 
-def extrapolated(names: Sequence[str], levels: Sequence[float], r: float, grids: Sequence[tuple[int, int]]) -> float:
-    """`grid_vote` on three grids, each twice as fine as the one before, extrapolated: its error falls with the square."""
-    _, middle, fine = (grid_vote(names, levels, r, cells) for cells in grids)
-    return fine - (middle - fine) / 3.0
+def _halved(low: Array, high: Array) -> list[tuple[Array, Array]]:
+    """Both halves of finite intervals; an infinite one stays whole, with an empty one beside it."""
+    finite = np.isfinite(low) & np.isfinite(high)
+    middle = np.where(finite, 0.5 * (np.where(finite, low, 0.0) + np.where(finite, high, 0.0)), high)
+    return [(low, middle), (middle, high)]
+
+
+def refined(names: Sequence[str], multipliers: Array, r: float, boxes: Array) -> Array:
+    """The boxes, halved each way where the edge of the worst set may run."""
+    ends = np.clip(boxes, -END, END + r)
+    t = np.stack([ends[0], 0.5 * (ends[0] + ends[1]), ends[1]])[:, None]
+    s = np.stack([ends[2], 0.5 * (ends[2] + ends[3]), ends[3]])[None]
+    along, across = _hermites(t), _hermites(s)
+    surplus = sum(a * along[POWERS[name][0]] * across[POWERS[name][1]] for a, name in zip(multipliers, names, strict=True))
+    surplus = np.reshape(surplus - np.exp(r * t - 0.5 * r * r), (9, -1))
+    low, high = surplus.min(axis=0), surplus.max(axis=0)
+    near = (low - (high - low) < 0.0) & (high + (high - low) > 0.0)
+    parts = [np.stack([*x, *y]) for x in _halved(*boxes[:2, near]) for y in _halved(*boxes[2:, near])]
+    every = np.concatenate([boxes[:, ~near], *parts], axis=1)
+    return every[:, (every[0] < every[1]) & (every[2] < every[3])]
+
+
+def extrapolated(names: Sequence[str], levels: Sequence[float], r: float, cells: tuple[int, int]) -> float:
+    """The least vote on a grid that is refined along the edge of the worst set, extrapolated: the error falls with the square."""
+    t, s = _edges(cells[0], -5.0, 5.0 + r), _edges(cells[1], -4.5, 4.5) if cells[1] > 1 else np.array([-np.inf, np.inf])
+    low, high = (np.meshgrid(x, y, indexing="ij") for x, y in ((t[:-1], s[:-1]), (t[1:], s[1:])))
+    boxes = np.stack([low[0].ravel(), high[0].ravel(), low[1].ravel(), high[1].ravel()])
+    votes = []
+    for _ in range(5):
+        vote, multipliers = grid_vote(names, levels, r, boxes)
+        votes.append(vote)
+        boxes = refined(names, multipliers, r, boxes)
+    return votes[-1] - (votes[-2] - votes[-1]) / 3.0

@@ -78,8 +78,8 @@ def test_digits_are_split_without_overlap_and_the_same_way_every_time() -> None:
 def test_networks_fit_their_data_and_other_names_are_refused() -> None:
     assert bundled.network("digits")(torch.zeros(2, 8, 8)).shape == (2, 10)
     assert bundled.network("patches")(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
-    with pytest.raises(ValueError, match="data set 'mnist': expected one of digits, patches"):
-        bundled.load("mnist")
+    with pytest.raises(ValueError, match="data set 'svhn': expected one of digits, patches, mnist"):
+        bundled.load("svhn")
 
 
 def test_networks_are_the_same_every_time_and_leave_torchs_generator_alone() -> None:

@@ -16,12 +16,12 @@ def read(tmp_path: Path, text: str) -> Config:
 
 
 def test_the_shipped_cards_are_what_the_issue_asks_for() -> None:
-    assert shipped() == ["digits", "patches"]
+    assert shipped() == ["cifar10", "digits", "fashion-mnist", "mnist", "patches"]
+    assert all(read_config(name).trained for name in shipped())
     digits, patches = read_config("digits"), read_config("patches")
     for card in (digits, patches):
         assert card.sigma == (0.12, 0.25, 0.5, 1.0)
         assert card.alpha == 0.001
-        assert card.bundled
     assert (patches.inputs, patches.n, patches.subspace) == (50, 50_000, "red")
     assert max(digits.growth.n) == 1_000_000
 
@@ -78,7 +78,10 @@ def test_a_bad_card_is_refused_in_one_line_that_names_file_and_key(tmp_path: Pat
 def test_a_missing_key_and_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="key data is missing"):
         read(tmp_path, 'title = "t"\ninputs = 3\n')
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no such configuration file \(shipped ones: digits, patches\)"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"nowhere: no such configuration file \(shipped ones: cifar10, digits, fashion-mnist, mnist, patches\)",
+    ):
         read_config("nowhere")
 
 
@@ -87,7 +90,7 @@ def test_data_of_ones_own_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.npz' needs a model and num_classes"):
         read(tmp_path, own)
     card = read(tmp_path, own + 'model = "net_{sigma}.pt2"\nnum_classes = 3\n')
-    assert not card.bundled
+    assert not card.trained
 
 
 @pytest.mark.parametrize("line", ['model = "m.pt"', "num_classes = 3", "skip = 2", 'split = "train"', 'device = "cuda"'])
@@ -115,7 +118,7 @@ def test_quick_is_smaller_in_everything_that_costs() -> None:
         quick = card.quick()
         assert quick.inputs <= 6 < card.inputs
         assert quick.n < card.n
-        assert quick.sigma == (0.12, 1.0)
+        assert quick.sigma == (card.sigma[0], 1.0)
         assert quick.growth.sigma in quick.sigma
         assert quick.attack.sigma in quick.sigma
         assert max(quick.growth.n) < min(card.growth.n)

@@ -1,17 +1,22 @@
 """The report end to end, on data of one's own and, quick, on the bundled digits."""
 
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from certlut import Table
-from certlut.report import study
+from certlut.attacks.closed_forms import Outcome
+from certlut.report import gap, report, study
+from certlut.report.card import Attack, read_config
 from certlut.report.page import Cell, templates
 from certlut.report.report import run_report
 from certlut.sampling.sampler import Sampler
@@ -40,7 +45,7 @@ classifiers = 2
 THREATS = ("l1", "l2", "linf", "red", "sparse1", "sparse3", "brightness")
 # Three methods, of which the paper's has no bound for three pixels.
 ROWS = 3 * len(THREATS) - 1
-FILES = ["acr.csv", "acr.md", "acr.tex", "attack.json", "figures", "growth.csv", "report.html"]
+FILES = ["acr.csv", "acr.md", "acr.tex", "attack.json", "figures", "gap.md", "growth.csv", "report.html"]
 
 
 def exact(q: float, m1: float, m2: float) -> tuple[float, tuple[float, float, float]]:
@@ -106,7 +111,8 @@ def test_every_file_is_there_and_the_statistics_are_kept(made: Path) -> None:
     names = sorted(path.name for path in made.iterdir())
     kept = [name for name in names if name.startswith(("statistics_", "growth_")) and name.endswith(".h5")]
     assert sorted(name.split("_")[:2] for name in kept) == [["growth", "0.5"]] * 2 + [["statistics", "0.25"], ["statistics", "0.5"]]
-    assert sorted({*names} - {*kept}) == FILES
+    (gap,) = (name for name in names if name.startswith("gap_0.5_") and name.endswith(".json"))
+    assert sorted({*names} - {*kept, gap}) == FILES
     figures = sorted(path.name for path in (made / "figures").iterdir())
     assert [name for name in figures if name.startswith("accuracy")] == [f"accuracy_{threat}.svg" for threat in sorted(THREATS)]
     assert len([name for name in figures if name.startswith("growth")]) == 5
@@ -143,6 +149,10 @@ def test_every_id_is_there_once_and_every_control_has_a_label(made: Path) -> Non
     pictures = [a for tag, a in page.seen if tag == "svg"]
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in pictures)
     assert sum(a.get("role") == "img" for a in pictures) == len(THREATS) + 5 + 9 + 1
+    # Contents: every entry leads to a section.
+    links = [(a["href"] or "")[1:] for tag, a in page.seen if tag == "a"]
+    assert links == [a["aria-labelledby"] for tag, a in page.seen if tag == "section"]
+    assert set(links) <= set(ids)
     script = (Path(study.__file__).parent / "templates" / "page.js").read_text()
     used = set(re.findall(r'byId\("(explorer-[a-z0-9-]+)"\)', script))
     assert used <= set(ids)
@@ -186,15 +196,78 @@ def test_the_tables_hold_what_the_files_hold(made: Path) -> None:
         assert f'data-value="{value!r}"' in first[1]
 
 
-def test_attacks_are_counted_and_none_succeeds_inside(made: Path) -> None:
+def test_every_certified_input_is_attacked_under_every_threat_and_none_is_refuted(made: Path, card: Path) -> None:
     counts = json.loads((made / "attack.json").read_text())
     assert counts["total"]["violations"] == 0
     assert counts["total"]["points"] > 5000
     assert counts["tightness"]["radii"] == 2
     assert counts["tightness"]["largest_deviation"] < 1e-6
-    assert counts["network"]["attacks"] == 4
-    assert counts["network"]["broken"] == 0
-    assert counts["network"]["broken_beyond"]["4"] > 0
+    # The card attacks the first certified input only.
+    assert [one["threat"] for one in counts["network"]] == [*THREATS]
+    # Nearest breaks of a linear network: its row difference w and margin b give b / |w|_dual.
+    with np.load(card.parent / "mine.npz") as data:
+        place = counts["network"][0]["input"]
+        x, y = data["x"][place], int(data["y"][place])
+    w = torch.export.load(card.parent / "net_0.5.pt2").state_dict["1.weight"].detach().numpy()
+    difference = (w[y] - w[1 - y]).reshape(3, 3, 3)
+    margin = float((difference * x).sum())
+    dual = {"l1": np.abs(difference).max(), "l2": np.linalg.norm(difference), "linf": np.abs(difference).sum()}
+    dual |= {"red": np.linalg.norm(difference[0]), "sparse1": dual["l1"], "brightness": abs(difference.sum()) / 27**0.5}
+    for one in counts["network"]:
+        assert not one["refuted"]
+        if one["threat"] in dual:
+            truth = margin / dual[one["threat"]]
+            assert one["radius"] < truth < one["broken"] < 1.25 * truth
+    rows = (made / "gap.md").read_text().splitlines()
+    assert len(rows) == 2 + len(THREATS) + 2
+    first = next(one for one in counts["network"] if one["threat"] == "l1")
+    assert f"| {100 * first['radius'] / first['broken']:.0f} % |" in rows[2]
+
+
+def test_a_refuted_certificate_is_a_red_alarm_after_everything_is_written(
+    card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = study.certified
+
+    def boasting(*arguments: object) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        for method, radii in honest(*arguments):
+            yield method, {name: 9.0 * radius for name, radius in radii.items()}
+
+    monkeypatch.setattr(study, "certified", boasting)
+    # What does not depend on it, and takes its time.
+    for name, nothing in (("exact_slices", []), ("constructed_curves", []), ("attack_closed_forms", Outcome())):
+        monkeypatch.setattr(report, name, lambda *_, nothing=nothing: nothing)
+    with pytest.raises(ArithmeticError, match=r"ALARM: [67] certificates refuted, see .*report\.html: input \d, l1: certified"):
+        run_report(card, tmp_path / "out", exact)
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert ("div", {"class": "alarm", "role": "alert"}) in page.seen
+    assert "A certificate is refuted" in page.words
+    assert {*FILES} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_search_that_was_stopped_goes_on(card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: Table) -> None:
+    config = dataclasses.replace(read_config(card), attack=Attack(0.5), n=1000)
+    done = study.run_study(config, tmp_path, shipped, lambda _: None)
+    searched: list[int] = []
+    honest = gap._search
+
+    def stopping(*arguments: Any) -> list[gap.Found]:
+        if len(searched) == 2:
+            raise KeyboardInterrupt
+        searched.append(arguments[-1])
+        return honest(*arguments)
+
+    monkeypatch.setattr(gap, "_search", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        gap.search_all(done, tmp_path)
+    monkeypatch.setattr(gap, "_search", honest)
+    found = gap.search_all(done, tmp_path)
+    places = sorted({one.input for one in found})
+    assert set(searched) < set(places)
+    assert len(found) == len(places) * len(THREATS)
+    monkeypatch.setattr(gap, "_search", None)
+    # Kept, breaks that were not found among them.
+    assert gap.search_all(done, tmp_path) == found
 
 
 def test_every_figure_can_stand_alone(made: Path, shipped: Table) -> None:
@@ -221,7 +294,7 @@ def test_nothing_to_attack_is_said(made: Path, card: Path, tmp_path: Path) -> No
     run_report(wrong, tmp_path / "out", exact)
     assert "nothing was attacked" in (tmp_path / "out" / "report.html").read_text()
     assert "nothing was attacked" not in (made / "report.html").read_text()
-    assert json.loads((tmp_path / "out" / "attack.json").read_text())["network"]["attacks"] == 0
+    assert json.loads((tmp_path / "out" / "attack.json").read_text())["network"] == []
 
 
 def test_own_data_skipped_and_models_with_other_braces(card: Path, tmp_path: Path) -> None:
@@ -295,6 +368,21 @@ def test_refusals_come_before_any_work(card: Path, tmp_path: Path, shipped: Tabl
         run_report(grey, tmp_path / "c", exact)
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
+
+
+def test_every_colour_of_the_pictures_has_one_for_the_dark(made: Path) -> None:
+    text = (made / "report.html").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    names = [dict(re.findall(r"--(\w+): (#[0-9a-f]+);", block)) for block in (light, dark)]
+    assert set(names[0]) == set(names[1])
+    used = set(re.findall(r"var\(--(\w+)", text))
+    assert used == set(names[0])
+    body = text[text.index("<body>") :]
+    # No colour is left that stays as it is, but as what a variable falls back to.
+    assert set(re.findall(r"(?:fill|stroke): ?#[0-9a-f]+", body)) == set()
+    for name, colour in names[0].items():
+        if name.startswith("c"):
+            assert name == "c" + colour[1:]
 
 
 def test_a_table_marks_losses_escapes_text_and_sorts_by_numbers() -> None:

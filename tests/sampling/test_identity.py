@@ -396,7 +396,7 @@ def test_a_report_does_not_use_the_statistics_of_another_model_or_data_set(shipp
     later = x.copy()
     later[1, 0] += 0.5
     studies = [made(x, [0, 1]), made(x, [0, 1]), made(later, [0, 1]), made(x, [0, 0]), made(x, [0, 1], classes=3)]
-    paths = [study._kept(one, tmp_path, 0.5)[0] for one in studies]
+    paths = [study.kept(one, tmp_path, 0.5)[0] for one in studies]
     assert paths[0] == paths[1]
     assert len(set(paths)) == 4
     first = study._sampled(studies[0], tmp_path, 0.5, progress=False)

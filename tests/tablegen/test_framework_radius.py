@@ -73,6 +73,13 @@ def test_more_orders_never_shorten_the_radius_and_reach_the_truth() -> None:
         assert radii[-1] >= 0.95 * truth, f.name
 
 
+def test_what_the_linear_program_misses_of_many_levels_is_not_taken_for_convergence() -> None:
+    f = known.dozen()[8]
+    moments = [value(0.0, "="), *(hermite(k, 0.0) for k in range(1, 13))]
+    information = Information(moments).at([f.level(c) for c in moments])
+    assert radius(information) == pytest.approx(f.truth(), abs=1e-7)
+
+
 def test_tails_along_a_ray_lie_between_cohen_and_the_truth() -> None:
     f = known.dozen()[1]
     information = Information([value(0.0), *(tail(tau, 0.0) for tau in np.linspace(0.5, 4.0, 13))])
