@@ -54,7 +54,7 @@ class Vote:
         return int(others.argmax())
 
     def share(self, delta: torch.Tensor, n: int) -> float:
-        """The class's part of its own and its rival's among n fresh votes, half a vote added to each: below 1/2 another leads."""
+        """The class's part of its own and its rival's n fresh votes, a half added to each: below 1/2 another class leads."""
         votes = self.counts(delta, n)
         own, other = votes[self.label] + 0.5, votes[self.rival(votes)] + 0.5
         return float(own / (own + other))

@@ -32,7 +32,7 @@ BET_EVENTS: dict[tuple[str, str], Events] = {
 # Where the model's gradient was proposed, bets on the length have a direction from the first sample on; the rest is for a model
 # whose gradient is not that of its votes. By what proposes, never by what came of it.
 PROPOSED_EVENTS: dict[tuple[str, str], Events] = {
-    ("l2", "lower"): {"bets on the length": 0.9, "the gradient along X": 0.05, "X along the gradient": 0.05}
+    ("l2", "lower"): {"bets on the length": 0.875, "the gradient along X": 0.0625, "X along the gradient": 0.0625}
 }
 ATTAINED = {"the means along the vector that the norm is attained at": 1.0}
 # The same where no bets were made.

@@ -72,6 +72,9 @@ def sample(
         list[float] | None,
         typer.Option(help="Repeated: count votes against beyond these, in units of sigma; by default 13 from 0.5 to 4."),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Cores to keep busy; by default this process's share of the machine.")
+    ] = None,
     noise: Annotated[str, typer.Option(help="gaussian, or grid: whole steps of the grid that the inputs lie on.")] = "gaussian",
     grid_step: Annotated[str | None, typer.Option(help="With --noise grid: 1/255, ...; by default that of the data.")] = None,
     keep_means: Annotated[
@@ -113,6 +116,8 @@ def sample(
     from ..runs.sample import sample_dataset
     from ..sampling.card import Sampling
     from ..sampling.identity import file_digest
+    from ..sampling.memory import keep_freed
+    from ..sampling.pools import pools
     from ..sampling.sampler import Sampler
     from ..threats.specs import parse_targets, parse_threats
 
@@ -136,39 +141,42 @@ def sample(
         goal=Goal(parse_targets(target or ()), precision),
         looks=looks,
     )
-    net = load_model(model, device, trust, normalise)
-    sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
-    sampler.check_card(card)
-    inputs = load_data(data, skip, limit, split)
-    if part.index and not part.pick(groups(len(inputs), card.inputs_a_batch)):
-        # Not a failure: torchrun would stop the others.
-        print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
-        return
-    first = part.index == 0
-    if first and not no_check:
-        from ..inputs.preflight import preflight
+    keep_freed()
+    with pools(threads) as shared:
+        net = load_model(model, device, trust, normalise)
+        sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
+        sampler.check_card(card)
+        inputs = load_data(data, skip, limit, split)
+        if part.index and not part.pick(groups(len(inputs), card.inputs_a_batch)):
+            # Not a failure: torchrun would stop the others.
+            print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
+            return
+        first = part.index == 0
+        if first and not no_check:
+            from ..inputs.preflight import preflight
 
-        for warning in preflight(net, inputs, sigma, num_classes, batch_size).warnings:
-            print(f"certlut: warning: {warning}", file=sys.stderr)
-    sampled = sample_dataset(
-        sampler,
-        inputs,
-        out,
-        card,
-        {"model": model, "normalise": normalise, "data": data, "split": split, "max": limit, "device": device},
-        shard=part,
-        progress=first,
-        skip=skip,
-        model_file=file_digest(model),
-        method=Method(sampler.threats, alpha, "adaptive", load(), find_tails("tails")) if card.goal else None,
-    )
-    if first and sampler.obstacle:
-        print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
-    step = sampled.settings["grid_step"]
-    about = f", noise on the grid of step {step}" if step else ""
-    if card.schedule is not None:
-        about += f", {100.0 * (1.0 - sampled.statistics.n.sum(axis=1).mean() / n):.1f} % of samples saved"
-    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs{about}")
+            for warning in preflight(net, inputs, sigma, num_classes, batch_size).warnings:
+                print(f"certlut: warning: {warning}", file=sys.stderr)
+        sampled = sample_dataset(
+            sampler,
+            inputs,
+            out,
+            card,
+            {"model": model, "normalise": normalise, "data": data, "split": split, "max": limit, "device": device},
+            shard=part,
+            progress=first,
+            skip=skip,
+            model_file=file_digest(model),
+            pace=shared.keep,
+            method=Method(sampler.threats, alpha, "adaptive", load(), find_tails("tails")) if card.goal else None,
+        )
+        if first and sampler.obstacle:
+            print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
+        step = sampled.settings["grid_step"]
+        about = f", noise on the grid of step {step}" if step else ""
+        if card.schedule is not None:
+            about += f", {100.0 * (1.0 - sampled.statistics.n.sum(axis=1).mean() / n):.1f} % of samples saved"
+        print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs{about}")
 
 
 def merge(

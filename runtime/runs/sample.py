@@ -1,7 +1,7 @@
 """The first half of a long job: draw a data set's statistics to a file, from which runs/certify.py makes results."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,10 @@ from ..threats.sets import Threat
 CHUNK = 1000
 
 
+def _at_once() -> None:
+    """Goes on with the next group as it is."""
+
+
 def sample_dataset(
     sampler: Sampler,
     data: Any,
@@ -37,6 +41,7 @@ def sample_dataset(
     skip: int = 1,
     model_file: str = "",
     method: Method | None = None,
+    pace: Callable[[], object] = _at_once,
 ) -> Sampled:
     """Sample every (input, label), or a shard of them, and write the statistics file `out`; returns what it holds.
 
@@ -52,6 +57,7 @@ def sample_dataset(
         shard: written to a file of its own, `shard.path(out)`.
         progress: show a bar.
         skip: `data` holds every skip-th input of a data set: its input i is the set's input i * skip, in `idx` and in its noise.
+        pace: called before every group of inputs (sampling/pools.py).
         model_file: digest of what the model was loaded from (`identity.file_digest`), a setting like the others.
         method: what decides that the card's goal is reached; needed with a goal.
 
@@ -59,16 +65,13 @@ def sample_dataset(
         ValueError: as `Sampler.sample`; a journal or a complete file of other settings, with the difference named; another
             process at work on the file; an empty data set or shard; a label that is no class.
     """
-    shard = shard or Shard()
-    out = shard.path(check_out(out))
-    data = as_pairs(data, sampler.num_classes)
-    card = sampler.fit(data, card)
+    shard, data = shard or Shard(), as_pairs(data, sampler.num_classes)
+    out, card = shard.path(check_out(out)), sampler.fit(data, card)
     settings = sampler.settings(data, card) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
     rules = rules_of(card, method, sampler.sigma)
-    if method is not None:
-        settings["decided by"] = method.settings()
+    settings |= {} if method is None else {"decided by": method.settings()}
     pieces = shard.pick(groups(len(data), card.inputs_a_batch))
     if not pieces:
         raise ValueError(f"shard {shard}: nothing is left for it, {len(data)} inputs make fewer batches; use fewer shards")
@@ -80,6 +83,7 @@ def sample_dataset(
             check_same(out, "statistics", read_statistics(out).settings, settings)
         else:
             for group in job.remaining():
+                pace()
                 for done in sampler.draw(data, group, card, skip, rules):
                     job.add(_record(done, card))
             write_statistics(out, gather(job.records(), described, sampler.threats))

@@ -89,6 +89,8 @@ def test_many_rows_are_read_fast_and_an_empty_file_gives_none(tmp_path: Path) ->
         (HEADER + "0\t0\t0\t101\t100\n", r"line 2: predict 0, count 101, n 100; expected 0 <= count <= n"),
         (HEADER + "0\t0\t0\t0\t0\n", r"count 0, n 0"),
         (HEADER + "0\t0\t-2\t1\t2\n", r"predict -2"),
+        (HEADER + "0\t0\t0\t1\t9007199254740993\n", r"n is '9007199254740993', expected a whole number"),
+        ("count\t" + HEADER, r"column count is there 2 times"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_the_line(text: str, message: str, tmp_path: Path) -> None:
