@@ -228,8 +228,7 @@ def certify(
       certlut certify stats.h5 --out results.tsv --alpha 0.001
       certlut certify stats.h5 --out paper.tsv \\
         --certificate first-order --estimator paper
-      certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 \\
-        --out results.tsv
+      certlut certify --from-counts counts.tsv --sigma 0.5 --out results.tsv
       certlut certify --from-counts votes.txt --columns idx,label,counts \\
         --sigma 0.5 --out results.tsv
     """
