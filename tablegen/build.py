@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from certlut.jobs.atomic import check_out
 from certlut.jobs.journal import Journal
 from certlut.jobs.progress import progress_bar
 from certlut.kernels.arrays import Array
@@ -72,9 +73,7 @@ def build(
     """
     spec = grid_spec(grid)
     _check_sigma(sigma)
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} in")
+    path = check_out(path)
     if path.exists():
         finished = read_table(path)
         if finished.grid == spec.card() and finished.sigma == sigma:

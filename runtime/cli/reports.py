@@ -35,20 +35,16 @@ def plan(
     ] = 0.97,
     target: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Repeated: THREAT=RADIUS in units of sigma. Instead: how many of n samples (100,000) inputs like it need."
-        ),
+        typer.Option(help="Repeated: THREAT=RADIUS in units of sigma. Instead: how many of n samples (100,000) it takes."),
     ] = None,
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
 ) -> None:
     """Forecast how many samples it takes to beat Cohen's radius by 1, 5 and 10 %, with either estimator.
-
-    It is a forecast for a half-space seen through noise, not a bound: docs/plan.md says what goes into it.
+    A forecast for a half-space seen through noise (docs/plan.md), not a bound.
 
     \b
     Examples:
-      certlut plan --d 3072 --q 0.99 --rho 0.8 --alpha 0.001
-      certlut plan --d 150528 --q 0.99 --rho 0.8 --threat linf --n 1250000
+      certlut plan --d 3072 --q 0.99 --rho 0.8 --threat linf --n 1250000
       certlut plan --d 192 --q 0.9 --rho 0.8 --threat red=mask:red.npy
       certlut plan --d 784 --q 0.9 --rho 0.8 --target l2=1.0 --target l1=1.0
     """
