@@ -1,7 +1,7 @@
 """The same network, inputs, n and alpha through Cohen et al.'s loop, the Adversarial Robustness Toolbox's certify, and ours.
 
 Each runs in a process of its own: average certified radius by threat (wrong or abstaining: 0; theirs is the largest ball of the
-threat inside their l2 ball), seconds an input, and peak memory, that of imports included. Needs the extra `bench`.
+threat inside their l2 ball), CPU seconds an input on one thread, peak memory, that of imports included. Needs the extra `bench`.
 
 Run: python benchmarks/peers.py [--data digits|patches|mnist|...] [--folder F] [--sigma S] [--inputs N] [--n N]
 """
@@ -124,12 +124,12 @@ def run(arguments: argparse.Namespace) -> None:
     # What is compiled or loaded once is not timed.
     certify(torch.from_numpy(test[0][0]), 2000)
     radii: dict[str, list[float]] = {threat.name: [] for threat in threats(shape)}
-    start = time.perf_counter()
+    start = time.process_time()
     for x, label in track(test, arguments.method, transient=True):
         predicted, found = certify(torch.from_numpy(x), arguments.n)
         for name, column in radii.items():
             column.append(found[name] if predicted == label else 0.0)
-    seconds = (time.perf_counter() - start) / len(test)
+    seconds = (time.process_time() - start) / len(test)
     # Of this program: getrusage's peak is handed down from the process that started it.
     status = Path("/proc/self/status").read_text().splitlines()
     (peak,) = (int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
@@ -163,7 +163,7 @@ def main() -> None:
             found[method] = json.loads(out.read_text())
     base = {name: average(np.array(column)) for name, column in next(iter(found.values()))["radii"].items()}
     title = f"{arguments.data}, sigma = {arguments.sigma:g}: {arguments.inputs} inputs, n = {arguments.n:,}, alpha = {ALPHA:g}"
-    table = Table("method", *base, "s an input", "peak MiB", title=title)
+    table = Table("method", *base, "CPU s", "peak MiB", title=title)
     for method, one in found.items():
         means = {name: average(np.array(column)) for name, column in one["radii"].items()}
         cells = [f"{mean:.4f}, {float(gain(mean, base[name])):+.1f} %" for name, mean in means.items()]

@@ -42,8 +42,8 @@ TOP = Quantity(ALL, "linf", "upper")
 # (d, q, n)
 CASES = ((D, 0.9, 200_000), (D, 0.99, 200_000), (D, 0.999, 200_000), (D, 0.999, 1_000_000), (150_528, 0.99, 1_250_000))
 PROPOSED = tuple((d, q, n) for d in (64, D, 150_528) for n in (20_000, 100_000, 1_000_000) for q in (0.9, 0.99, 0.999))
-# Of w with y, and the share of the lower bound's level that bets along it get: the rest insures against a w that is wrong.
-COSINES, ALONG = (1.0, 0.99, 0.97, 0.8, 0.0, -1.0), 0.9
+# Of w with y.
+COSINES, TYPICAL = (1.0, 0.99, 0.97, 0.8, 0.0, -1.0), 0.97
 SMALL = ((64, 0.9, 20_000), (64, 0.99, 20_000), (64, 0.99, 100_000), (784, 0.9, 100_000), (784, 0.99, 100_000))
 
 
@@ -69,6 +69,16 @@ def shares(**parts: float) -> Iterator[None]:
 def unbet(moments: Sequence[Moments], **changes: float) -> Statistics:
     """Statistics of the same samples without their bets."""
     return summarise([dataclasses.replace(m, bets={}, **changes) for m in moments], THREATS, 1.0)
+
+
+def proposed(moments: Sequence[Moments]) -> Statistics:
+    """Statistics of samples that a gradient was proposed for."""
+    return dataclasses.replace(summarise(moments, THREATS, 1.0), proposal={"by": "gradient"})
+
+
+def near(v: Array, across: Array, cosine: float) -> Array:
+    """A proposal."""
+    return cosine * v + math.sqrt(1.0 - cosine**2) * across
 
 
 def interval(statistics: Statistics, budget: Budget) -> tuple[Array, Array]:
@@ -97,12 +107,17 @@ def measure(d: int, q: float, n: int, runs: int) -> dict[str, tuple[Array, Array
     rng = np.random.default_rng([d, round(1e6 * q), n])
     v = rng.standard_normal(d)
     v /= np.linalg.norm(v)
-    drawn = {kind: [] for kind in (Reduced, Constant)}
+    across = rng.standard_normal(d)
+    across -= (across @ v) * v
+    w = near(v, across / np.linalg.norm(across), TYPICAL)
+    drawn: dict[type[Reduced], list[Moments]] = {kind: [] for kind in (Reduced, Constant)}
+    along: list[Moments] = []
     for _ in track(range(runs), description=f"d = {d}, q = {q:g}, n = {n:,}", transient=True):
         selected, seed = against(q, rng), int(rng.integers(2**63))
         for kind, moments in drawn.items():
             # The same seed: the same votes and noise along v.
             moments.append(kind(v, q, RHO, n, selected, np.random.default_rng(seed)).draw())
+        along.append(Reduced(v, q, RHO, n, selected, np.random.default_rng(seed), w).draw())
     ours, constant = (summarise(moments, THREATS, 1.0) for moments in drawn.values())
     budget = split(ALPHA, THREATS)
     rows = {
@@ -110,9 +125,11 @@ def measure(d: int, q: float, n: int, runs: int) -> dict[str, tuple[Array, Array
         "Chernoff, b = 1/2, worst f": worst_case(drawn[Reduced], budget),
         "Chernoff, rare votes, chosen b": interval(unbet(drawn[Reduced]), budget),
         "**adaptive**: bets": interval(ours, budget),
+        f"**proposed**, cosine {TYPICAL:g}": interval(proposed(along), budget),
         "bets without the prediction h": interval(constant, budget),
     }
     rows["forecast of adaptive"] = interval(forecast([n], THREATS, d, q, RHO), budget)
+    rows["forecast of proposed"] = interval(forecast([n], THREATS, d, q, RHO, cosine=TYPICAL), budget)
     for name, length in (("bets, lower from the last half only", 1e-9), ("bets, lower from all stages only", 1.0 - 1e-9)):
         with shares(length=length):
             rows[name] = interval(ours, budget)
@@ -131,10 +148,9 @@ def proposed_table(runs: int) -> Table:
             selected, seed = against(q, rng), int(rng.integers(2**63))
             bounds.append([])
             for c in (None, *COSINES):
-                w = None if c is None else c * v + math.sqrt(1.0 - c * c) * across
-                moments = Reduced(v, q, RHO, n, selected, np.random.default_rng(seed), w).draw()
-                with shares(length=BET_EVENTS["l2", "lower"]["bets on the length"] if c is None else ALONG):
-                    low, _ = interval(summarise([moments], THREATS, 1.0), budget)
+                w = None if c is None else near(v, across, c)
+                moments = [Reduced(v, q, RHO, n, selected, np.random.default_rng(seed), w).draw()]
+                low, _ = interval(summarise(moments, THREATS, 1.0) if w is None else proposed(moments), budget)
                 bounds[-1].append(float(low[0]) / (RHO * rim(q)))
         means = np.mean(bounds, axis=0)
         share = f"{means[1 + COSINES.index(0.97)] / means[1]:.3f}" if means[1] > 0.1 else ""

@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,21 @@ import numpy.typing as npt
 
 from .bounds.budget import split
 from .bounds.classes import runner_up
+from .bounds.looks import COUNT, Goal, Verdict
 from .evaluate import evaluate, find_tails
 from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out
 from .jobs.groups import Record, resuming
 from .jobs.shards import groups
 from .lookup.table import Table, load
+from .plan.stopping import Method, rules_of
 from .runs.results import ABSTAIN, FIRST, Row, check_settings, read_rows, row, write_settings, write_tsv
 from .sampling.card import Sampling
 from .sampling.sampler import Drawn, Labelled, Sampler
 from .sampling.scores import Model
 from .threats.sets import Quantity, Threat
+
+NO_TARGET: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,17 @@ class Certificate:
     count: int
     """Votes for the class among the n certification samples."""
     n: int
+    """Samples drawn to certify it."""
     runner_up: int
     """Of the other classes the one with the most of them."""
     count_runner_up: int
     """Its votes."""
     proposal: str
     """What proposed the gradient's direction: "gradient" or "votes"."""
+    looks: int
+    """Looks taken before sampling stopped; 0 where n was fixed."""
+    verdict: str
+    """Why it stopped: "certified", "futile", "precise" or "n reached"."""
 
 
 class Certifier:
@@ -113,7 +123,17 @@ class Certifier:
         self.tails = find_tails(certificate)
 
     def certify(
-        self, x: Any, n0: int = 100, n: int = 100_000, alpha: float = 0.001, batch_size: int = 1000, index: int = 0
+        self,
+        x: Any,
+        n0: int = 100,
+        n: int = 100_000,
+        alpha: float = 0.001,
+        batch_size: int = 1000,
+        index: int = 0,
+        *,
+        target: Mapping[str, float] = NO_TARGET,
+        precision: float | None = None,
+        looks: int = COUNT,
     ) -> Certificate:
         """Certify one input.
 
@@ -124,13 +144,22 @@ class Certifier:
             alpha: probability that any radius is wrong, for all threats together.
             batch_size: samples per forward pass.
             index: position of the input in its data set; with a seed, inputs of different index get independent noise.
+            target: threat -> radius in input units. Sampling stops, before n, once all are certified, or one cannot be or is not
+                expected to be. All radii reported hold together, whatever stopped it.
+            precision: stop where n samples are not expected to add this part of a radius.
+            looks: with a target or a precision, how often to look, at 500 samples first; each look has its share of alpha.
 
         Raises:
             ValueError: an input with NaN, a shape that disagrees with a threat's, an n that cannot reach alpha (said before
                 sampling), a model that returns NaN or another number of classes.
         """
-        card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size)
-        return self._certificate(self.sampler.sample(x, card, index), card.alpha)
+        goal = Goal(target, precision)
+        card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size, goal=goal, looks=looks)
+        rules = rules_of(card, self._method(card), self.sampler.sigma)
+        return self._certificate(self.sampler.sample(x, card, index, rules), card.alpha)
+
+    def _method(self, card: Sampling) -> Method:
+        return Method(self.sampler.threats, card.alpha, self.estimator, self.table, self.tails)
 
     def _certificate(self, drawn: Drawn, alpha: float) -> Certificate:
         statistics = drawn.statistics
@@ -149,6 +178,8 @@ class Certifier:
             runner_up=int(other[0]),
             count_runner_up=int(others[0]),
             proposal=statistics.proposal["by"],
+            looks=int(statistics.looks[0]),
+            verdict=drawn.verdict.value,
         )
 
     def certify_dataset(
@@ -160,6 +191,10 @@ class Certifier:
         alpha: float = 0.001,
         batch_size: int = 1000,
         progress: bool = True,
+        *,
+        target: Mapping[str, float] = NO_TARGET,
+        precision: float | None = None,
+        looks: int = COUNT,
     ) -> list[Row]:
         """Certify every input of a data set and write the results TSV `out`; returns its lines, numbers as numbers.
 
@@ -175,16 +210,20 @@ class Certifier:
             alpha: probability that any radius of an input is wrong.
             batch_size: samples per forward pass.
             progress: show a bar.
+            target, precision, looks: as `certify`.
 
         Raises:
             ValueError: as `certify`; data that is none of these; a journal or a complete `out` of other settings, with the
                 difference named, or an `out` that nothing tells the settings of.
         """
         out, pairs = check_out(out), as_pairs(data, self.sampler.num_classes)
-        card = self.sampler.fit(pairs, replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size))
+        goal = Goal(target, precision)
+        card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size, goal=goal, looks=looks)
+        card = self.sampler.fit(pairs, card)
+        method = self._method(card)
+        rules = rules_of(card, method, self.sampler.sigma)
         settings = self.sampler.settings(pairs, card)
-        tails = None if self.tails is None else self.tails.digest
-        settings |= {"estimator": self.estimator, "table": self.table.digest, "tails": tails, "alpha": card.alpha}
+        settings |= {**method.settings(), "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"
         records = {"format": f"results {' '.join(FIRST)}"}
         with resuming(out, settings | records, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
@@ -192,15 +231,15 @@ class Certifier:
                 check_settings(out, settings)
             else:
                 for group in job.remaining():
-                    for done in self.sampler.draw(pairs, group, card):
-                        job.add(self._record(done, card.alpha))
+                    for done in self.sampler.draw(pairs, group, card, rules=rules):
+                        job.add(self._record(done, card))
                 write_tsv(out, (record["row"] for record in job.records()))
                 write_settings(out, settings)
         return read_rows(out)
 
-    def _record(self, done: Labelled, alpha: float) -> Record:
+    def _record(self, done: Labelled, card: Sampling) -> Record:
         start = time.perf_counter()
-        c = self._certificate(done.drawn, alpha)
+        c = self._certificate(done.drawn, card.alpha)
         line = row(
             idx=done.idx,
             label=done.label,
@@ -213,4 +252,5 @@ class Certifier:
             runner_up=c.runner_up,
             count_runner_up=c.count_runner_up,
         )
-        return {"idx": done.idx, "certified": c.prediction == done.label, "row": line}
+        certified = c.prediction == done.label and (not card.goal.targets or done.drawn.verdict is Verdict.CERTIFIED)
+        return {"idx": done.idx, "certified": certified, "saved": 1.0 - c.n / card.n, "row": line}

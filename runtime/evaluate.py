@@ -14,6 +14,7 @@ from .bounds.binomial import lower_probability
 from .bounds.budget import Budget, split
 from .bounds.classes import class_bounds, undecided
 from .bounds.gradient import gradient_bounds
+from .bounds.looks import Looks
 from .kernels.arrays import Array
 from .lookup.table import Table, load
 from .lookup.tails import TailTable, load_tails
@@ -51,7 +52,8 @@ def evaluate(
     """Bounds and radii of every input; all radii but "cohen" hold together with probability >= 1 - alpha, per input.
 
     Without a tail table, or where no tails were counted, the certificates are first-order ones. Inputs whose selection votes are
-    divided have a budget of their own: the other classes are bounded, too.
+    divided have a budget of their own: the other classes are bounded, too. Inputs sampled in looks have the level of the look that
+    they were stopped at, "cohen" too; one that spends nothing certifies nothing.
 
     Raises:
         ValueError: statistics that are damaged or lack what a threat needs; alpha, estimator or a threat that is not known; a table
@@ -62,10 +64,35 @@ def evaluate(
     table.check_sigma(statistics.sigma)
     users = {} if tails is None else tail_users(statistics, threats)
     budget = budget_of(statistics, threats, alpha, estimator, users)
+    looks, plain, n = Looks.of(statistics.schedule), replace(statistics, schedule={}), statistics.n.sum(axis=1)
+    if looks is None or not len(statistics):
+        if alpha > 0.5 and n.size and n.min() < n.max():
+            # Before there were looks, what was stopped was certain to abstain for alpha <= 1/2 only.
+            raise ValueError(f"alpha = {alpha}: expected at most 1/2 where inputs have different numbers of samples")
+        return replace(_at_level(plain, threats, alpha, budget, table, tails), budget=budget)
+    looks.check(statistics.looks, n)
+    made, places = [], []
+    for look in np.unique(statistics.looks):
+        where, level = np.flatnonzero(statistics.looks == look), looks.level(look, alpha)
+        # A look that spends nothing certifies nothing, whatever its bounds are.
+        one = budget_of(plain, threats, level or alpha, estimator, users)
+        found = _at_level(take(plain, where.tolist()), threats, level or alpha, one, table, tails)
+        made.append(found if level > 0.0 else _nothing(found))
+        places.append(where)
+    return replace(_together(made, np.argsort(np.concatenate(places))), budget=budget)
+
+
+def _nothing(found: Evaluation) -> Evaluation:
+    """The same inputs with nothing certified."""
+    none = np.zeros_like(found.q_lower)
+    return replace(found, q_lower=none, sure=none > 0.0, radius=dict.fromkeys(found.radius, none))
+
+
+def _at_level(
+    statistics: Statistics, threats: tuple[Threat, ...], alpha: float, budget: Budget, table: Table, tails: TailTable | None
+) -> Evaluation:
+    """Inputs that have one alpha, in one or two budgets."""
     votes, n = statistics.count.sum(axis=1), statistics.n.sum(axis=1)
-    if alpha > 0.5 and n.size and n.min() < n.max():
-        # early_stop.py: what was stopped is certain to abstain for alpha <= 1/2 only.
-        raise ValueError(f"alpha = {alpha}: expected at most 1/2 where inputs have different numbers of samples")
     apart = undecided(statistics.selection) & (budget.divided is not None)
     if apart.any() and budget.divided is not None:
         groups = [(np.flatnonzero(which), one) for which, one in ((~apart, budget), (apart, budget.divided)) if which.any()]
@@ -75,7 +102,7 @@ def evaluate(
         found = _evaluate(statistics, threats, budget, table, tails)
     baseline = lower_probability(votes, n, alpha)
     cohen = np.where(baseline > 0.5, -ndtri(1.0 - np.maximum(baseline, 0.5)) * statistics.sigma, 0.0)
-    return replace(found, radius=found.radius | {"cohen": cohen}, budget=budget)
+    return replace(found, radius=found.radius | {"cohen": cohen})
 
 
 def budget_of(
@@ -97,11 +124,12 @@ def budget_of(
     Raises:
         ValueError: as `split`.
     """
-    proposed, noise = statistics.proposed, statistics.charge
-    one, other = (split(alpha, threats, estimator, unbet, users, proposed, divided, noise) for divided in (False, True))
+    looks, proposed, noise = Looks.of(statistics.schedule), statistics.proposed, statistics.charge
+    last = alpha if looks is None else looks.level(len(looks), alpha)
+    one, other = (split(last, threats, estimator, unbet, users, proposed, divided, noise) for divided in (False, True))
     # Of two classes the other is the rest.
     several = statistics.class_count.shape[1] > 2 and bool(statistics.selection.any())
-    return replace(one, divided=other) if several else one
+    return replace(one, divided=other if several else None, looks="" if looks is None else looks.table(alpha))
 
 
 def _evaluate(

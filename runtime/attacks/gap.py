@@ -1,9 +1,10 @@
-"""How far a certified radius is from the true one: the smallest shift found at which a network's smoothed vote falls below 1/2.
+"""How far a certified radius is from the true one: the smallest shift found at which a network's smoothed class changes.
 
-The true radius R* of a threat is at most the size of any shift that breaks the vote, so R over that size is a lower bound of the
-share R / R* of the truth that is certified. A shift smaller than R that breaks it refutes the certificate. Directions come from
-projected gradient descent, vertices and edges (network.py), the size along one from the vote's probit, nearly straight in it; what
-is said of the shift in the end rests on fresh votes alone.
+The true radius R* of a threat is at most the size of any shift at which another class has more votes, so R over that size is a
+lower bound of the share R / R* of the truth that is certified. Such a shift smaller than R refutes the certificate. (With less than
+half of the votes a class may still lead, and be certified: bounds/classes.py.) Directions come from projected gradient descent,
+vertices and edges (network.py), the size along one from the probit of the class's share of its own and its rival's votes, nearly
+straight in it; what is said of the shift in the end rests on fresh votes alone.
 """
 
 import math
@@ -18,7 +19,7 @@ from ..threats.lines import Line, Ray
 from ..threats.sets import Threat
 from .network import Vote, corners, descend, lowest
 
-# A vote is called below 1/2 where its upper confidence bound at this level is, after either number of fresh votes.
+# The class has lost where the upper confidence bound of its share is below 1/2 at this level, after either number of fresh votes.
 LEVEL, STAGES = 1e-6, (25_000, 100_000)
 # What the search aims at: near enough to 1/2, and far enough for those votes to tell.
 TARGET = 0.485
@@ -38,9 +39,9 @@ class Found:
     radius: float
     """Certified, in input units."""
     vote: float
-    """Share of fresh votes at the certified radius, in the worst direction found."""
+    """The class's share of fresh votes for it and its rival, at the certified radius in the worst direction found."""
     broken: float
-    """The least size found at which the vote is below 1/2; inf where none was."""
+    """The least size found at which its rival has more; inf where none was."""
 
     @property
     def share(self) -> float:
@@ -49,12 +50,12 @@ class Found:
 
     @property
     def refuted(self) -> bool:
-        """A shift inside the certified radius breaks the vote."""
+        """A shift inside the certified radius changes the class."""
         return self.broken < self.radius
 
 
 def find_break(vote: Vote, threat: Threat, radius: float, place: int) -> Found:
-    """Search for the smallest shift that breaks the vote of input `place`, certified at `radius` > 0 (input units)."""
+    """Search for the smallest shift that changes the class of input `place`, certified at `radius` > 0 (input units)."""
     straight = isinstance(threat, Ray | Line)
     start = torch.zeros_like(vote.center)
     best, least, size = lowest(start, threat), math.inf, radius
@@ -67,27 +68,27 @@ def find_break(vote: Vote, threat: Threat, radius: float, place: int) -> Found:
             tried.append(
                 descend(vote, threat, size, start + 0.1 * size * torch.randn(start.shape, generator=vote.generator)) / size
             )
-            counts = [vote.count(size * v, PROBE) for v in tried]
-            direction = tried[counts.index(min(counts))]
+            shares = [vote.share(size * v, PROBE) for v in tried]
+            direction = tried[shares.index(min(shares))]
             found = _crossing(vote, direction, size, REACH * radius)
         if found <= least:
             best, least = direction, found
         size = least if math.isfinite(least) else 4.0 * size
         start = size * best
     least = _settled(vote, best, least)
-    at_radius = vote.count(radius * best, FINE) / FINE
+    at_radius = vote.share(radius * best, FINE)
     # Near the certified radius a shift inside it comes first: no refuted certificate is missed by a hair.
     sizes = [radius * (1.0 - 1e-6)] if radius <= least < 1.05 * radius else []
     return Found(threat.name, place, radius, at_radius, _confirmed(vote, best, [*sizes, *(least * 1.02**k for k in range(6))]))
 
 
 def _probit(vote: Vote, delta: torch.Tensor, n: int) -> float:
-    """Phi^-1 of the vote's share: along a straight line of shifts nearly straight itself, of a half-space's vote quite."""
-    return float(ndtri((vote.count(delta, n) + 0.5) / (n + 1.0)))
+    """Phi^-1 of the share: along a straight line of shifts nearly straight itself, of a half-space's vote quite."""
+    return float(ndtri(vote.share(delta, n)))
 
 
 def _crossing(vote: Vote, direction: torch.Tensor, size: float, reach: float) -> float:
-    """About the size at which the vote along `direction` comes down to TARGET, searched from `size`; inf beyond `reach`."""
+    """About the size at which the share along `direction` comes down to TARGET, searched from `size`; inf beyond `reach`."""
     target = float(ndtri(TARGET))
     low, z_low = 0.0, _probit(vote, 0.0 * direction, COARSE)
     high = size
@@ -114,7 +115,7 @@ def _between(first: float, last: float, target: float) -> float:
 
 
 def _settled(vote: Vote, direction: torch.Tensor, size: float) -> float:
-    """`size` brought nearer to where the vote is TARGET; the vote's probit taken to be straight from none of the shift to it."""
+    """`size` brought nearer to where the share is TARGET; its probit taken to be straight from none of the shift to it."""
     if not math.isfinite(size):
         return size
     target, unshifted = float(ndtri(TARGET)), _probit(vote, 0.0 * direction, COARSE)
@@ -124,13 +125,18 @@ def _settled(vote: Vote, direction: torch.Tensor, size: float) -> float:
 
 
 def _confirmed(vote: Vote, direction: torch.Tensor, sizes: Iterable[float]) -> float:
-    """The first of the sizes at which fresh votes put the vote below 1/2; inf where none does."""
+    """The first of the sizes at which fresh votes put a rival before the class; inf where none does."""
     for r in sizes:
-        count = n = 0
-        for stage in STAGES if math.isfinite(r) else ():
-            count, n = count + vote.count(r * direction, stage - n), stage
-            if float(upper_probability(count, n, LEVEL / len(STAGES))) < 0.5:
+        if not math.isfinite(r):
+            break
+        # Chosen from votes of its own.
+        rival = vote.rival(vote.counts(r * direction, COARSE))
+        own = other = n = 0
+        for stage in STAGES:
+            votes, n = vote.counts(r * direction, stage - n), stage
+            own, other = own + int(votes[vote.label]), other + int(votes[rival])
+            if float(upper_probability(own, own + other, LEVEL / len(STAGES))) < 0.5:
                 return r
-            if count > 0.5 * n:
+            if own > other:
                 break
     return math.inf

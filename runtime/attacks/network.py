@@ -1,4 +1,4 @@
-"""A network's smoothed vote at a shifted input, and which shifts of a threat lower it: what searches for a break need."""
+"""A network's votes at a shifted input, and which shifts of a threat turn them: what searches for a break need."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..kernels.arrays import Counts
 from ..threats.lines import Line, Ray
 from ..threats.sets import Ball, Threat
 from ..threats.sparse import Sparse
@@ -21,7 +22,7 @@ CORNERS, EDGES = 6, 3
 
 
 class Vote:
-    """The vote for class `label` at x + delta, delta float32 in the input's shape, from fresh noise at every call."""
+    """The votes at x + delta, delta float32 in the input's shape, fresh noise at every call; `label` is the class in question."""
 
     def __init__(self, model: Model, x: npt.ArrayLike, label: int, sigma: float, seed: int) -> None:
         self.model, self.label, self.sigma = model, label, sigma
@@ -36,20 +37,35 @@ class Vote:
         out: torch.Tensor = self.model((self.center + delta + self.sigma * u).to(self.device, self.dtype))
         return out.to("cpu", torch.float32)
 
-    def count(self, delta: torch.Tensor, n: int) -> int:
-        """Votes for the class among n."""
-        votes = 0
+    def counts(self, delta: torch.Tensor, n: int) -> Counts:
+        """Votes for each class among n."""
+        votes = np.zeros(0, dtype=np.int64)
         with torch.inference_mode():
             for start in range(0, n, ROWS):
-                votes += int((self._scores(delta, min(ROWS, n - start)).argmax(dim=1) == self.label).sum())
+                scores = self._scores(delta, min(ROWS, n - start))
+                found = torch.bincount(scores.argmax(dim=1), minlength=scores.shape[1]).numpy()
+                votes = found if not start else votes + found
         return votes
 
+    def rival(self, votes: Counts) -> int:
+        """The other class with the most votes."""
+        others = votes.copy()
+        others[self.label] = -1
+        return int(others.argmax())
+
+    def share(self, delta: torch.Tensor, n: int) -> float:
+        """The class's part of its own and its rival's n fresh votes, a half added to each: below 1/2 another class leads."""
+        votes = self.counts(delta, n)
+        own, other = votes[self.label] + 0.5, votes[self.rival(votes)] + 0.5
+        return float(own / (own + other))
+
     def gradient(self, delta: torch.Tensor) -> torch.Tensor:
-        """Of the logit of the class's smoothed softmax probability: hard votes have none."""
+        """Of the log of the class's smoothed softmax probability over its rival's: hard votes have none."""
         with torch.enable_grad():
             delta = delta.detach().requires_grad_(True)
-            probability = torch.softmax(self._scores(delta, GRADIENT_SAMPLES), dim=1)[:, self.label].mean()
-            (gradient,) = torch.autograd.grad(torch.logit(probability, eps=1e-6), delta)
+            mean = torch.softmax(self._scores(delta, GRADIENT_SAMPLES), dim=1).mean(dim=0).clamp_min(1e-6)
+            others = torch.cat([mean[: self.label], mean[self.label + 1 :]])
+            (gradient,) = torch.autograd.grad(mean[self.label].log() - others.max().log(), delta)
         return gradient
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..kernels.arrays import Array
 from ..statistics.summary import TARGETS, Part, Statistics
 from ..threats.projections import Projection
-from ..threats.sets import Quantity
+from ..threats.sets import ALL, Quantity
 from .chernoff import tau
 from .estimator import Estimator, Events
 
@@ -32,7 +32,7 @@ BET_EVENTS: dict[tuple[str, str], Events] = {
 # Where the model's gradient was proposed, bets on the length have a direction from the first sample on; the rest is for a model
 # whose gradient is not that of its votes. By what proposes, never by what came of it.
 PROPOSED_EVENTS: dict[tuple[str, str], Events] = {
-    ("l2", "lower"): {"bets on the length": 0.9, "the gradient along X": 0.05, "X along the gradient": 0.05}
+    ("l2", "lower"): {"bets on the length": 0.875, "the gradient along X": 0.0625, "X along the gradient": 0.0625}
 }
 ATTAINED = {"the means along the vector that the norm is attained at": 1.0}
 # The same where no bets were made.
@@ -60,6 +60,14 @@ class Adaptive(Estimator):
         made = bets and (quantity.norm != "linf" or projection.keeps_coordinates)
         events = _events(made, proposed)
         return events.get(kind, MEAN_EVENTS.get(kind))
+
+    def lead(self, statistics: Statistics, level: float) -> tuple[Array, int] | None:
+        """By the bets on the length: D.y / |D| is bounded on their event, whatever D the samples led to."""
+        whole = statistics.parts[ALL]
+        if not (_made(whole.length) and _made(whole.reach)):
+            return None
+        own = _events(True, statistics.proposed)["l2", "lower"]["bets on the length"] * level
+        return _lower(whole.length, own), _nearest(math.log(1.0 / own))
 
     def bound(self, quantity: Quantity, statistics: Statistics, q: Array, level: float) -> Array:
         """By the bets where they were made for all inputs."""
@@ -124,8 +132,12 @@ def _made(bet: Array) -> bool:
 def _bet(bet: Array, level: float) -> tuple[Array, Array]:
     """(value, slope L) of the bet tuned nearest to this level."""
     L = math.log(1.0 / level)
-    nearest = min(range(len(TARGETS)), key=lambda k: abs(math.log(L / TARGETS[k])))
-    return bet[:, 0, nearest], bet[:, 1, nearest] * (L + MARGIN)
+    k = _nearest(L)
+    return bet[:, 0, k], bet[:, 1, k] * (L + MARGIN)
+
+
+def _nearest(L: float) -> int:
+    return min(range(len(TARGETS)), key=lambda k: abs(math.log(L / TARGETS[k])))
 
 
 def _lower(bet: Array, level: float) -> Array:

@@ -13,6 +13,7 @@ from ..threats.sets import Quantity, Threat, projections
 from .binomial import least_n
 from .estimator import Estimator, Events
 from .estimators import find_estimator
+from .looks import Looks
 
 # What each group of bounds takes of alpha where it has any; the vote gets the rest. The vote carries every radius, also the
 # zeroth-order part: it gets nearly all. A norm's level enters under a logarithm only. Where the selection votes are divided the
@@ -56,6 +57,8 @@ class Budget:
     """By the names of SHARES."""
     divided: "Budget | None" = None
     """That of inputs whose selection votes are divided, where there are any."""
+    looks: str = ""
+    """Where sampling had looks: their levels; this budget is the last one's, and the others' are divided alike."""
     noise: float = 0.0
     """What is set aside for the difference between the noise drawn and Gaussian noise: all bounds fail together there."""
 
@@ -106,6 +109,8 @@ class Budget:
         lines.append(f"{self.total:<9.3g} in all")
         if self.divided is not None:
             lines += ["inputs whose selection votes are divided:", str(self.divided)]
+        if self.looks:
+            lines = [self.looks, "the last look, and every other in proportion:", *lines]
         return "\n".join(lines)
 
 
@@ -190,4 +195,22 @@ def check_n(
     if n < least_n(level):
         raise ValueError(
             f"n = {n}: even a unanimous vote cannot reach alpha = {alpha} (level {level:.3g} for q); n >= {least_n(level)} can"
+        )
+
+
+def check_looks(
+    looks: Looks,
+    alpha: float,
+    threats: Sequence[Threat],
+    estimator: str = "adaptive",
+    families: Mapping[str, tuple[str, ...]] = NO_FAMILIES,
+    noise: float = 0.0,
+) -> None:
+    """ValueError where even unanimous votes could not certify at the first look that may: what stopped there would abstain."""
+    k, n = next((k, n) for k, (share, n) in enumerate(zip(looks.shares, looks.sizes, strict=True), 1) if share > 0.0)
+    level = split(looks.level(k, alpha), threats, estimator, families=families, noise=noise).q
+    if n < least_n(level):
+        raise ValueError(
+            f"alpha = {alpha}: look {k} of {len(looks)} has {n} samples, of which even unanimous ones cannot reach its level "
+            f"{level:.3g}; alpha >= {0.5**n * alpha / level:.3g} can"
         )

@@ -29,6 +29,13 @@ class Estimator(ABC):
             proposed: whether they went by the model's gradient (`Statistics.proposed`).
         """
 
+    def lead(self, statistics: Statistics, level: float) -> tuple[Array, int] | None:
+        """(a, k): w.y >= a, shape (N,), by `bound` of the lower l2 norm at this level, along the k-th w of `Part.reach`; or None.
+
+        Of all w and y that it allows, not of a w that it chose: w may depend on the samples.
+        """
+        return None
+
     @abstractmethod
     def bound(self, quantity: Quantity, statistics: Statistics, q: Array, level: float) -> Array:
         """One bound of N inputs, shape (N,): it holds where `q` does, beyond that with probability 1 - level.

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..kernels.arrays import Array
-from ..statistics.summary import Part, Statistics
-from ..threats.sets import ALL, Quantity
+from ..statistics.summary import REACHES, Part, Statistics
+from ..threats.sets import ALL, LENGTH, Quantity
 from .budget import Budget
+from .direction import SLACK, dual_norm
 
 
 def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array) -> dict[Quantity, Array]:
@@ -23,8 +24,34 @@ def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array
     Returns:
         Quantity -> bound, shape (N,).
     """
-    bounds = {quantity: budget.estimator.bound(quantity, statistics, q, level) for quantity, level in budget.norms.items()}
-    return tighten(bounds, statistics.parts, rim)
+    levels = budget.norms
+    bounds = {quantity: budget.estimator.bound(quantity, statistics, q, level) for quantity, level in levels.items()}
+    bounds = tighten(bounds, statistics.parts, rim)
+    lead = budget.estimator.lead(statistics, levels[LENGTH]) if LENGTH in levels else None
+    return bounds if lead is None else _beside(bounds, statistics.parts, rim, *lead)
+
+
+def _beside(bounds: dict[Quantity, Array], parts: Mapping[str, Part], rim: Array, low: Array, k: int) -> dict[Quantity, Array]:
+    """Upper bounds from w.y >= low along the k-th w of `Part.reach` (direction.py): the event is that of the lower |y|_2."""
+    length = np.fmin(bounds.get(Quantity(ALL, "l2", "upper"), rim), rim)
+    out = dict(bounds)
+    for quantity, bound in bounds.items():
+        part = parts[quantity.part]
+        if quantity.side == "upper" and _made(part.reach):
+            kind = REACHES.index(quantity.norm if quantity.norm in REACHES else "norm")
+            reach = part.reach[:, kind, k] * (1.0 + SLACK)
+            out[quantity] = np.fmin(bound, dual_norm(low, length, reach, _over_length(quantity, part)))
+    return out
+
+
+def _made(reach: Array) -> bool:
+    return not np.isnan(reach).any()
+
+
+def _over_length(quantity: Quantity, part: Part) -> float:
+    """The dual norm is at most this times |P y|_2."""
+    dual = {"l1": 1.0, "l2": 2.0, "linf": math.inf}.get(quantity.norm, part.dual)
+    return math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5))
 
 
 def tighten(bounds: Mapping[Quantity, Array], parts: Mapping[str, Part], rim: Array) -> dict[Quantity, Array]:
@@ -46,6 +73,5 @@ def tighten(bounds: Mapping[Quantity, Array], parts: Mapping[str, Part], rim: Ar
         else:
             if quantity.norm == "sparse":
                 bound = np.fmin(bound, math.sqrt(part.largest) * bounds.get(Quantity(ALL, "linf", "upper"), limit))
-            dual = {"l1": 1.0, "l2": 2.0, "linf": math.inf}.get(quantity.norm, part.dual)
-            out[quantity] = np.maximum(np.fmin(bound, math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5)) * limit), 0.0)
+            out[quantity] = np.maximum(np.fmin(bound, _over_length(quantity, part) * limit), 0.0)
     return out

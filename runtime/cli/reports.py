@@ -24,6 +24,9 @@ def plan(
     ] = "normal",
     n: Annotated[int | None, typer.Option("--n", help="Also the gain at this many samples.")] = None,
     n0: Annotated[int, typer.Option(help="Samples that choose the class.")] = 100,
+    cosine: Annotated[
+        float, typer.Option(help="Between the model's gradient, which proposes a direction, and the vote's; 0: votes propose.")
+    ] = 0.97,
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
 ) -> None:
     """Forecast how many samples it takes to beat Cohen's radius by 1, 5 and 10 %, with either estimator.
@@ -43,7 +46,7 @@ def plan(
 
     known = resolve([name.strip() for name in threats.split(",") if name.strip()])
     everything = known if coordinates is None else (*known, masked(d, coordinates))
-    made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape)
+    made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape, cosine=cosine or None)
     print(f"d = {d}, q = {q:g}, gradient {rho:g} of the largest ({shape}), alpha = {alpha:g}; a forecast, not a bound")
     Console().print(made.table())
     print(f"expected to abstain below n = {made.least:,}")

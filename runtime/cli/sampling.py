@@ -55,10 +55,24 @@ def sample(
             help="What proposes the gradient's direction: gradient (the model's), votes, or auto: votes where there is none."
         ),
     ] = "auto",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Repeated: THREAT=RADIUS, in input units. An input is sampled no further once all are certified, or cannot be or "
+            "are not expected to be with n samples."
+        ),
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="Sample no further where n samples are not expected to add this part of a radius, as 0.02.")
+    ] = None,
+    looks: Annotated[int, typer.Option(help="With --target or --precision: how often to look, first at 500 samples.")] = 8,
     threat: Threats = None,
     threshold: Annotated[
         list[float] | None,
         typer.Option(help="Repeated: count votes against beyond these, in units of sigma; by default 13 from 0.5 to 4."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Cores to keep busy; by default this process's share of the machine.")
     ] = None,
     noise: Annotated[str, typer.Option(help="gaussian, or grid: whole steps of the grid that the inputs lie on.")] = "gaussian",
     grid_step: Annotated[str | None, typer.Option(help="With --noise grid: 1/255, ...; by default that of the data.")] = None,
@@ -80,17 +94,24 @@ def sample(
     On 4 GPUs, mind the lone --: torchrun --standalone --nproc-per-node 4 --no-python -- certlut sample --device cuda ... --out s.h5
 
     then: certlut merge s.?-of-4.h5 --out s.h5
+
+    Certified accuracy at one radius: certlut sample ... --target l2=0.5 --target l1=1.0 --out stats.h5
     """
-    from ..bounds.budget import check_n
+    from ..bounds.looks import Goal
+    from ..evaluate import find_tails
     from ..inputs.data import load_data
     from ..inputs.models import load_model
     from ..jobs.shards import Shard, groups, local_device
+    from ..lookup.table import load
     from ..lookup.tail_format import THRESHOLDS
+    from ..plan.stopping import Method
     from ..runs.sample import sample_dataset
     from ..sampling.card import Sampling
     from ..sampling.identity import file_digest
+    from ..sampling.memory import keep_freed
+    from ..sampling.pools import pools
     from ..sampling.sampler import Sampler
-    from ..threats.specs import parse_threats
+    from ..threats.specs import parse_targets, parse_threats
 
     part = Shard.from_environment() if shard is None else Shard.parse(shard)
     device = local_device(device)
@@ -109,36 +130,45 @@ def sample(
         thresholds=THRESHOLDS if threshold is None else tuple(threshold),
         keep_means=keep_means,
         proposal=proposal,
+        goal=Goal(parse_targets(target or ()), precision),
+        looks=looks,
     )
-    net = load_model(model, device, trust, normalise)
-    sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
-    check_n(n, alpha, sampler.threats)
-    inputs = load_data(data, skip, limit, split)
-    if part.index and not part.pick(groups(len(inputs), card.inputs_a_batch)):
-        # Not a failure: torchrun would stop the others.
-        print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
-        return
-    first = part.index == 0
-    if first and not no_check:
-        from ..inputs.preflight import preflight
+    keep_freed()
+    with pools(threads) as shared:
+        net = load_model(model, device, trust, normalise)
+        sampler = Sampler(net, sigma, num_classes, parse_threats(threat or ("l1", "l2", "linf")))
+        sampler.check_card(card)
+        inputs = load_data(data, skip, limit, split)
+        if part.index and not part.pick(groups(len(inputs), card.inputs_a_batch)):
+            # Not a failure: torchrun would stop the others.
+            print(f"shard {part}: nothing is left for it, {len(inputs)} inputs make fewer batches")
+            return
+        first = part.index == 0
+        if first and not no_check:
+            from ..inputs.preflight import preflight
 
-        for warning in preflight(net, inputs, sigma, num_classes, batch_size).warnings:
-            print(f"certlut: warning: {warning}", file=sys.stderr)
-    sampled = sample_dataset(
-        sampler,
-        inputs,
-        out,
-        card,
-        {"model": model, "normalise": normalise, "data": data, "split": split, "max": limit, "device": device},
-        shard=part,
-        progress=first,
-        skip=skip,
-        model_file=file_digest(model),
-    )
-    if first and sampler.obstacle:
-        print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
-    step = sampled.settings["grid_step"]
-    print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs" + (f", noise on the grid of step {step}" if step else ""))
+            for warning in preflight(net, inputs, sigma, num_classes, batch_size).warnings:
+                print(f"certlut: warning: {warning}", file=sys.stderr)
+        sampled = sample_dataset(
+            sampler,
+            inputs,
+            out,
+            card,
+            {"model": model, "normalise": normalise, "data": data, "split": split, "max": limit, "device": device},
+            shard=part,
+            progress=first,
+            skip=skip,
+            model_file=file_digest(model),
+            pace=shared.keep,
+            method=Method(sampler.threats, alpha, "adaptive", load(), find_tails("tails")) if card.goal else None,
+        )
+        if first and sampler.obstacle:
+            print(f"certlut: directions are proposed from votes: the model gives no gradient ({sampler.obstacle})", file=sys.stderr)
+        step = sampled.settings["grid_step"]
+        about = f", noise on the grid of step {step}" if step else ""
+        if card.schedule is not None:
+            about += f", {100.0 * (1.0 - sampled.statistics.n.sum(axis=1).mean() / n):.1f} % of samples saved"
+        print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs{about}")
 
 
 def merge(

@@ -49,9 +49,7 @@ class OnnxModel(torch.nn.Module):
             )
         self.input, size = inputs[0].name, next(iter(inputs[0].shape), None)
         if isinstance(size, int):
-            raise ValueError(
-                f"{path}: exported for batches of {size} alone; export it with a free batch size, as dynamic_axes={{'x': [0]}}"
-            )
+            raise ValueError(f"{path}: exported for batches of {size} alone; export it with a free batch size (dynamic_shapes)")
         # Tells the sampler where this runs and in which numbers.
         self.register_buffer("numbers", torch.zeros((), dtype=TYPES[inputs[0].type]))
 

@@ -11,7 +11,8 @@ from rich.progress import Progress
 from .journal import Journal
 from .progress import Lines, progress_bar
 
-# JSON values; "idx" is the input's number, "certified" whether it counts for the accuracy that is shown.
+# JSON values; "idx" is the input's number, "certified" whether it counts for the accuracy that is shown, "saved" the part of its
+# samples that were not drawn, where it has a say in that.
 Record = dict[str, Any]
 
 
@@ -22,7 +23,8 @@ class Job:
         self._journal, self._groups, self._bar, self._lines = journal, groups, bar, Lines(bar, verb)
         self._done = {int(json.loads(record)["idx"]): record for record in journal.records}
         journal.records.clear()
-        self._good = sum(json.loads(record)["certified"] for record in self._done.values())
+        done = [json.loads(record) for record in self._done.values()]
+        self._good, self._saved = sum(record["certified"] for record in done), sum(record.get("saved", 0.0) for record in done)
         self.started = bool(self._done)
         """Whether an earlier run left records: then its output is not complete, whatever lies there."""
 
@@ -41,6 +43,7 @@ class Job:
             self._journal.append(data)
             self._done[index] = data
             self._good += record["certified"]
+            self._saved += record.get("saved", 0.0)
             self._bar.update(self._task, advance=1, description=self._note())
             self._lines.say(self._task)
 
@@ -51,7 +54,10 @@ class Job:
                 yield json.loads(self._done[index])
 
     def _note(self) -> str:
-        return f"certified accuracy {self._good / len(self._done):.3f}" if self._done else ""
+        if not self._done:
+            return ""
+        saved = f", {100.0 * self._saved / len(self._done):.1f} % of samples saved" if self._saved else ""
+        return f"certified accuracy {self._good / len(self._done):.3f}{saved}"
 
 
 @contextlib.contextmanager

@@ -11,11 +11,18 @@ from pathlib import Path
 
 # Sums of a group are held at once.
 LARGEST_GROUP = 32
+# Of inputs sampled in looks only the classes given are held, and the inputs.
+LARGEST_POOL, FULL_BATCHES = 256, 16
 
 
 def group_size(n: int, batch_size: int) -> int:
     """Inputs whose n samples share a batch; 1 where a batch holds no more than one input's."""
     return max(1, min(LARGEST_GROUP, batch_size // max(n, 1)))
+
+
+def pool_size(first: int, batch_size: int) -> int:
+    """Inputs that go on together, look by look, where the first look has so many samples: batches stay full as they get fewer."""
+    return max(1, min(LARGEST_POOL, FULL_BATCHES * batch_size // first))
 
 
 def groups(inputs: int, size: int) -> list[range]:

@@ -1,18 +1,32 @@
 """Bets at expected values: each takes the expected logarithm of a sample's factor times the number of samples.
 
 It needs the law of (v_k.u, w.u, f) only, v_k the direction that stage k goes by and w the bet's: two normals that both see the
-half-space, integrated by the trapezoidal rule. The cosine between v_k and y is |y| over the length of the mean so far, and the
-schedule of sampling/stakes.py sets the stakes.
+half-space, integrated by the trapezoidal rule. The schedule of sampling/stakes.py sets the stakes.
+
+v_k goes by an estimate e of y (bets.py): of y's part along a proposed w all, of its part across, which has noise, the share `kept`
+that is no noise. So e.y = |e|^2, and e.x = |y|^2 with x the mean itself. Without a proposal all of y is across.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
 
 from ..kernels.arrays import Array
-from ..sampling.stakes import REACH, RHO_MAX, TAIL, best_stake, centre, first_constant, first_spread, stages, vote_square
+from ..sampling.stakes import (
+    REACH,
+    RHO_MAX,
+    TAIL,
+    best_stake,
+    centre,
+    first_constant,
+    first_left,
+    first_spread,
+    stages,
+    vote_square,
+)
 from ..statistics.summary import BETS, TARGETS
 from .model import Gradient, Vote, largest
 
@@ -22,6 +36,8 @@ WEIGHTS = STEP * np.exp(-0.5 * NODES**2) / math.sqrt(2.0 * math.pi)
 _TARGETS = np.array(TARGETS)
 # Correlations closer to 1 than this are taken for it.
 _SMALL = 1e-6
+# A gradient shorter than this has a direction all the same.
+LEAST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,9 @@ class Stage:
     spread: float
     """E x^2 on a coordinate, by which stakes are chosen."""
     norm: float = math.inf
-    """Length of the mean so far, inf where there is none."""
+    """|y|^2 over the length of the estimate of y, inf where there is none: |y| over the cosine between them."""
+    kept: float = 0.0
+    """Share of the mean across w that is taken for no noise."""
     seen: float = 0.0
     """Correlation of t, the noise along that mean, with what the half-space sees."""
     guessed: float | None = None
@@ -105,64 +123,123 @@ class Coordinates:
 
 
 class Along:
-    """Bets along the direction of one part's mean, which changes from stage to stage."""
+    """Bets along the estimate of one part, which changes from stage to stage.
 
-    def __init__(self, length: float, rank: int) -> None:
-        self.length, self.rank = length, rank
+    Args:
+        length: of y's part.
+        rank: dimension of it.
+        cosine: of a proposed w with y, 0 where there is none.
+        whole: |y|^2.
+    """
+
+    def __init__(self, length: float, rank: int, cosine: float, whole: float) -> None:
+        self.square, self.rank, self.whole = max(length**2, LEAST), rank, whole
+        self.along, self.across = (cosine * length) ** 2, max((1.0 - cosine**2) * length**2, LEAST)
         self.value = np.zeros(BETS)
-        self.stakes: list[tuple[int, Array]] = []
-        """Of each stage with a direction: samples before it, and the stakes on all of its samples."""
+        self.stakes: list[tuple[float, float, Array]] = []
+        """Of each stage with a direction: noise in the mean before it, the share kept, and the stakes on all of its samples."""
         self.half: dict[str, Array] = {}
         self.seen: float | None = None
         """E (x - mu)^2 of the stage before."""
 
+    def noise(self, noise: float, before: int) -> float:
+        """Square of the mean's noise after so many samples; `noise` is E (f - b)^2."""
+        return self.rank * noise / before if before else math.inf
+
+    def kept(self, noise: float, before: int) -> float:
+        """Share of the mean across w that is taken for no noise."""
+        return self.across / (self.across + self.noise(noise, before))
+
     def settle(self, vote: Vote, stage: Stage, noise: float) -> None:
-        """One stage; `noise` is E (f - b)^2."""
+        """One stage."""
         if stage.guessed is None:
             self.value -= stage.size * best_stake(np, _TARGETS, stage.n, stage.spread) * TAIL
             return
-        norm = math.sqrt(self.length**2 + self.rank * noise / stage.before)
-        along = self.length**2 / norm
-        a, sees = norm / stage.norm, along / vote.rim
-        spread = first_spread(vote.eps, vote.z, vote.rim, stage.guessed) if self.seen is None else self.seen
+        left, kept = self.noise(noise, stage.before), self.kept(noise, stage.before)
+        along = math.sqrt(self.along + kept * self.across)
+        # The estimate of the whole has |y|^2 / norm for its length.
+        a = (self.along + stage.kept * self.across) / along * stage.norm / self.whole
+        first = first_spread(vote.eps, vote.z, vote.rim, stage.guessed)
+        spread = first if self.seen is None else self.seen
+        self.seen, staked, logs, known, beta = self._bet(vote, stage, min(a, 1.0), along, spread)
+        self.value += stage.size * (beta * (known - TAIL) + logs[0])
+        self.stakes.append((left, kept, staked))
+        if math.isfinite(left):
+            self._settle_half(vote, stage, left, spread, a, along)
+
+    def _bet(self, vote: Vote, stage: Stage, a: float, along: float, spread: float) -> tuple[float, Array, Array, float, Array]:
+        """(E (x - mu)^2, stakes on all samples, logarithms, what is known of the mean, stakes) along v with v.y = `along`."""
         beta = best_stake(np, _TARGETS, stage.n, max(spread, stage.spread))
         mu = float(centre(np, along - stage.mean_h * a))
-        self.seen, logs = growth(vote, stage, a, sees, beta, mu)
-        known, staked = stage.mean_h * a + mu, stage.size * beta
-        self.value += stage.size * (beta * (known - TAIL) + logs[0])
-        self.stakes.append((stage.before, staked))
+        seen, logs = growth(vote, stage, a, along / vote.rim, beta, mu)
+        return seen, stage.size * beta, logs, stage.mean_h * a + mu, beta
+
+    def _settle_half(self, vote: Vote, stage: Stage, left: float, spread: float, a: float, along: float) -> None:
+        """Along the mean itself."""
+        norm = math.sqrt(self.square + left)
+        if self.along:
+            share = self.square / (along * norm)
+            a, along, spread = a * share, self.square / norm, share**2 * spread + (1.0 - share**2) * stage.spread
+        _, staked, logs, known, beta = self._bet(vote, stage, min(a, 1.0), along, spread)
         low, high = known - TAIL + logs[0] / beta, known + TAIL - logs[1] / beta
         self.half = {"half_low": np.stack((low, 1.0 / staked)), "half_high": np.stack((high, 1.0 / staked))}
 
-    def bound(self, noise: float) -> Array:
-        """(value, slope) of the length. |sum of beta n v|: the directions share y and the noise of the earlier one's samples."""
-        noise, length = self.rank * noise, np.zeros(BETS)
-        for m, one in self.stakes:
-            for k, other in self.stakes:
-                norms = math.sqrt((self.length**2 + noise / m) * (self.length**2 + noise / k))
-                length += one * other * (self.length**2 + noise / max(m, k)) / norms
-        total = np.sqrt(length)
+    def bound(self) -> Array:
+        """(value, slope) of the length. |sum of beta n v|: the directions share w, y and the noise of the earlier one's samples."""
+        total = self._total()
         return np.stack((self.value / total, 1.0 / total))
+
+    def cosine(self) -> Array:
+        """Cosine between that sum and y."""
+        towards = sum(staked * math.sqrt(self.along + kept * self.across) for _, kept, staked in self.stakes)
+        return np.asarray(towards / (self._total() * math.sqrt(self.square)))
+
+    def _total(self) -> Array:
+        length = np.zeros(BETS)
+        for left, kept, one in self.stakes:
+            for other_left, other_kept, other in self.stakes:
+                shared = min(left, other_left)
+                common = kept * other_kept * (self.across + shared) if math.isfinite(shared) else 0.0
+                norms = math.sqrt((self.along + kept * self.across) * (self.along + other_kept * self.across))
+                length += one * other * (self.along + common) / norms
+        return np.sqrt(length)
+
+
+class Expected(NamedTuple):
+    """Bets by their names, (value, slope) each of shape (2, BETS), by part, and the cosines of what they are along with y."""
+
+    bets: dict[str, dict[str, Array]]
+    cosines: Array
 
 
 def expected_bets(
-    vote: Vote, n: int, gradients: dict[str, Gradient], ranks: dict[str, int], eps0: float, b: float
-) -> dict[str, dict[str, Array]]:
-    """Name of a part -> name of a bet -> (value, slope), shape (2, BETS); the first part is the whole gradient."""
+    vote: Vote,
+    n: int,
+    gradients: dict[str, Gradient],
+    ranks: dict[str, int],
+    eps0: float,
+    b: float,
+    cosine: float | None = None,
+) -> Expected:
+    """At n samples; the first part is the whole gradient. `cosine`: of a proposed w with y."""
     first, d = next(iter(gradients)), next(iter(ranks.values()))
-    noise, whole = float(vote_square(b, vote.eps)), gradients[first].l2
+    noise, square = float(vote_square(b, vote.eps)), max(gradients[first].l2 ** 2, LEAST)
     coordinates = Coordinates(max(y.linf for y in gradients.values()))
-    along = {name: Along(y.l2, ranks[name]) for name, y in gradients.items()}
+    along = {name: Along(y.l2, ranks[name], cosine or 0.0, square) for name, y in gradients.items()}
     spread, before = 0.0, 0
     for index, size in enumerate(stages(n)):
-        if index == 0:
+        if index == 0 and cosine is None:
             constant, spread = (float(x) for x in first_constant(np, eps0))
             stage = Stage(n=n, size=size, before=before, spread=spread, constant=constant)
         else:
-            norm = math.sqrt(whole**2 + d * noise / before)
-            seen = vote.rho * whole / norm
+            spread = spread if index else float(first_left(eps0))
+            kept = along[first].kept(noise, before)
+            norm = square / math.sqrt(along[first].along + kept * along[first].across)
+            seen = vote.rho * math.sqrt(square) / norm
             rho = min(seen, RHO_MAX)
-            stage = Stage(n=n, size=size, before=before, spread=spread, norm=norm, seen=seen, guessed=rho, mean_h=rho * vote.rim)
+            stage = Stage(
+                n=n, size=size, before=before, spread=spread, norm=norm, kept=kept, seen=seen, guessed=rho, mean_h=rho * vote.rim
+            )
         cell = coordinates.settle(vote, stage)
         for part in along.values():
             part.settle(vote, stage, noise)
@@ -170,7 +247,8 @@ def expected_bets(
         spread = cell if seen_along is None else ((d - 1) * cell + seen_along) / d
         before += size
     unmade = dict.fromkeys(("along", "along_high"), np.full((2, BETS), np.nan))
-    return {
-        name: {"length": part.bound(noise), **part.half, "top": coordinates.bound(gradients[name]), **unmade}
+    bets = {
+        name: {"length": part.bound(), **part.half, "top": coordinates.bound(gradients[name]), **unmade}
         for name, part in along.items()
     }
+    return Expected(bets, along[first].cosine())

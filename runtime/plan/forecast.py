@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from ..kernels.arrays import Counts
+from ..kernels.arrays import Array, Counts
 from ..lookup.tail_format import THRESHOLDS
 from ..sampling.stakes import chosen_b, vote_square
 from ..statistics.summary import SCALARS, SUMS, Part, Statistics
@@ -36,6 +36,7 @@ def forecast(
     n0: int = 100,
     shape: str = "normal",
     sigma: float = 1.0,
+    cosine: float | None = None,
 ) -> Statistics:
     """Statistics of one model input at expected values, one row for each n.
 
@@ -47,26 +48,26 @@ def forecast(
         rho: |y|_2 over its maximum phi(Phi^-1(q)), from 0 to 1.
         n0: selection samples, which b comes from.
         shape: of the gradient, in model.SHAPES.
+        cosine: of a proposed direction with the gradient; None: votes propose.
 
     Raises:
         ValueError: an argument out of range.
     """
-    _check(ns, d, q, rho, n0)
+    _check(ns, threats, d, q, rho, n0, cosine)
     vote = Vote(q, rho)
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)
     wanted = projections(threats)
-    if any(not part.keeps_coordinates or part.largest or part.dual != 2.0 for part in wanted.values()):
-        raise ValueError("a plan knows l1, l2, linf and masks of coordinates only")
     ranks = {name: projection.rank(d) for name, projection in wanted.items()}
     whole = rho * vote.rim
     gradients = {name: gradient(k, whole * math.sqrt(k / d), shape) for name, k in ranks.items()}
     halves = np.array([(n // 2, n - n // 2) for n in ns])
-    bets = [expected_bets(vote, n, gradients, ranks, eps0, b) for n in ns]
+    bets = [expected_bets(vote, n, gradients, ranks, eps0, b, cosine) for n in ns]
     parts = {}
     for name, projection in wanted.items():
         sums = [_sums(gradients[name], ranks[name], vote, b, *half) for half in halves]
-        rows = [one | settled[name] for one, settled in zip(sums, bets, strict=True)]
+        reaches = [_reach(gradients[name], whole, cosines, d) for _, cosines in bets]
+        rows = [one | made[name] | {"reach": reach} for one, (made, _), reach in zip(sums, bets, reaches, strict=True)]
         columns: dict[str, Any] = {scalar: np.stack([row[scalar] for row in rows]) for scalar in SCALARS}
         parts[name] = Part(**projection.identity(d)._asdict(), **columns)
     count, none = np.rint(q * halves).astype(np.int64), none_counted(len(ns))
@@ -84,7 +85,25 @@ def forecast(
         looks=np.zeros(len(ns), dtype=np.int64),
         selection=np.zeros_like(count),
         tails=tails,
+        proposal={"by": "votes" if cosine is None else "gradient"},
     )
+
+
+def _reach(y: Gradient, whole: float, cosines: Array, d: int) -> Array:
+    """Part.reach of one row: y's direction and, at right angles, one that is spread evenly; |y|_2 is `whole`."""
+    out = []
+    for cosine in cosines:
+        size, deviation = y.size * (cosine / max(whole, 1e-300)), math.sqrt(max(1.0 - cosine**2, 1e-12) / d)
+        image = Gradient(size, y.times)
+        length = math.sqrt(image.l2**2 + float(y.times.sum()) * deviation**2)
+        out.append((largest(image, deviation, np.zeros_like(size)), float(y.times @ folded(size, deviation)), length))
+    return np.array(out).T
+
+
+def folded(size: Array, deviation: float) -> Array:
+    """Mean size of numbers of these sizes plus normal noise."""
+    inside = size * (2.0 * ndtr(size / deviation) - 1.0)
+    return np.asarray(inside + deviation * math.sqrt(2.0 / math.pi) * np.exp(-0.5 * (size / deviation) ** 2))
 
 
 def _tails(
@@ -98,15 +117,19 @@ def _tails(
     return out
 
 
-def _check(ns: Sequence[int], d: int, q: float, rho: float, n0: int) -> None:
+def _check(ns: Sequence[int], threats: Sequence[Threat], d: int, q: float, rho: float, n0: int, cosine: float | None) -> None:
     if d < 1 or n0 < 1:
         raise ValueError(f"d = {d}, n0 = {n0}: expected 1 or more")
     if not 0.5 < q < 1.0:
         raise ValueError(f"q = {q}: expected 1/2 < q < 1")
     if not 0.0 <= rho <= 1.0:
         raise ValueError(f"rho = {rho}: expected 0 <= rho <= 1")
+    if cosine is not None and not 0.0 < cosine <= 1.0:
+        raise ValueError(f"cosine = {cosine}: expected 0 < cosine <= 1, or None where votes propose")
     if min(ns) < 8:
         raise ValueError(f"n = {min(ns)}: expected 8 samples or more")
+    if any(not part.keeps_coordinates or part.largest or part.dual != 2.0 for part in projections(threats).values()):
+        raise ValueError("a plan knows l1, l2, linf and masks of coordinates only")
 
 
 def _sums(y: Gradient, rank: int, vote: Vote, b: float, n1: int, n2: int) -> dict[str, Any]:
@@ -114,9 +137,7 @@ def _sums(y: Gradient, rank: int, vote: Vote, b: float, n1: int, n2: int) -> dic
     out = dict.fromkeys(SUMS, 0.0) | {"inner": y.l2**2, "inner_b": y.l2**2}
     for suffix, constant in (("", 0.5), ("_b", b)):
         deviation = math.sqrt(vote_square(constant, vote.eps) / (n1 + n2))
-        folded = y.size * (2.0 * ndtr(y.size / deviation) - 1.0)
-        folded += deviation * math.sqrt(2.0 / math.pi) * np.exp(-0.5 * (y.size / deviation) ** 2)
-        out[f"l1{suffix}"] = float(y.times @ folded)
+        out[f"l1{suffix}"] = float(y.times @ folded(y.size, deviation))
         out[f"linf{suffix}"] = largest(y, deviation, np.zeros_like(y.size))
     x_l2, pooled = (math.sqrt(y.l2**2 + rank * vote_square(b, vote.eps) / n) for n in (n1, n1 + n2))
     return out | {"x_l2_b": x_l2, "norm_b": pooled}

@@ -92,6 +92,7 @@ def plan(
     n0: int = 100,
     shape: str = "normal",
     goals: Sequence[float] = GOALS,
+    cosine: float | None = None,
 ) -> Plan:
     """Samples that goals need, for balls with p = 1, 2, inf and no basis; "l2" must be among them.
 
@@ -104,6 +105,7 @@ def plan(
         n0: selection samples.
         shape: of the gradient (model.SHAPES).
         goals: gains in per cent.
+        cosine: of a proposed direction with the gradient; None: votes propose.
 
     Raises:
         ValueError: an argument out of range; an n that cannot reach alpha whatever the votes.
@@ -113,7 +115,7 @@ def plan(
             check_n(n, alpha, threats, estimator)
     grid = [round(m) for m in np.geomspace(16.0, MOST, 1 + round(PER_DECADE * math.log10(MOST / 16.0)))]
     ns = [*grid, *([] if n is None else [n])]
-    statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma)
+    statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma, cosine)
     by_tails = users(threats, d)
     if n is not None:
         check_n(n, alpha, threats, families=by_tails)

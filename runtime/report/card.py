@@ -69,6 +69,8 @@ class Config:
     """Where the files of mnist, fashion-mnist or cifar10 are."""
     model: str = ""
     """For data of your own: what `load_model` opens, with {sigma} where each noise level has a model of its own."""
+    normalise: str = ""
+    """A layer for its front, in place of a checkpoint's (`inputs.normalise.parse`)."""
     num_classes: Annotated[int, Field(strict=True, ge=0)] = 0
     """For data of your own."""
     skip: Whole = 1
@@ -158,7 +160,7 @@ def _check(config: Config) -> None:
     for key, sigma in (("growth.sigma", config.growth.sigma), ("attack.sigma", config.attack.sigma)):
         if sigma not in config.sigma:
             raise ValueError(f"{key} = {sigma}: expected one of sigma = {list(config.sigma)}")
-    own = [f for f in dataclasses.fields(config) if f.name in ("model", "num_classes", "skip", "split", "device")]
+    own = [f for f in dataclasses.fields(config) if f.name in ("model", "normalise", "num_classes", "skip", "split", "device")]
     if config.trained and (changed := [f.name for f in own if getattr(config, f.name) != f.default]):
         raise ValueError(f"data = {config.data!r} comes with its networks: leave out {' and '.join(changed)}")
     if not config.trained and (not config.model or config.num_classes < 2):

@@ -36,7 +36,7 @@ class Row:
     open: int
     """Inputs without a break in reach."""
     vote: float
-    """The lowest of the votes at the certified radii."""
+    """The lowest of the shares at the certified radii."""
     shares: Mapping[str, Interval]
     """Method, "cohen" among them -> average of its radius over the smallest break, 0 where none was found."""
 
@@ -118,7 +118,7 @@ def rows_of(study: Study, found: Sequence[Found]) -> list[Row]:
     return out
 
 
-HEADINGS = ("threat", "inputs", "refuted", "no break found", "lowest vote at R", "Cohen", "first order", "with tails")
+HEADINGS = ("threat", "inputs", "refuted", "no break found", "lowest share at R", "Cohen", "first order", "with tails")
 SHOWN = ("cohen", "first order", "tails")
 
 

@@ -82,7 +82,7 @@ def run_study(config: Config, out: Path, table: Table, say: Callable[[str], None
     else:
         test = _own_data(config)
         classes, regions = tuple(str(label) for label in range(config.num_classes)), np.arange(len(test))
-        models = {sigma: _opened(config.model.replace("{sigma}", f"{sigma:g}"), config.device) for sigma in config.sigma}
+        models = {sigma: _opened(config.model.replace("{sigma}", f"{sigma:g}"), config) for sigma in config.sigma}
     if not len(test):
         raise ValueError(f"{config.data}: no input to certify")
     shape = tuple(np.shape(test[0][0]))
@@ -105,8 +105,8 @@ def _own_data(config: Config) -> Sequence[tuple[Any, int]]:
     return data
 
 
-def _opened(spec: str, device: str) -> Callable[[], Model]:
-    return lambda: load_model(spec, device)
+def _opened(spec: str, config: Config) -> Callable[[], Model]:
+    return lambda: load_model(spec, config.device, normalise=config.normalise or None)
 
 
 def _trained(config: Config, out: Path, sigma: float) -> Callable[[], Model]:

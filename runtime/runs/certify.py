@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..beyond import tail_users
-from ..bounds.budget import Budget
+from ..bounds.budget import Budget, check_looks
 from ..bounds.classes import runner_up
+from ..bounds.looks import Looks
 from ..evaluate import Evaluation, budget_of, evaluate, find_tails
 from ..jobs.atomic import check_out
 from ..jobs.progress import progress_bar
@@ -55,8 +56,6 @@ def certify_statistics(
     out, surface, total = check_out(out, path, table), load(table), count_inputs(path)
     tails = find_tails(certificate)
     header = read_statistics(path, slice(0, 1))
-    if header.settings.get("early_stop") is not None and alpha > 0.5:
-        raise ValueError(f"{path}: inputs may have been stopped early, certain to abstain for alpha <= 1/2; alpha = {alpha}")
     stored = {threat.name: threat for threat in header.threats}
     chosen = resolve([stored.get(t, t) if isinstance(t, str) else t for t in threats] or header.threats)
     if added := [t for t in chosen if t not in header.threats and t.name not in ("l1", "l2", "linf")]:
@@ -68,6 +67,8 @@ def certify_statistics(
     extended = extend(header.statistics, chosen)
     extended.check(chosen)
     users = {} if tails is None else tail_users(extended, chosen)
+    if (looks := Looks.of(header.statistics.schedule)) is not None:
+        check_looks(looks, alpha, chosen, estimator, users, header.statistics.charge)
     budget = budget_of(extended, chosen, alpha, estimator, users, {*extended.parts} - {*header.statistics.parts})
 
     def rows() -> Iterator[dict[str, str]]:

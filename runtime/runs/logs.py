@@ -49,6 +49,8 @@ def read_counts(path: str | os.PathLike[str], n: int | None = None, columns: Seq
         names = [name.strip() for name in columns]
         wanted = ("predict", "count", "n")
     votes = _votes(path, names, lines) if columns is not None and ALL in names else None
+    if twice := [name for name in COLUMNS if names.count(name) > 1]:
+        raise ValueError(f"{path}: column {twice[0]} is there {names.count(twice[0])} times, has {names}")
     if n is not None and "n" in names:
         raise ValueError(f"{path}: has a column n; leave out n = {n}")
     missing = [name for name in wanted if name not in names and not (name == "n" and n is not None)]
@@ -85,7 +87,7 @@ def _whole(path: Path, line: int, name: str, text: str | None) -> int:
     try:
         value = float(text or "")
         # Beyond 2**53 not every whole number is a float64.
-        if value.is_integer() and abs(value) <= 2**53:
+        if value.is_integer() and abs(value) < 2**53:
             return int(value)
     except ValueError:
         pass

@@ -1,17 +1,19 @@
 """The first half of a long job: draw a data set's statistics to a file, from which runs/certify.py makes results."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..bounds.binomial import lower_probability
+from ..bounds.looks import Verdict
 from ..inputs.pairs import as_pairs
 from ..jobs.atomic import check_out
 from ..jobs.groups import Record, resuming
 from ..jobs.journal import check_same
 from ..jobs.shards import Shard, groups
+from ..plan.stopping import Method, rules_of
 from ..sampling.card import Sampling
 from ..sampling.sampler import Labelled, Sampler
 from ..statistics.file import STATISTICS_VERSION, Sampled, read_statistics, write_statistics
@@ -21,6 +23,10 @@ from ..threats.sets import Threat
 
 # Records joined at a time: a million single ones as objects would fill the memory.
 CHUNK = 1000
+
+
+def _at_once() -> None:
+    """Goes on with the next group as it is."""
 
 
 def sample_dataset(
@@ -34,6 +40,8 @@ def sample_dataset(
     progress: bool = True,
     skip: int = 1,
     model_file: str = "",
+    method: Method | None = None,
+    pace: Callable[[], object] = _at_once,
 ) -> Sampled:
     """Sample every (input, label), or a shard of them, and write the statistics file `out`; returns what it holds.
 
@@ -49,19 +57,21 @@ def sample_dataset(
         shard: written to a file of its own, `shard.path(out)`.
         progress: show a bar.
         skip: `data` holds every skip-th input of a data set: its input i is the set's input i * skip, in `idx` and in its noise.
+        pace: called before every group of inputs (sampling/pools.py).
         model_file: digest of what the model was loaded from (`identity.file_digest`), a setting like the others.
+        method: what decides that the card's goal is reached; needed with a goal.
 
     Raises:
         ValueError: as `Sampler.sample`; a journal or a complete file of other settings, with the difference named; another
             process at work on the file; an empty data set or shard; a label that is no class.
     """
-    shard = shard or Shard()
-    out = shard.path(check_out(out))
-    data = as_pairs(data, sampler.num_classes)
-    card = sampler.fit(data, card)
+    shard, data = shard or Shard(), as_pairs(data, sampler.num_classes)
+    out, card = shard.path(check_out(out)), sampler.fit(data, card)
     settings = sampler.settings(data, card) | {"skip": skip, "model file": model_file}
     if not len(data):
         raise ValueError("the data set is empty: nothing to sample")
+    rules = rules_of(card, method, sampler.sigma)
+    settings |= {} if method is None else {"decided by": method.settings()}
     pieces = shard.pick(groups(len(data), card.inputs_a_batch))
     if not pieces:
         raise ValueError(f"shard {shard}: nothing is left for it, {len(data)} inputs make fewer batches; use fewer shards")
@@ -73,8 +83,9 @@ def sample_dataset(
             check_same(out, "statistics", read_statistics(out).settings, settings)
         else:
             for group in job.remaining():
-                for done in sampler.draw(data, group, card, skip):
-                    job.add(_record(done, card.alpha))
+                pace()
+                for done in sampler.draw(data, group, card, skip, rules):
+                    job.add(_record(done, card))
             write_statistics(out, gather(job.records(), described, sampler.threats))
     return read_statistics(out)
 
@@ -84,15 +95,19 @@ def journal_format() -> str:
     return f"statistics {STATISTICS_VERSION}, fields {layout()}"
 
 
-def _record(done: Labelled, alpha: float) -> Record:
+def _record(done: Labelled, card: Sampling) -> Record:
     statistics = done.drawn.statistics
     votes, n = int(statistics.count.sum()), int(statistics.n.sum())
+    certified = (
+        done.drawn.verdict is Verdict.CERTIFIED if card.goal.targets else bool(lower_probability(votes, n, card.alpha) > 0.5)
+    )
     return {
         "idx": done.idx,
         "label": done.label,
         "predict": done.drawn.predict,
         "seconds": done.seconds,
-        "certified": done.drawn.predict == done.label and bool(lower_probability(votes, n, alpha) > 0.5),
+        "certified": done.drawn.predict == done.label and certified,
+        "saved": 1.0 - n / card.n,
         "statistics": pack(statistics),
     }
 

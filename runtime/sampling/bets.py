@@ -344,9 +344,9 @@ class Tally:
                 bets[name]["top"] = torch.stack((-top.amin(dim=(0, 2)) * inverse, inverse)).cpu().numpy()
             if part.vector is not None:
                 bets[name]["along_high"] = next(lines)
-        return Moments(
-            n=np.array(self.drawn, dtype=np.int64), count=count, sum_uf=sums[:, 0], sum_u=sums[:, 1], b=self.b, bets=bets
-        )
+        lead = (self.stake[:, :, 0] / torch.clamp(staked[:, :1], min=TINY)).cpu().numpy()
+        n = np.array(self.drawn, dtype=np.int64)
+        return Moments(n=n, count=count, sum_uf=sums[:, 0], sum_u=sums[:, 1], b=self.b, bets=bets, lead=lead)
 
     def _part(self, column: int, y: torch.Tensor) -> torch.Tensor:
         """P y of the part in this column."""

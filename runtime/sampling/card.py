@@ -4,14 +4,14 @@ import itertools
 import math
 import operator
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from ..bounds.early_stop import tolerance
-from ..jobs.shards import group_size
+from ..bounds.looks import COUNT, Goal, Looks
+from ..jobs.shards import group_size, pool_size
 from ..kernels.arrays import real
 from ..lookup.tail_format import THRESHOLDS
 from .levels import grid_step
@@ -60,7 +60,11 @@ class Sampling:
     compile: bool | str = False
     """True, or a backend's name, for torch.compile: the same function up to kernel rounding."""
     early_stop: bool = False
-    """Stop an input whose abstention is certain (`certlut.bounds.early_stop`)."""
+    """Stop an input whose abstention is certain (`certlut.bounds.looks`)."""
+    goal: Goal = field(default_factory=Goal)
+    """Stop an input once its targets are reached, or out of reach, or more samples would add too little: n is a ceiling."""
+    looks: int = COUNT
+    """With a goal: how often an input is looked at."""
     thresholds: tuple[float, ...] = THRESHOLDS
     """Beyond which votes against are counted along directions, increasing, sigma = 1 units; () counts none."""
     noise: str = "gaussian"
@@ -74,7 +78,7 @@ class Sampling:
     the model gives no gradient."""
 
     def __post_init__(self) -> None:
-        for name, least in (("n0", 1), ("n", 2), ("batch_size", 1)):
+        for name, least in (("n0", 1), ("n", 2), ("batch_size", 1), ("looks", 1)):
             object.__setattr__(self, name, whole(name, getattr(self, name), least))
         if self.seed is not None:
             object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**63 - 1))
@@ -99,6 +103,8 @@ class Sampling:
     @property
     def inputs_a_batch(self) -> int:
         """How many inputs share batches."""
+        if self.goal and self.schedule is not None:
+            return pool_size(self.schedule.sizes[0], self.batch_size)
         return group_size(self.n, self.batch_size)
 
     def rows(self, inputs: int) -> int:
@@ -106,9 +112,11 @@ class Sampling:
         return min(self.batch_size, min(inputs, self.inputs_a_batch) * max(self.n0, self.n))
 
     @property
-    def allowed(self) -> int | None:
-        """The most votes against that an input may get before it is stopped; None where none is."""
-        return tolerance(self.n, self.alpha) if self.early_stop else None
+    def schedule(self) -> Looks | None:
+        """When inputs are looked at; None where all n samples are drawn of each."""
+        if self.goal:
+            return Looks.geometric(self.n, self.looks)
+        return Looks.giving_up(self.n) if self.early_stop else None
 
     @property
     def copies(self) -> int:
@@ -141,4 +149,8 @@ class Sampling:
             "channels_last": self.channels_last,
             "compile": self.compile,
             "early_stop": self.alpha if self.early_stop else None,
+            "looks": None if self.schedule is None else self.schedule.describe(),
+            "goal": {"targets": dict(self.goal.targets), "precision": self.goal.precision, "alpha": self.alpha}
+            if self.goal
+            else None,
         }

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 
 from ..bounds.classes import undecided
-from ..bounds.early_stop import must_abstain, next_look
 from ..statistics.summary import Moments
 from ..statistics.votes import Tail, kept_classes
 from ..threats.families import Family
@@ -30,7 +29,7 @@ from .grid_batches import Grid, GridBatch, grid_batches
 from .grid_bets import GridTally
 from .levels import levels
 from .memory import BatchSize, out_of_memory
-from .noise import FIRST, SECOND, SELECTION, Batch, Piece, Segment, batches, block_rows
+from .noise import FIRST, SECOND, SELECTION, Batch, Piece, Segment, batches
 from .proposal import VOTES, Proposal, Source, batch_rows, obstacle, propose
 from .scores import Model, line_of, placement, scores_of, set_to_eval
 from .tails import GridTails, TailTally
@@ -93,7 +92,7 @@ class Engine:
         """Votes per class of inputs of one shape among card.n0 samples of the selection stage, shape (len(inputs), num_classes)."""
         counts = torch.zeros((len(inputs), self.num_classes), dtype=torch.int64, device=placement(self.model, inputs[0].x).device)
         segments = [Segment(slot, idx, SELECTION, 0, card.n0) for slot, (idx, _) in enumerate(inputs)]
-        for _, predicted, pieces in self._predictions(inputs, segments, card):
+        for _, predicted, pieces in self.predictions(inputs, segments, card):
             for segment, rows in pieces:
                 # Not bincount: it would wait for the device.
                 counts[segment.slot].index_add_(0, predicted[rows], torch.ones_like(predicted[rows]))
@@ -110,9 +109,6 @@ class Engine:
     ) -> list[Moments]:
         """Sums, bets and counts of card.n fresh samples of inputs of one shape, f being the vote for the class chosen of each.
 
-        An input may be stopped where its abstention is certain (`card.early_stop`). When to look depends on its votes alone, so
-        what is drawn does not depend on the batch size.
-
         Args:
             inputs: one shape.
             choices: the class of each, and its votes.
@@ -120,36 +116,28 @@ class Engine:
             parts: of the gradient that is bet on.
             families: of directions along which votes against are counted.
         """
-        d, n = inputs[0].x.numel(), card.n
-        allowed = [None if choice.divided else card.allowed for choice in choices]
-        device = placement(self.model, inputs[0].x).device
-        grid = self.grid(card)
-        proposals = [self._propose(one, choice, card) for one, choice in zip(inputs, choices, strict=True)]
         tallies = [
-            _Counted(choice, one, parts, families, d, card, self.num_classes, device, grid)
-            for choice, one in zip(choices, proposals, strict=True)
+            self.counted(one, choice, self.proposal(one, choice, card), card, parts, families)
+            for one, choice in zip(inputs, choices, strict=True)
         ]
-        halves, rows = (n // 2, n - n // 2), block_rows(d)
-        # Not before both halves have a sample.
-        goals = {slot: n if most is None else max(halves[0] + 1, next_look(n, most, 0, 0)) for slot, most in enumerate(allowed)}
-        drawn = np.zeros((len(inputs), 2), dtype=np.int64)
-        while goals:
-            segments = []
-            for slot, goal in goals.items():
-                for half, wanted in enumerate((min(goal, halves[0]), max(goal - halves[0], 0))):
-                    # Up to the end of a noise block.
-                    stop, before = min(halves[half], -(-wanted // rows) * rows), int(drawn[slot, half])
-                    if stop > before:
-                        segments.append(Segment(slot, inputs[slot].idx, (FIRST, SECOND)[half], before, stop))
-                        drawn[slot, half] = stop
-            for u, predicted, pieces in self._predictions(inputs, segments, card):
-                for segment, where in pieces:
-                    tallies[segment.slot].add(u[where], predicted[where])
-            if card.allowed is None:
-                break
-            counts = [int(one.tally.count.sum()) for one in tallies]
-            goals = _goals(goals, n, allowed, counts, drawn.sum(axis=1).tolist())
+        segments = [segment for slot, one in enumerate(inputs) for segment in both_halves(slot, one.idx, 0, card.n)]
+        for u, predicted, pieces in self.predictions(inputs, segments, card):
+            for segment, where in pieces:
+                tallies[segment.slot].add(u[where], predicted[where])
         return [one.moments() for one in tallies]
+
+    def counted(
+        self,
+        one: Input,
+        choice: Choice,
+        proposal: Proposal,
+        card: Sampling,
+        parts: Mapping[str, Projection],
+        families: Mapping[str, Family],
+    ) -> "Counted":
+        """Where card.n samples of an input are counted."""
+        device, size = placement(self.model, one.x).device, one.x.numel()
+        return Counted(choice, proposal, parts, families, size, card, self.num_classes, device, self.grid(card))
 
     def grid(self, card: Sampling) -> Grid | None:
         """The noise's grid, None for Gaussian noise; ValueError for a step that is still to come from data, or unfit for sigma."""
@@ -164,7 +152,7 @@ class Engine:
         set_to_eval(self.model)
         return obstacle(self._source(x, 0), x)
 
-    def _propose(self, one: Input, choice: Choice, card: Sampling) -> Proposal:
+    def proposal(self, one: Input, choice: Choice, card: Sampling) -> Proposal:
         """By `card.proposal`, from samples that serve nothing else."""
         if card.proposal == "votes":
             return VOTES
@@ -185,7 +173,7 @@ class Engine:
         set_to_eval(self.model)
         return scores_of(self.model, x.to(*placement(self.model, x)), self.num_classes)
 
-    def _predictions(
+    def predictions(
         self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Piece]]]:
         """Batches of (u, predicted class, pieces); u is float64, or the codes of grid noise, of shape (B, d).
@@ -196,7 +184,7 @@ class Engine:
         set_to_eval(self.model)
         missing = torch.zeros(len(inputs), dtype=torch.bool, device=device)
         size = BatchSize(min(card.batch_size, self._limit or card.batch_size))
-        for batch in self._batches(inputs, segments, card, size):
+        for batch in self.noise(inputs, segments, card, size):
             u, noisy, pieces = batch.u, batch.noisy, batch.pieces
             predicted = torch.empty(len(u), dtype=torch.int64, device=device)
             nan = torch.empty(len(u), dtype=torch.bool, device=device)
@@ -218,10 +206,10 @@ class Engine:
             idx = inputs[int(missing.to(torch.uint8).argmax())].idx
             raise ValueError(f"the model returned NaN scores at input {idx}")
 
-    def _batches(
+    def noise(
         self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling, size: BatchSize
     ) -> Iterator[Batch] | Iterator[GridBatch]:
-        """Noise and noisy inputs, of the kind that the card asks for."""
+        """Noise and noisy inputs, of the kind that the card asks for; the model is not asked."""
         seed, (device, dtype) = _seed(card), placement(self.model, inputs[0].x)
         if (grid := self.grid(card)) is not None:
             whole = np.stack([levels_of(x, grid.step, f"input {idx}").reshape(-1) for idx, x in inputs])
@@ -271,7 +259,7 @@ class Engine:
         return self._compiled[backend]
 
 
-class _Counted:
+class Counted:
     """All that is kept of one input's samples."""
 
     def __init__(
@@ -299,6 +287,11 @@ class _Counted:
             self.tally = GridTally(parts, d, card.n, against, device, proposal.w, trial, law=grid.law)
             self.tails = GridTails(families, d, grid.law, device) if families else None
 
+    @property
+    def drawn(self) -> int:
+        """Samples seen."""
+        return sum(self.tally.drawn)
+
     def add(self, u: torch.Tensor, predicted: torch.Tensor) -> None:
         """Count rows of noise (codes where it is on a grid) and the classes that the model gave them."""
         votes = predicted == self.label
@@ -320,17 +313,13 @@ class _Counted:
         return replace(self.tally.moments(), classes=ids[None], class_count=counts[None], tails=tails, selection=chosen)
 
 
+def both_halves(slot: int, idx: int, before: int, n: int) -> list[Segment]:
+    """What n samples of an input need besides the first `before`: the first half before the second."""
+    ends = ((FIRST, before // 2, n // 2), (SECOND, before - before // 2, n - n // 2))
+    return [Segment(slot, idx, stage, start, stop) for stage, start, stop in ends if stop > start]
+
+
 def _seed(card: Sampling) -> int:
     if card.seed is None:
         raise ValueError("seed = None: expected a seed (Sampling.seeded)")
     return card.seed
-
-
-def _goals(goals: dict[int, int], n: int, allowed: list[int | None], count: list[int], drawn: list[int]) -> dict[int, int]:
-    """The inputs to go on with, and how far."""
-    out = {}
-    for slot in goals:
-        most = allowed[slot]
-        if most is not None and drawn[slot] < n and not must_abstain(count[slot], drawn[slot], most):
-            out[slot] = next_look(n, most, count[slot], drawn[slot])
-    return out

@@ -53,7 +53,6 @@ class Segment:
     index: int
     stage: int
     start: int
-    """A multiple of `block_rows`."""
     stop: int
 
 
@@ -117,7 +116,8 @@ def batches(
 
     for segment in segments:
         for block in range(segment.start // rows, -(-segment.stop // rows)):
-            height, taken = min(rows, segment.stop - block * rows), 0
+            height, taken = min(rows, segment.stop - block * rows), max(segment.start - block * rows, 0)
+            ready = False
             # A GPU's generator gives another noise to a part of a block.
             whole = height if device.type == "cpu" else rows
             while taken < height:
@@ -126,9 +126,10 @@ def batches(
                 in_place = take == height == whole
                 tasks.append(_Task(slice(filled, filled + take), segment, block if in_place else None))
                 if not in_place:
-                    if taken == 0:
+                    if not ready:
                         spare = spare if spare is not None else torch.empty((rows, d), dtype=torch.float64, device=device)
                         fill_block(spare[:whole], seed, segment.index, segment.stage, block)
+                        ready = True
                     assert spare is not None
                     u[filled : filled + take] = spare[taken : taken + take]
                 if pieces and pieces[-1].segment is segment:

@@ -1,7 +1,7 @@
 """What certificates are made from: an input's selection votes, and the statistics of its fresh samples. No table, no estimator."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..bounds.budget import check_n
+from ..bounds.budget import check_looks, check_n
+from ..bounds.looks import GivingUp, Rule, Verdict
 from ..kernels.arrays import real
-from ..statistics.summary import GAUSSIAN, Statistics, summarise
+from ..statistics.summary import GAUSSIAN, Moments, Statistics, summarise
 from ..threats.declare import resolve
 from ..threats.families import families, users
 from ..threats.sets import Threat, check_shape, projections
@@ -20,9 +21,12 @@ from .engine import Choice, Engine, Input, levels_of
 from .grid_batches import Grid
 from .identity import data_digest, places, probe, state_digest
 from .levels import infer_step
+from .looking import Looked, Looking, Wanted
 from .scores import FEW, NUMBERS, Model, check_rows, line_of, placement
 
 Data = Sequence[tuple[Any, int]]
+# Numbers of an input -> the rule that stops such inputs.
+Rules = Callable[[int], Rule]
 
 
 class Drawn(NamedTuple):
@@ -34,6 +38,8 @@ class Drawn(NamedTuple):
     """The class chosen from them."""
     statistics: Statistics
     """Of the fresh samples that certify it."""
+    verdict: Verdict = Verdict.GO_ON
+    """Why there are no more of them."""
 
 
 class Labelled(NamedTuple):
@@ -96,16 +102,16 @@ class Sampler:
         self._seen: dict[torch.Size, int] = {}
         self._obstacles: dict[torch.Size, str] = {}
 
-    def sample(self, x: Any, card: Sampling, index: int = 0) -> Drawn:
-        """Selection votes and certification statistics of one input.
+    def sample(self, x: Any, card: Sampling, index: int = 0, rules: Rules | None = None) -> Drawn:
+        """Selection votes and certification statistics of one input; a card with a goal needs the rules that stop at it.
 
         Raises:
             ValueError: an input with NaN, a shape that disagrees with a threat's, an n that cannot reach alpha (said before
                 sampling), a model that returns NaN or another number of classes, or scores a row of a batch by the others.
         """
-        return next(self.sample_group([(whole("index", index, 0, 2**63 - 1), x)], card))
+        return next(self.sample_group([(whole("index", index, 0, 2**63 - 1), x)], card, rules))
 
-    def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling) -> Iterator[Drawn]:
+    def sample_group(self, inputs: Sequence[tuple[int, Any]], card: Sampling, rules: Rules | None = None) -> Iterator[Drawn]:
         """`sample` of several (index, x); inputs of one shape share batches."""
         checked = [self._check(index, x) for index, x in inputs]
         grid = self._check_noise(card, [(f"input {index}", x) for index, x in checked])
@@ -116,12 +122,28 @@ class Sampler:
         for group in [checked] if alike else [[item] for item in checked]:
             votes = self.engine.votes(group, card)
             choices = [Choice.of(row) for row in votes]
-            counted = families(self.threats, group[0].x.numel()) if card.thresholds else {}
-            moments = self.engine.moments(group, choices, card, projections(self.threats), counted)
-            for row, choice, sums in zip(votes, choices, moments, strict=True):
-                noise = GAUSSIAN if grid is None else grid.settings(card.n, group[0].x.numel())
-                statistics = summarise([sums], self.threats, self.sigma, card.keep_means, noise)
-                yield Drawn(row, choice.label, replace(statistics, proposal=card.proposed))
+            for row, choice, (sums, verdict) in zip(votes, choices, self._looked(group, choices, card, rules, grid), strict=True):
+                yield Drawn(row, choice.label, self._summarise([sums], card, grid), verdict)
+
+    def _looked(
+        self, group: Sequence[Input], choices: Sequence[Choice], card: Sampling, rules: Rules | None, grid: Grid | None
+    ) -> list[Looked]:
+        """One shape; all n samples of each where the card has no looks."""
+        d = group[0].x.numel()
+        parts, counted = projections(self.threats), families(self.threats, d) if card.thresholds else {}
+        if card.schedule is None:
+            return [Looked(sums, Verdict.GO_ON) for sums in self.engine.moments(group, choices, card, parts, counted)]
+        if rules is None and card.goal:
+            raise ValueError("goal: expected rules that say when it is reached")
+        rule = GivingUp(card.schedule, card.alpha) if rules is None else rules(d)
+        wanted = Wanted(parts, counted, lambda moments: self._summarise(moments, card, grid))
+        return Looking(self.engine, group, choices, card, wanted).until(rule)
+
+    def _summarise(self, moments: Sequence[Moments], card: Sampling, grid: Grid | None) -> Statistics:
+        described = {} if card.schedule is None else card.schedule.describe()
+        noise = GAUSSIAN if grid is None else grid.settings(card.n, moments[0].sum_u.shape[1])
+        statistics = summarise(moments, self.threats, self.sigma, card.keep_means, noise)
+        return replace(statistics, proposal=card.proposed, schedule=described)
 
     def resolved(self, card: Sampling, x: torch.Tensor) -> Sampling:
         """The card with proposal "auto" made "votes" where the model gives no gradient: levels depend on that, never on samples."""
@@ -139,12 +161,12 @@ class Sampler:
         """Why the model proposed no gradients so far, in a line; empty where it does or was not asked."""
         return next((why for why in self._obstacles.values() if why), "")
 
-    def draw(self, data: Data, group: range, card: Sampling, skip: int = 1) -> Iterator[Labelled]:
+    def draw(self, data: Data, group: range, card: Sampling, skip: int = 1, rules: Rules | None = None) -> Iterator[Labelled]:
         """Each input of a group of places in `data`; its noise is that of place index * skip in the whole set."""
         start = time.perf_counter()
         items = [data[index] for index in group]
         inputs = [(index * skip, x) for index, (x, _) in zip(group, items, strict=True)]
-        drawn = list(self.sample_group(inputs, card))
+        drawn = list(self.sample_group(inputs, card, rules))
         seconds = (time.perf_counter() - start) / len(group)
         for index, (_, label), one in zip(group, items, drawn, strict=True):
             yield Labelled(index, int(label), one, seconds)
@@ -191,6 +213,17 @@ class Sampler:
                     check_rows(self.engine.scores, x, self.sigma, torch.finfo(dtype).eps, device, size)
             self._seen[inputs[0].shape] = rows
 
+    def check_card(self, card: Sampling, d: int | None = None, noise: float = 0.0) -> None:
+        """ValueError where n cannot reach alpha, or a look its part of it, or the goal names no threat.
+
+        With d, the numbers of an input, at the level that is left to q where tails are counted; `noise` as in `split`.
+        """
+        card.goal.check([threat.name for threat in self.threats])
+        counted = users(self.threats, d) if card.thresholds and d is not None else {}
+        check_n(card.n, card.alpha, self.threats, families=counted, noise=noise)
+        if card.schedule is not None:
+            check_looks(card.schedule, card.alpha, self.threats, families=counted, noise=noise)
+
     def _check_noise(self, card: Sampling, inputs: Sequence[tuple[str, torch.Tensor]]) -> Grid | None:
         """The noise's grid, if any; ValueError where (name, input) are not on it, or n cannot reach the level left to q."""
         grid, d, charge = self.engine.grid(card), inputs[0][1].numel(), 0.0
@@ -198,7 +231,7 @@ class Sampler:
             charge = grid.charge(card.n, d)
             for name, x in inputs:
                 levels_of(x, grid.step, name)
-        check_n(card.n, card.alpha, self.threats, families=users(self.threats, d) if card.thresholds else {}, noise=charge)
+        self.check_card(card, d, charge)
         return grid
 
     def _check(self, index: int, x: Any) -> Input:

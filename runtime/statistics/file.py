@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..jobs.atomic import replacing
 from ..threats.declare import KINDS
 from ..threats.sets import Threat
-from .summary import SCALARS, Part, Statistics
+from .summary import BETS, REACHES, SCALARS, Part, Statistics
 from .votes import Tail, none_counted
 
 STATISTICS = "certlut-statistics"
@@ -52,7 +52,7 @@ def write_statistics(path: str | os.PathLike[str], sampled: Sampled) -> None:
     whole = io.BytesIO()
     with h5py.File(whole, "w") as hdf:
         attributes = {"filetype": STATISTICS, "format_version": STATISTICS_VERSION, "sigma": s.sigma, "d": s.d}
-        about = {"settings": sampled.settings, "proposal": s.proposal, "noise": s.noise}
+        about = {"settings": sampled.settings, "proposal": s.proposal, "noise": s.noise, "schedule": s.schedule}
         hdf.attrs.update(attributes | {name: json.dumps(value, sort_keys=True) for name, value in about.items()})
         for name in _COLUMNS:
             hdf.create_dataset(name, data=getattr(sampled, name), track_times=False)
@@ -105,7 +105,7 @@ def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sam
 def _read(file: h5py.File, rows: slice) -> Statistics:
     parts = {name: _read_part(group, rows) for name, group in file["parts"].items()}
     tails = {name: _read_tail(group, rows) for name, group in file["tails"].items()}
-    about = {name: json.loads(file.attrs[name]) for name in ("proposal", "noise")}
+    about = {name: json.loads(file.attrs[name]) for name in ("proposal", "noise", "schedule")}
     votes: dict[str, Any] = {name: file[name][rows] for name in _VOTES}
     return Statistics(**votes, **about, sigma=float(file.attrs["sigma"]), d=int(file.attrs["d"]), parts=parts, tails=tails)
 
@@ -124,9 +124,10 @@ def _read_2(file: h5py.File, rows: slice) -> Statistics:
     parts = {}
     for name, group in file["parts"].items():
         about = {field: kind(group.attrs[field]) for field, kind in _ABOUT.items() if field != "largest"}
-        columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS if field not in ("norm_b", "along_high")}
-        unmade = np.full_like(columns["along"], np.nan)
-        parts[name] = Part(**about, largest=0, norm_b=group["lp_b"][rows], along_high=unmade, **columns)
+        columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS if field not in ("norm_b", "along_high", "reach")}
+        columns |= {"along_high": np.full_like(columns["along"], np.nan), "norm_b": group["lp_b"][rows]}
+        columns["reach"] = np.full((len(columns["along"]), len(REACHES), BETS), np.nan)
+        parts[name] = Part(**about, largest=0, **columns)
     votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b", "sums")}
     none = none_counted(len(votes["count"]))
     votes |= {"classes": none, "class_count": none, "looks": np.zeros(len(none), dtype=np.int64)}

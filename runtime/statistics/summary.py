@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..kernels.arrays import Array, Counts
-from ..threats.projections import Identity, Projection
+from ..threats.projections import Identity, Projection, norm
 from ..threats.sets import Threat, projections
 from .votes import Tail, check_classes, none_counted
 
@@ -22,6 +22,8 @@ TARGETS = (6.0, 10.0, 17.0)
 BETS = len(TARGETS)
 # A bet's bound is value -+ slope L: shape (2, BETS) for (value, slope).
 BET_NAMES = ("length", "half_low", "half_high", "top", "along", "along_high")
+# The norms of a part that the dual-norm bound of direction.py knows.
+REACHES = ("linf", "l1", "norm")
 # The noise of statistics, where nothing else is said: floats that are taken for Gaussian ones.
 GAUSSIAN: Mapping[str, Any] = {"kind": "gaussian"}
 # Those that bound from above.
@@ -44,6 +46,8 @@ class Moments:
     """Fixed before these samples."""
     bets: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     """Part -> name of a bet -> (value, slope), shape (2, BETS); empty where none were made."""
+    lead: Array | None = None
+    """Unit directions that the whole gradient's length was bet along, over all stages, shape (BETS, d)."""
     classes: Counts = field(default_factory=lambda: none_counted(1))
     """Classes and their counts (votes.kept_classes), shape (1, C); (1, 0) where they were not counted."""
     class_count: Counts = field(default_factory=lambda: none_counted(1))
@@ -97,6 +101,8 @@ class Part:
     """v.y >= value - slope L along a direction v."""
     along_high: Array
     """v.y <= value + slope L along it."""
+    reach: Array
+    """Norms of P w, w the directions that `length` of the whole gradient is along: shape (N, len(REACHES), BETS), NaN as bets."""
 
     @property
     def identity(self) -> Identity:
@@ -106,7 +112,7 @@ class Part:
 
 # The fields of a Part that are arrays, besides the bets.
 SUMS = ("inner", "l1", "linf", "dot", "inner_b", "x_l2_b", "l1_b", "linf_b", "norm_b", "dot_b")
-SCALARS = (*SUMS, *BET_NAMES)
+SCALARS = (*SUMS, *BET_NAMES, "reach")
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,8 @@ class Statistics:
     """What proposed the direction that the gradient's length is bet along, the same for all inputs."""
     noise: Mapping[str, Any] = field(default_factory=lambda: GAUSSIAN)
     """The noise that was drawn, the same for all inputs."""
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    """The looks that might be taken (bounds/looks.py), the same for all inputs; empty where n was fixed."""
 
     def __len__(self) -> int:
         return len(self.count)
@@ -197,6 +205,8 @@ def _check_part(name: str, part: Part, size: int) -> None:
     crossed = [low > high * (1 + 1e-6) + 1e-9 for low, high in ((part.linf, part.l1), (part.linf_b, part.l1_b))]
     if any((value < 0).any() for value in norms) or any(wrong.any() for wrong in crossed):
         raise ValueError(f"statistics: the norms of {name!r} contradict each other")
+    if part.reach.shape != (size, len(REACHES), BETS) or (part.reach < 0).any():
+        raise ValueError(f"statistics: reach of {name!r} has shape {part.reach.shape}, expected {(size, len(REACHES), BETS)}, >= 0")
     for kind in BET_NAMES:
         bet = getattr(part, kind)
         if bet.shape != (size, 2, BETS) or (bet[:, 1] < 0).any():
@@ -206,6 +216,15 @@ def _check_part(name: str, part: Part, size: int) -> None:
         # A bet that was never placed bounds nothing: -inf from below, inf from above.
         if (bet[:, 0] == (-math.inf if kind in UPPER_BETS else math.inf)).any():
             raise ValueError(f"statistics: a bet {kind!r} of {name!r} is infinite on the wrong side")
+
+
+def _reaches(m: Moments, projection: Projection) -> Array:
+    """Part.reach of one input; a direction that does not exist reaches nothing, and its bet says nothing."""
+    if m.lead is None:
+        return np.full((len(REACHES), BETS), np.nan)
+    images = [projection(w) for w in m.lead]
+    kinds = [norm(x, math.inf) for x in images], [norm(x, 1.0) for x in images], [projection.norm(w) for w in m.lead]
+    return np.array(kinds)
 
 
 def summarise(
@@ -224,6 +243,7 @@ def summarise(
         rows = [_sums(half, chosen, projection) for half, chosen in means]
         columns: dict[str, Any] = {scalar: np.array([row[scalar] for row in rows]) for scalar in SUMS}
         columns |= {bet: np.stack([m.bets.get(name, {}).get(bet, none) for m in moments]) for bet in BET_NAMES}
+        columns["reach"] = np.stack([_reaches(m, projection) for m in moments])
         parts[name] = Part(**projection.identity(d)._asdict(), **columns)
     stacked: dict[str, Any] = {name: np.stack([getattr(m, name) for m in moments]) for name in ("count", "n")}
     stacked |= {name: np.concatenate([getattr(m, name) for m in moments]) for name in ("classes", "class_count")}

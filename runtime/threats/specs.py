@@ -23,6 +23,21 @@ def parse_threats(texts: Sequence[str]) -> list[str | Threat]:
     return [_parse(text) for text in texts]
 
 
+def parse_targets(texts: Sequence[str]) -> dict[str, float]:
+    """`l2=0.5`: threat -> radius. ValueError for another form, or a threat given twice."""
+    targets: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            radius = float(value)
+        except ValueError:
+            radius = None
+        if not name or radius is None or name in targets:
+            raise ValueError(f"target {text!r}: expected THREAT=RADIUS, each threat once, as in l2=0.5")
+        targets[name] = radius
+    return targets
+
+
 def _parse(text: str) -> str | Threat:
     name, given, value = text.partition("=")
     if not given:

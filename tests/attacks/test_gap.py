@@ -85,6 +85,26 @@ def test_the_l1_search_walks_edges_where_no_vertex_breaks() -> None:
     assert one.broken == math.inf
 
 
+class Thirds(torch.nn.Module):
+    """Class 0 where the first pixel is below .4; else 1 or 2 by the sign of the second."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        score = 6.0 * (x[:, 0, 0] - 0.4)
+        little = 1e-3 * x[:, 0, 1]
+        return torch.stack((-score, score + little, score - little), dim=1)
+
+
+def test_a_class_that_leads_with_less_than_half_is_not_broken() -> None:
+    # Class 0 has half of the votes at a shift of .4, a third, as the others have, at .4 + .4307 sigma. The second pixel moves their
+    # share, which only an l2 shift of both makes use of; one pixel cannot.
+    truth = 0.4 + 0.4307 * SIGMA
+    vote = Vote(Thirds(), np.zeros(SHAPE, dtype=np.float32), 0, SIGMA, 9)
+    found = find_break(vote, Sparse(1), 0.98 * truth, 0)
+    assert not found.refuted
+    assert truth * 0.99 < found.broken < 1.06 * truth
+    assert 0.5 < found.vote < 0.56
+
+
 def test_chance_alone_refutes_no_radius_that_is_exact() -> None:
     # At the true radius the vote is 1/2: no level is spent twice. The chance of one in all of these is below 1e-4.
     refuted = sum(search(Linear(0.4), L2, 0.4 / float(W.norm()), seed).refuted for seed in range(12))

@@ -115,10 +115,25 @@ def test_votes_are_fresh_reproducible_and_all_counted() -> None:
     model, x = Linear(torch.ones(SHAPE), 1.0), np.zeros(SHAPE, dtype=np.float32)
     first, again = Vote(model, x, 1, 0.5, seed=6), Vote(model, x, 1, 0.5, seed=6)
     n, zero = 2 * ROWS + 7, torch.zeros(SHAPE)
-    counts = [first.count(zero, n), first.count(zero, n)]
+    counts = [first.counts(zero, n).tolist(), first.counts(zero, n).tolist()]
     assert counts[0] != counts[1]
-    assert counts == [again.count(zero, n), again.count(zero, n)]
-    assert Vote(Linear(torch.zeros(SHAPE), 1.0), x, 1, 0.5, seed=6).count(zero, n) == n
+    assert [sum(row) for row in counts] == [n, n]
+    assert counts == [again.counts(zero, n).tolist(), again.counts(zero, n).tolist()]
+    assert Vote(Linear(torch.zeros(SHAPE), 1.0), x, 1, 0.5, seed=6).counts(zero, n).tolist() == [0, n]
     # Phi(1 / (.5 sqrt 6)) = .793; shifted by -1/6 in every pixel 1/2.
-    assert abs(first.count(zero, 20_000) / 20_000 - 0.7929) < 0.015
-    assert abs(first.count(torch.full(SHAPE, -1.0 / 6.0), 20_000) / 20_000 - 0.5) < 0.018
+    assert abs(first.share(zero, 20_000) - 0.7929) < 0.015
+    assert abs(first.share(torch.full(SHAPE, -1.0 / 6.0), 20_000) - 0.5) < 0.018
+
+
+def test_the_rival_is_the_strongest_other_class_and_the_share_is_against_it_alone() -> None:
+    vote = Vote(lambda x: x, np.array([2.0, 0.0, 1.0, 0.0], dtype=np.float32), 0, 0.8, seed=1)
+    votes = vote.counts(torch.zeros(4), 4000)
+    assert votes.argmax() == 0
+    assert vote.rival(votes) == 2
+    assert vote.rival(np.array([0, 3, 1, 2])) == 1
+    share = vote.share(torch.zeros(4), 4000)
+    assert abs(share - votes[0] / (votes[0] + votes[2])) < 0.03
+    # Down for the class, up for its rival, and for no other.
+    gradient = vote.gradient(torch.zeros(4))
+    assert gradient[0] > 0.0 > gradient[2]
+    assert abs(float(gradient[1])) < 0.3 * float(gradient[0])

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from certlut import Certifier, Table
 from certlut.bounds import paper
-from certlut.bounds.adaptive import BET_EVENTS, MEAN_EVENTS
+from certlut.bounds.adaptive import BET_EVENTS, MEAN_EVENTS, PROPOSED_EVENTS
 from certlut.bounds.budget import SHARES, split
 from certlut.bounds.estimators import ESTIMATORS
 from certlut.runs.certify import certify_statistics
@@ -48,7 +49,9 @@ def test_levels_add_up_to_alpha_and_never_beyond_it(alpha: float, threats: Seque
     assert math.fsum(event.level for event in budget.events) == pytest.approx(budget.total, rel=1e-12, abs=1e-320)
 
 
-@pytest.mark.parametrize("known", [BET_EVENTS, MEAN_EVENTS, paper.EVENTS], ids=["bets", "means", "paper"])
+@pytest.mark.parametrize(
+    "known", [BET_EVENTS, PROPOSED_EVENTS, MEAN_EVENTS, paper.EVENTS], ids=["bets", "proposed", "means", "paper"]
+)
 def test_the_events_behind_a_bound_share_its_level_and_no_more(known: dict[tuple[str, str], dict[str, float]]) -> None:
     for quantity, shares in known.items():
         assert sum(Fraction(share) for share in shares.values()) == 1, quantity
@@ -133,6 +136,36 @@ def test_it_prints_every_event_with_its_level_and_users_and_the_sum() -> None:
     paper = str(split(0.01, [L1, L2], "paper")).splitlines()
     assert paper[1].split(maxsplit=1) == ["0.000333", "upper linf of all: all signed coordinate axes (l1)"]
     assert len(paper) == 1 + 1 + 2 + 2 + 1
+
+
+def test_where_gradients_are_proposed_bets_on_the_length_get_seven_eighths_of_its_bound() -> None:
+    votes, gradient = (split(0.01, [L1, L2, RED], proposed=proposed) for proposed in (False, True))
+    # The levels of the bounds are the same.
+    assert (gradient.q, gradient.norms) == (votes.q, votes.norms)
+    assert gradient.total <= 0.01
+    for bound in (str(LENGTH), str(Quantity(complement("red"), "l2", "lower"))):
+        level = gradient.norms[LENGTH]
+        found = {event.what: event.level / level for event in gradient.events if event.bound == bound}
+        expected = {"bets on the length": 0.875, "the gradient along X": 0.0625, "X along the gradient": 0.0625}
+        assert found == pytest.approx(expected, rel=1e-9)
+    # Nothing else moves, nor anything of the paper's.
+    others = [[event for event in one.events if not event.bound.startswith("lower l2")] for one in (votes, gradient)]
+    assert others[0] == others[1]
+    assert split(0.01, [L1, L2], "paper", proposed=True) == split(0.01, [L1, L2], "paper")
+
+
+def test_divided_votes_pay_for_the_other_classes_from_the_share_of_q() -> None:
+    threats, families = [L1, L2], {"all": ("l1",)}
+    plain, divided = (split(0.01, threats, families=families, divided=divided) for divided in (False, True))
+    assert (plain.others, divided.others) == (0.0, pytest.approx(0.0025, rel=1e-9))
+    assert divided.q == pytest.approx(plain.q - 0.0025, rel=1e-9)
+    assert (divided.norms, divided.tails) == (plain.norms, plain.tails)
+    assert divided.total <= 0.01
+    assert divided.total == pytest.approx(0.01, rel=1e-9)
+    assert "upper bound of every other class: the votes of the runner-up (l1, l2)" in str(divided)
+    lines = str(replace(plain, divided=divided)).splitlines()
+    assert lines[len(str(plain).splitlines())] == "inputs whose selection votes are divided:"
+    assert lines[-1].split() == ["0.01", "in", "all"]
 
 
 def test_no_bets_on_coordinates_are_named_where_a_part_has_a_basis() -> None:

@@ -1,20 +1,25 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from certlut.bounds.adaptive import ADAPTIVE
 from certlut.bounds.budget import Budget, Claim, split
+from certlut.bounds.direction import dual_norm
 from certlut.bounds.estimators import ESTIMATORS, find_estimator
 from certlut.bounds.gradient import gradient_bounds, tighten
-from certlut.statistics.summary import Moments, summarise
+from certlut.sampling.bets import Tally
+from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace
 from certlut.threats.projections import Projection
-from certlut.threats.sets import ALL, L1, L2, LINF, Quantity, complement
-from reference.naive_statistics import Known, half_space
-from reference.simulate import quantities, sampled, unit
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, complement
+from reference.naive_statistics import Array, Known, half_space
+from reference.simulate import allowed, quantities, sampled, unit
 
 
 def _budget(levels: dict[Quantity, float], estimator: str = "adaptive") -> Budget:
@@ -47,8 +52,80 @@ def test_every_bound_is_taken_at_its_own_level_then_tightened(estimator: str) ->
     bounds = gradient_bounds(statistics, _budget(levels, estimator), q, rim)
     alone = {quantity: ESTIMATORS[estimator].bound(quantity, statistics, q, level) for quantity, level in levels.items()}
     expected = tighten(alone, statistics.parts, rim)
+    if estimator == "adaptive":
+        expected |= _beside(expected, statistics, rim, 0.5 * levels[LENGTH], 0)
     assert bounds.keys() == expected.keys() == levels.keys()
     assert all(np.array_equal(bounds[quantity], expected[quantity]) for quantity in levels)
+
+
+def _beside(bounds: dict[Quantity, Array], statistics: Statistics, rim: Array, level: float, k: int) -> dict[Quantity, Array]:
+    """Upper bounds, or less where bets on the length at this level, the k-th ones, say so of the dual norm."""
+    bet, out = statistics.parts[ALL].length, {}
+    low = bet[:, 0, k] - bet[:, 1, k] * (math.log(1.0 / level) + 1e-6)
+    upper = np.minimum(bounds[Quantity(ALL, "l2", "upper")], rim)
+    for quantity, bound in bounds.items():
+        if quantity.side == "upper":
+            part = statistics.parts[quantity.part]
+            reach = part.reach[:, {"linf": 0, "l1": 1}.get(quantity.norm, 2), k] * (1.0 + 1e-12)
+            out[quantity] = np.minimum(
+                bound, dual_norm(low, upper, reach, math.sqrt(part.coordinates) if quantity.norm == "l1" else 1.0)
+            )
+    return out
+
+
+# What was bet on the length bounds dual norms
+
+FLAT = 200
+EVERY, LEVEL, RUNS = Quantity(ALL, "l1", "upper"), 0.1, 60
+
+
+def _along(w: Array) -> tuple[Known, Statistics]:
+    """Of a gradient whose numbers are all alike, proposed as w."""
+    known = half_space(np.full(FLAT, FLAT**-0.5), 1.28)
+    statistics = sampled(known, (LINF, L2), RUNS, 1500, 4, partial(Tally, w=torch.from_numpy(w)))
+    return known, replace(statistics, proposal={"by": "gradient"})
+
+
+def _missed(known: Known, statistics: Statistics) -> tuple[float, Array]:
+    """(how often |y|_1 is above its bound, the bounds), where |y|_2 is the largest that q allows and known."""
+    budget = replace(_budget({EVERY: 1e-9, LENGTH: LEVEL}))
+    rim = np.full(RUNS, np.linalg.norm(known.y) * (1.0 + 1e-12))
+    bound = gradient_bounds(statistics, budget, np.full(RUNS, known.q), rim)[EVERY]
+    return float((bound < np.abs(known.y).sum() * (1.0 - 1e-12)).mean()), bound
+
+
+def test_a_dual_norm_that_the_bets_reach_is_bounded_as_often_as_the_level_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    # All numbers of w are positive: it reaches sqrt(d) cos 0.5, and the rest of y is where that of the flat delta is. No slack.
+    w = (math.cos(0.5) + math.sin(0.5) * (-1.0) ** np.arange(FLAT)) / math.sqrt(FLAT)
+    known, statistics = _along(w)
+    rate, bound = _missed(known, statistics)
+    assert rate <= allowed(LEVEL, RUNS)
+    # Had it been a bound from above, it would be wrong: the truth is near.
+    original = ADAPTIVE.lead
+
+    def mirrored(s: Statistics, level: float) -> tuple[Array, int]:
+        found = original(s, level)
+        assert found is not None
+        bet = s.parts[ALL].length
+        return 2.0 * bet[:, 0, found[1]] - found[0] + 2.0 * bet[:, 1, found[1]], found[1]
+
+    monkeypatch.setattr(type(ADAPTIVE), "lead", lambda _, s, level: mirrored(s, level))
+    assert _missed(known, statistics)[0] > allowed(LEVEL, RUNS)
+    monkeypatch.undo()
+    # |Zbar|_1 says nothing here; the bound is less than |y|_2 gives.
+    assert bound.mean() <= math.sqrt(FLAT) * np.linalg.norm(known.y) * (1.0 + 1e-9)
+
+
+def test_a_sparse_direction_bounds_the_dual_norm_of_all_by_far() -> None:
+    # y along the first coordinate: |y|_1 is |y|_2, sqrt(d) times less than |y|_2 tells.
+    known, w = half_space(np.eye(FLAT)[0], 1.28), np.eye(FLAT)[0]
+    statistics = replace(
+        sampled(known, (LINF, L2), RUNS, 4000, 4, partial(Tally, w=torch.from_numpy(w))), proposal={"by": "gradient"}
+    )
+    rate, bound = _missed(known, statistics)
+    assert rate <= allowed(LEVEL, RUNS)
+    without = {name: replace(part, reach=np.full_like(part.reach, np.nan)) for name, part in statistics.parts.items()}
+    assert bound.mean() < 0.75 * _missed(known, replace(statistics, parts=without))[1].mean()
 
 
 # Norm facts

@@ -9,6 +9,8 @@ from torch import nn
 from certlut.inputs.architectures import cifar_resnet
 from certlut.inputs.models import load_model
 from certlut.inputs.normalise import NAMES, Normalise, own_layer, parse, put_in_front, spelt
+from certlut.sampling.card import Sampling
+from certlut.sampling.sampler import Sampler
 
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -58,6 +60,21 @@ def test_it_replaces_ours_alone_and_keeps_the_models_numbers() -> None:
         # Another's layer is not known, and stays.
         foreign = nn.Sequential(nn.Identity(), *net)
         assert torch.allclose(put_in_front(foreign, parse("half"))(x), net(2.0 * x - 1.0))
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.ts"])
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_it_stands_in_front_of_programs_too(name: str, tmp_path: Path) -> None:
+    net, path = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval(), tmp_path / name
+    if name == "net.pt2":
+        torch.export.save(torch.export.export(net, (X,), dynamic_shapes=({0: torch.export.Dim("batch")},)), path)
+    else:
+        torch.jit.trace(net, X).save(str(path))
+    model = load_model(str(path), normalise="half")
+    with torch.no_grad():
+        assert torch.allclose(model(X), net(2.0 * X - 1.0), atol=1e-5)
+    drawn = Sampler(model, 0.25, 3).sample(X[0], Sampling(n0=10, n=40, batch_size=20, seed=0))
+    assert drawn.votes.sum() == 10
 
 
 def test_a_checkpoint_is_opened_with_the_normalisation_that_the_user_chooses(tmp_path: Path) -> None:

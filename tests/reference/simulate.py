@@ -105,7 +105,7 @@ def missed_together(
     known: Known, threats: Sequence[Threat], statistics: Statistics, alpha: float, estimator: str = "adaptive"
 ) -> npt.NDArray[np.bool_]:
     """Where the input is certified and q or any of the bounds that are paid for by one alpha is on the wrong side."""
-    budget = split(alpha, threats, estimator)
+    budget = split(alpha, threats, estimator, proposed=statistics.proposed)
     q = lower_probability(statistics.count.sum(axis=1), statistics.n.sum(axis=1), budget.q)
     sure = q > 0.5
     rim = np.array([phi(float(ndtri(a))) for a in np.where(sure, q, 0.5)]) * (1.0 + 1e-12)

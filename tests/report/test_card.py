@@ -3,8 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from certlut.report.card import Config, read_config, shipped, subspace
+from certlut.report.study import _opened
 
 MINIMAL = 'title = "t"\ndata = "digits"\ninputs = 3\n'
 
@@ -93,7 +95,18 @@ def test_data_of_ones_own_needs_a_model(tmp_path: Path) -> None:
     assert not card.trained
 
 
-@pytest.mark.parametrize("line", ['model = "m.pt"', "num_classes = 3", "skip = 2", 'split = "train"', 'device = "cuda"'])
+def test_a_model_of_ones_own_gets_the_layer_that_the_card_chooses(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import torch\n\ndef make():\n    return torch.nn.Flatten()\n")
+    own = MINIMAL.replace("digits", "mine.npz") + f'model = "{tmp_path}/net.py:make"\nnum_classes = 4\n'
+    x = torch.rand(3, 4)
+    for line, expected in (("", x), ('normalise = "half"\n', 2.0 * x - 1.0)):
+        card = read(tmp_path, own + line)
+        assert torch.allclose(_opened(card.model, card)()(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "line", ['normalise = "half"', 'model = "m.pt"', "num_classes = 3", "skip = 2", 'split = "train"', 'device = "cuda"']
+)
 def test_what_bundled_data_would_ignore_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(ValueError, match=rf"data = 'digits' comes with its networks: leave out {line.split()[0]}$"):
         read(tmp_path, f"{MINIMAL}\n{line}\n")

@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from certlut.cli import main as cli
 from certlut.runs.counts import certify_counts
@@ -89,6 +89,8 @@ def test_many_rows_are_read_fast_and_an_empty_file_gives_none(tmp_path: Path) ->
         (HEADER + "0\t0\t0\t101\t100\n", r"line 2: predict 0, count 101, n 100; expected 0 <= count <= n"),
         (HEADER + "0\t0\t0\t0\t0\n", r"count 0, n 0"),
         (HEADER + "0\t0\t-2\t1\t2\n", r"predict -2"),
+        (HEADER + "0\t0\t0\t1\t9007199254740993\n", r"n is '9007199254740993', expected a whole number"),
+        ("count\t" + HEADER, r"column count is there 2 times"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_the_line(text: str, message: str, tmp_path: Path) -> None:
@@ -137,14 +139,46 @@ def test_counts_of_all_classes_need_no_header(tmp_path: Path) -> None:
     assert chosen["idx"].tolist() == [5, 6, 7]
     assert chosen["correct"].tolist() == [1, 1, 0]
     assert chosen["count"].tolist() == [990, 600, 1000]
-    assert chosen["radius"][2] == pytest.approx(NormalDist().inv_cdf(0.001 ** (1 / 1000)), abs=2e-6)
+    assert chosen["radius"][2] == pytest.approx(NormalDist().inv_cdf(0.00075 ** (1 / 1000)), abs=2e-6)
+    # At the full level.
+    assert chosen["radius_cohen"][2] == pytest.approx(NormalDist().inv_cdf(0.001 ** (1 / 1000)), abs=2e-6)
+    # The second class has a third of the first one's votes.
+    assert chosen["radius"][1] > 1.5 * chosen["radius_cohen"][1] > 0.0
+    assert chosen["runner_up"].tolist() == [3, 1, 0]
+    assert chosen["count_runner_up"].tolist() == [9, 200, 0]
     # The class that the same votes chose: the bounds of all four hold together.
     certify_counts(_votes(tmp_path / "v"), out, 1.0, 0.001, n=1000, columns=["counts"])
     found = read_tsv(out)
     assert (found["idx"].tolist(), found["label"].tolist(), found["predict"].tolist()) == ([0, 1, 2], [-1] * 3, [2, 0, 3])
-    assert found["radius"][2] == pytest.approx(NormalDist().inv_cdf(0.00025 ** (1 / 1000)), abs=2e-6)
+    assert found["radius"][2] == pytest.approx(NormalDist().inv_cdf((0.75 * 0.00025) ** (1 / 1000)), abs=2e-6)
     assert (found["radius"] < chosen["radius"]).all()
     assert (found["radius"] > 0.85 * chosen["radius"]).all()
+
+
+def test_fewer_than_half_of_the_votes_certify_where_all_classes_were_counted(tmp_path: Path) -> None:
+    path, out = tmp_path / "v", tmp_path / "r.tsv"
+    _write(path, "0 4000 3000 3000\n1 4000 3000 3000\n0 3400 3300 3300\n-1 4000 3000 3000\n")
+    certify_counts(path, out, 2.0, 0.001, d=4, columns=["predict", "counts"])
+    found = read_tsv(out)
+    assert found["predict"].tolist() == [0, -1, -1, -1]
+    assert found["radius_cohen"].tolist() == [0.0] * 4
+    low, high = (float(ppf) for ppf in (beta.ppf(0.00075, 4000, 6001), beta.isf(0.00025, 3001, 7000)))
+    expected = NormalDist().inv_cdf(low) - NormalDist().inv_cdf(high)
+    assert found["radius"][0] == pytest.approx(expected, abs=2e-6)
+    assert found["radius_linf"][0] == pytest.approx(0.5 * expected, abs=2e-6)
+    assert found["radius"][1:].tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_of_even_classes_few_are_certified(chosen: bool, tmp_path: Path) -> None:
+    # Every certificate is wrong: the classes tie. Chosen from other votes, a class is the first; else the luckiest.
+    rng, alpha, runs = np.random.default_rng(2), 0.1, 4000
+    votes = rng.multinomial(300, [0.25] * 4, runs)
+    path = tmp_path / "v"
+    np.savetxt(path, np.column_stack((np.zeros(runs), votes)) if chosen else votes, fmt="%d")
+    certify_counts(path, tmp_path / "r.tsv", 1.0, alpha, columns=["predict", "counts"] if chosen else ["counts"])
+    wrong = float((read_tsv(tmp_path / "r.tsv")["radius"] > 0.0).mean())
+    assert wrong <= alpha + 4.0 * (alpha / runs) ** 0.5
 
 
 def test_a_class_that_its_own_votes_chose_is_too_good_at_alpha_and_not_at_a_share_of_it(tmp_path: Path) -> None:

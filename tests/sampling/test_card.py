@@ -6,26 +6,44 @@ from typing import Any
 import numpy as np
 import pytest
 
-from certlut.bounds.early_stop import tolerance
+from certlut.bounds.looks import Goal, Looks
 from certlut.lookup.tail_format import THRESHOLDS
 from certlut.sampling.card import Sampling, whole
 
 
 def test_everything_that_changes_the_classifier_is_off_by_default_and_said() -> None:
-    off = {"autocast": None, "channels_last": False, "compile": False, "early_stop": None, "keep_means": False}
+    off = {
+        "autocast": None,
+        "channels_last": False,
+        "compile": False,
+        "early_stop": None,
+        "keep_means": False,
+        "looks": None,
+        "goal": None,
+    }
     drawn = {"seed": None, "n0": 100, "n": 100_000, "inputs a batch": 1, "thresholds": list(THRESHOLDS)}
     drawn["proposal"] = {"by": "gradient", "copies": 1000, "temperature": 0.3}
     noise = {"noise": "gaussian", "grid_step": None}
     assert Sampling().settings() == drawn | off | noise
-    assert Sampling().allowed is None
+    assert Sampling().schedule is None
 
 
 def test_what_is_on_is_said_and_early_stopping_with_its_alpha() -> None:
     options: dict[str, Any] = {"autocast": "bf16", "channels_last": True, "compile": "eager"}
     card = Sampling(20, 300, 0.01, 1000, 4, early_stop=True, keep_means=True, thresholds=(1, 2.5), proposal="votes", **options)
     on = options | {"early_stop": 0.01, "keep_means": True, "thresholds": [1.0, 2.5], "proposal": {"by": "votes"}}
-    assert card.settings() == {"seed": 4, "n0": 20, "n": 300, "inputs a batch": 3, "noise": "gaussian", "grid_step": None, **on}
-    assert card.allowed == tolerance(300, 0.01)
+    on |= {"looks": Looks.giving_up(300).describe(), "goal": None, "noise": "gaussian", "grid_step": None}
+    assert card.settings() == {"seed": 4, "n0": 20, "n": 300, "inputs a batch": 3, **on}
+
+
+def test_a_goal_sets_looks_and_is_said_with_the_alpha_it_is_decided_at() -> None:
+    card = Sampling(n=4000, alpha=0.01, goal=Goal({"l2": 0.5}, 0.02), looks=4, early_stop=True)
+    assert card.schedule == Looks.geometric(4000, 4)
+    said = card.settings()
+    assert said["looks"] == Looks.geometric(4000, 4).describe()
+    assert said["goal"] == {"targets": {"l2": 0.5}, "precision": 0.02, "alpha": 0.01}
+    # 16 batches at the first look.
+    assert card.inputs_a_batch == 32
 
 
 def test_copies_are_a_hundredth_of_the_samples_within_bounds() -> None:

@@ -364,58 +364,6 @@ def test_a_compiled_model_gives_the_same_votes() -> None:
         votes_of(engine, x, 500, 0, 150, compile="no_such_backend")
 
 
-# Early stop
-
-
-def _for_one(x: torch.Tensor) -> torch.Tensor:
-    """Class 1 where the first number is positive."""
-    return torch.stack((torch.zeros(len(x)), x[:, 0]), dim=1)
-
-
-@pytest.mark.parametrize("n", [1000, 20_001])
-def test_an_input_certain_to_abstain_is_stopped_at_the_same_sample_whatever_the_batch_and_the_group(n: int) -> None:
-    inputs = [
-        Input(0, torch.tensor([-0.5, 0.0])),
-        Input(1, torch.tensor([0.5, 0.0])),
-        Input(2, torch.tensor([-0.1, 0.0])),
-        Input(3, torch.tensor([0.01, 0])),
-    ]
-    engine = Engine(_for_one, 0.5, 2)
-    whole, stopped = (
-        engine.moments(inputs, [Choice(1)] * 4, Sampling(n=n, batch_size=777, seed=3, early_stop=early)) for early in (False, True)
-    )
-    for i, (index, x) in enumerate(inputs):
-        alone = moments_of(engine, x, 1, n, index, 5000, seed=3, early_stop=True)
-        assert (alone.n.tolist(), alone.count.tolist()) == (stopped[i].n.tolist(), stopped[i].count.tolist())
-        assert stopped[i].n.min() >= 1
-        # What was drawn is the beginning of what would have been.
-        first = moments_of(engine, x, 1, n, index, 5000, seed=3)
-        assert (stopped[i].n <= first.n).all()
-        assert first.count.tolist() == whole[i].count.tolist()
-    # q = 0.16, 0.84, 0.42, 0.51: the two below 1/2 are stopped, the sooner the lower; the others run to the end.
-    drawn = [int(m.n.sum()) for m in stopped]
-    rows = 2 * 1024
-    assert drawn[1] == drawn[3] == n
-    assert [m.count.tolist() for m in (stopped[1], stopped[3])] == [m.count.tolist() for m in (whole[1], whole[3])]
-    if n > 5 * rows:
-        assert 0.5 * n < drawn[0] <= 0.6 * n + n / 32 + rows
-        assert drawn[0] < drawn[2] <= 0.9 * n + n / 32 + rows
-    else:
-        assert drawn == [n] * 4
-
-
-def test_the_sums_of_a_stopped_input_are_those_of_the_samples_drawn() -> None:
-    n, x = 50_000, torch.tensor([-0.4, 0.0, 0.2])
-    moments = moments_of(Engine(_for_one, 0.5, 2), x, 1, n, 4, 900, seed=3, alpha=0.01, early_stop=True)
-    for half, stage in enumerate((FIRST, SECOND)):
-        u = naive_noise(3, 4, stage, int(moments.n[half]), 3)
-        votes = (x.numpy().astype(np.float64) + 0.5 * u).astype(np.float32)[:, 0] > 0
-        assert moments.count[half] == votes.sum()
-        assert np.allclose(moments.sum_uf[half], u[votes].sum(axis=0), rtol=0, atol=1e-9)
-        assert np.allclose(moments.sum_u[half], u.sum(axis=0), rtol=0, atol=1e-9)
-    assert moments.n.sum() < 0.75 * n
-
-
 # Memory
 
 

@@ -37,7 +37,7 @@ def test_statistics_survive_a_record_bit_for_bit() -> None:
     for statistics in (*_drawn(), *_counted()):
         again = unpack(json.loads(json.dumps(pack(statistics))))
         assert flat(again) == flat(statistics)
-    assert len(flat(_drawn()[0])) == 12 + len(_drawn()[0].parts) * len(dataclasses.fields(Part))
+    assert len(flat(_drawn()[0])) == 13 + len(_drawn()[0].parts) * len(dataclasses.fields(Part))
 
 
 def test_fields_that_are_added_go_along(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Look at a report in Chromium: `python tests/tools/browser.py report/report.html OUT`, where chromium is installed.
 
-Writes desktop.png (1280 wide) and phone.png (390), and moves every control of the explorer in the page itself: each must redraw the
-region or the ball and change the numbers; a click on a heading must sort its table. Exit status 1 where something does not.
+Writes desktop.png (1280 wide), dark.png and phone.png (390), and moves every control of the explorer in the page itself: each must
+redraw the region or the ball and change the numbers; a click on a heading must sort its table; the contents must stay in sight at
+the end of the page. Exit status 1 where something does not.
 """
 
 import html
@@ -54,6 +55,9 @@ PROBE = """
   found.ascending = sorted(1) && table.tHead.rows[0].cells[column].getAttribute("aria-sort") === "ascending";
   table.tHead.rows[0].cells[column].querySelector("button").click();
   found.descending = sorted(-1);
+  scrollTo(0, 1e6);
+  const bar = document.querySelector("nav").getBoundingClientRect();
+  found.contents = scrollY > 1000 && bar.top >= 0 && bar.top < innerHeight / 2;
   parent.postMessage(JSON.stringify(found), "*");
 })();
 </script>
@@ -85,8 +89,8 @@ def probe(text: str, width: int) -> dict:
 def main(page: Path, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     bad = []
+    text = page.read_text(encoding="utf-8")
     for name, width in (("desktop", 1280), ("phone", 390)):
-        text = page.read_text(encoding="utf-8")
         found = probe(text, width)
         print(name, json.dumps(found, indent=1))
         if found["width"] > width:
@@ -95,8 +99,14 @@ def main(page: Path, out: Path) -> int:
             if not (found[control]["redrawn"] and found[control]["changed"]):
                 bad.append(f"{name}: {control} does not redraw")
         bad += [f"{name}: not sorted {way}" for way in ("ascending", "descending") if not found[way]]
-        chromium(text, width, min(found["height"] + 20, 16000), f"--screenshot={(out / f'{name}.png').resolve()}")
-    print("\n".join(bad) or "all controls redraw, tables sort")
+        if not found["contents"]:
+            bad.append(f"{name}: the contents are out of sight at the end of the page")
+        height = min(found["height"] + 20, 16000)
+        chromium(text, width, height, f"--screenshot={(out / f'{name}.png').resolve()}")
+        if name == "desktop":
+            dark = "--blink-settings=preferredColorScheme=0"
+            chromium(text, width, height, dark, f"--screenshot={(out / 'dark.png').resolve()}")
+    print("\n".join(bad) or "all controls redraw, tables sort, contents in sight")
     return 1 if bad else 0
 
 

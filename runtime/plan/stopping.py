@@ -1,0 +1,171 @@
+"""When an input needs no more samples: its targets are reached, or will not be, or more would add too little.
+
+What is certified at a look comes from `evaluate`, at that look's level. All else here is a guess that costs samples or, where it
+gives up too early, a certificate; never validity (bounds/looks.py). The guess is the planner's (forecast.py): a half-space seen
+through noise with
+
+- q between the observed frequency and its upper confidence bound, as is best for the input;
+- |y|_2 / phi(z) within DEVIATIONS of what the inner product of the half means says, or any where that says nothing.
+
+An input is futile where no such half-space is expected to reach every target with all n samples.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from ..bounds.binomial import upper_probability
+from ..bounds.looks import Goal, Looks, Verdict, hopeless
+from ..evaluate import evaluate
+from ..kernels.arrays import Array
+from ..lookup.table import Table
+from ..lookup.tails import TailTable
+from ..sampling.card import Sampling
+from ..sampling.stakes import vote_square
+from ..statistics.summary import Statistics
+from ..threats.sets import ALL, Threat, projections
+from .forecast import forecast
+
+# Results are rounded down to six decimals: a target is reached where what is printed reaches it.
+PRINTED = 1e-6
+# Level of the upper bound of q, and deviations of |y|^2, that the guess allows for.
+UNLIKELY, DEVIATIONS = 0.005, 2.0
+# Forecasts are made on a grid and read off it: z by lines, the length by the nearest points on both sides.
+Z_STEP, Z_MOST = 0.1, 5.0
+LENGTHS = (0.0, 0.25, 0.5, 0.7, 0.85, 0.95, 1.0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How radii are made of statistics."""
+
+    threats: tuple[Threat, ...]
+    alpha: float
+    estimator: str
+    table: Table
+    tails: TailTable | None
+
+    def radii(self, statistics: Statistics) -> dict[str, Array]:
+        """Threat -> radius in input units, shape (N,)."""
+        return evaluate(statistics, self.threats, self.alpha, self.estimator, self.table, self.tails).radius
+
+    def settings(self) -> dict[str, Any]:
+        """What decides, as files hold it."""
+        return {"estimator": self.estimator, "table": self.table.digest, "tails": None if self.tails is None else self.tails.digest}
+
+
+class Stopping:
+    """A rule of bounds/looks.py.
+
+    Args:
+        goal: at least a target or a precision.
+        looks: the schedule.
+        method: what certifies; all its threats' radii are reported, those of the goal decide.
+        d: numbers of an input.
+        sigma: in input units.
+        n0: selection samples.
+    """
+
+    def __init__(self, goal: Goal, looks: Looks, method: Method, d: int, sigma: float, n0: int) -> None:
+        self.goal, self.looks, self.method = goal, looks, method
+        self._d, self._n0 = d, n0
+        self._scale = sigma / method.table.sigma
+        wanted = [threat for threat in method.threats if threat.name in goal.targets or not goal.targets]
+        self._planned = replace(method, threats=tuple(threat for threat in wanted if _plannable(threat)))
+        self._known: dict[tuple[int, float], dict[str, Array]] = {}
+
+    def by_votes(self, count: int, look: int, divided: bool) -> Verdict | None:
+        """Nothing but a certain abstention."""
+        sure = not divided and hopeless(self.looks, count, look, self.method.alpha)
+        return Verdict.FUTILE if sure else None
+
+    def by_statistics(self, statistics: Statistics, look: int) -> list[Verdict]:
+        """For all inputs at once what is certified, one by one what is expected."""
+        found = self.method.radii(statistics)
+        return [
+            self._verdict(statistics, {name: radius[i] for name, radius in found.items()}, i, look) for i in range(len(statistics))
+        ]
+
+    def _verdict(self, statistics: Statistics, found: Mapping[str, float], i: int, look: int) -> Verdict:
+        targets = self.goal.targets
+        if targets and all(found[name] >= radius + PRINTED for name, radius in targets.items()):
+            return Verdict.CERTIFIED
+        if look == len(self.looks):
+            return Verdict.GO_ON
+        count, n = int(statistics.count[i].sum()), int(statistics.n[i].sum())
+        likely, most = (count + 0.5) / (n + 1.0), float(upper_probability(count, n, UNLIKELY))
+        lengths = _lengths(statistics, i, likely)
+        if targets and not any(self._reaches(q, length) for q in (likely, most) for length in lengths):
+            return Verdict.FUTILE
+        if self.goal.precision is not None and self._gain(likely, lengths, look) < self.goal.precision:
+            return Verdict.PRECISE
+        return Verdict.GO_ON
+
+    def _reaches(self, q: float, length: float) -> bool:
+        """Whether n samples of such a half-space are expected to reach every target that the planner knows of."""
+        expected = self._expected(q, length)
+        return all(expected[threat.name][-1] >= self.goal.targets[threat.name] for threat in self._planned.threats)
+
+    def _gain(self, q: float, lengths: Sequence[float], look: int) -> float:
+        """The largest part of a radius that n samples are expected to add to those of this look; inf where nothing is certified."""
+        gains = [0.0]
+        for length in lengths:
+            for radius in self._expected(q, length).values():
+                gains.append(radius[-1] / radius[look - 1] - 1.0 if radius[look - 1] > 0.0 else np.inf)
+        return max(gains)
+
+    def _expected(self, q: float, length: float) -> dict[str, Array]:
+        """Threat -> radius expected at every look, by a line in z between two points of the grid; nothing for q <= 1/2."""
+        z = float(np.clip(ndtri(q), 0.0, Z_MOST - 1e-9)) / Z_STEP
+        low, share = int(z), z - int(z)
+        below, above = (self._cell(place, length) for place in (low, low + 1))
+        return {name: (1.0 - share) * below[name] + share * above[name] for name in above}
+
+    def _cell(self, place: int, length: float) -> dict[str, Array]:
+        if place == 0 or not self._planned.threats:
+            return {threat.name: np.zeros(len(self.looks)) for threat in self._planned.threats}
+        if (place, length) not in self._known:
+            # The last look alone is quicker to forecast.
+            sizes = self.looks.sizes if self.goal.precision is not None else self.looks.sizes[-1:]
+            q, threats = float(ndtr(place * Z_STEP)), self._planned.threats
+            expected = forecast(sizes, threats, self._d, q, length, self._n0, sigma=self.method.table.sigma)
+            looks = np.arange(len(self.looks) - len(sizes), len(self.looks)) + 1
+            radii = self._planned.radii(replace(expected, looks=looks, schedule=self.looks.describe()))
+            self._known[place, length] = {threat.name: self._scale * radii[threat.name] for threat in threats}
+        return self._known[place, length]
+
+
+def rules_of(card: Sampling, method: Method | None, sigma: float) -> Callable[[int], Stopping] | None:
+    """Numbers of an input -> the rule for the card's goal; None without a goal. ValueError for a goal without a method."""
+    schedule = card.schedule
+    if not card.goal or schedule is None:
+        return None
+    if method is None:
+        raise ValueError("a goal was set: expected what decides that it is reached")
+    return functools.cache(lambda d: Stopping(card.goal, schedule, method, d, sigma, card.n0))
+
+
+def _plannable(threat: Threat) -> bool:
+    """Whether `forecast` knows it."""
+    parts = projections([threat]).values()
+    return threat.kind == "ball" and all(part.keeps_coordinates and not part.largest and part.dual == 2.0 for part in parts)
+
+
+def _lengths(statistics: Statistics, i: int, q: float) -> list[float]:
+    """Points of the grid around what |y|_2 / phi(z) may be."""
+    part, (n1, n2) = statistics.parts[ALL], statistics.n[i]
+    z = float(ndtri(max(q, 0.5)))
+    rim = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
+    square, noise = float(part.inner_b[i]), float(vote_square(statistics.b[i], 1.0 - q))
+    across = np.sqrt(statistics.d * noise**2 / (n1 * n2))
+    along = np.sqrt(max(square, 0.0) * noise * (1.0 / n1 + 1.0 / n2))
+    spread = DEVIATIONS * (across + along)
+    low, high = (np.sqrt(np.clip((square + sign * spread) / rim**2, 0.0, 1.0)) for sign in (-1.0, 1.0))
+    inside = [place for place, length in enumerate(LENGTHS) if low <= length <= high]
+    first = max((place for place, length in enumerate(LENGTHS) if length <= low), default=0)
+    last = min((place for place, length in enumerate(LENGTHS) if length >= high), default=len(LENGTHS) - 1)
+    return [LENGTHS[place] for place in sorted({first, *inside, last})]

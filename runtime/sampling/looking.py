@@ -1,0 +1,141 @@
+"""Sampling in looks: the inputs of a group go on together, look by look, until a rule stops each of them (bounds/looks.py).
+
+At look k an input has the first n_k / 2 samples of either half, and what is made of them is what a run with n = n_k makes of them,
+up to the order of sums: halves, stages and stakes are that run's. Bets of an earlier look were staked for other numbers of samples;
+they are placed anew from the start: the noise is drawn again, being keyed, and the classes that the model gave were kept.
+
+The model's gradient costs some thousand passes: it is proposed from the first look on that has DEAR samples for each of its copies,
+and at the last one. That depends on the schedule alone; before, bets go by votes, at the same levels.
+
+All inputs that go on draw to their next look at once, in full batches. Which rows share a batch depends on the group alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+
+from ..bounds.looks import Rule, Verdict
+from ..statistics.summary import Moments, Statistics
+from ..threats.families import Family
+from ..threats.projections import Projection
+from .card import Sampling
+from .engine import Choice, Counted, Engine, Input, both_halves
+from .memory import BatchSize
+from .noise import FIRST, SECOND, Piece
+from .proposal import VOTES, Proposal
+
+DEAR = 10
+
+Rows = tuple[torch.Tensor, torch.Tensor, list[Piece]]
+
+
+class Looked(NamedTuple):
+    """One input when it was stopped."""
+
+    moments: Moments
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is kept of samples, as for `Engine.moments`, and how statistics are made of it."""
+
+    parts: Mapping[str, Projection]
+    families: Mapping[str, Family]
+    summarise: Callable[[Sequence[Moments]], Statistics]
+
+
+@dataclass
+class _Seen:
+    """The classes that the model gave an input's samples, by half, and the votes for its own."""
+
+    halves: dict[int, list[torch.Tensor]] = field(default_factory=lambda: {FIRST: [], SECOND: []})
+    count: int | torch.Tensor = 0
+
+
+class Looking:
+    """A group of inputs of one shape.
+
+    Args:
+        engine: draws.
+        inputs: one shape.
+        choices: the class of each, and its votes.
+        card: how samples are drawn.
+        wanted: what is kept of them.
+    """
+
+    def __init__(self, engine: Engine, inputs: Sequence[Input], choices: Sequence[Choice], card: Sampling, wanted: Wanted) -> None:
+        self.engine, self.inputs, self.choices, self.card, self.wanted = engine, inputs, choices, card, wanted
+        self._kind = torch.int16 if engine.num_classes < 2**15 else torch.int32
+        self._seen = [_Seen() for _ in inputs]
+        self._proposals: dict[int, Proposal] = {}
+
+    def until(self, rule: Rule) -> list[Looked]:
+        """Draw until the rule has stopped every input."""
+        looks, before, done = rule.looks, 0, dict[int, Looked]()
+        going = list(range(len(self.inputs)))
+        for look, n in enumerate(looks.sizes, 1):
+            card = replace(self.card, n=n)
+            fresh = self._draw(going, before, n)
+            known: dict[int, Moments] = {}
+            if look == 1:
+                known = dict(self._tally(fresh, card))
+            else:
+                for _ in fresh:
+                    pass
+            verdicts = {slot: rule.by_votes(int(self._seen[slot].count), look, self.choices[slot].divided) for slot in going}
+            needed = [slot for slot, verdict in verdicts.items() if verdict is not Verdict.GO_ON or n == looks.n]
+            for slot in needed:
+                if slot not in known:
+                    known |= self._tally(self._again(slot, n), card)
+            if asked := [slot for slot, verdict in verdicts.items() if verdict is None]:
+                statistics = self.wanted.summarise([replace(known[slot], looks=look) for slot in asked])
+                verdicts |= zip(asked, rule.by_statistics(statistics, look), strict=True)
+            for slot, verdict in verdicts.items():
+                if verdict is not None and (verdict is not Verdict.GO_ON or n == looks.n):
+                    done[slot] = Looked(replace(known[slot], looks=look), verdict)
+                    self._seen[slot] = _Seen()
+            going, before = [slot for slot in going if slot not in done], n
+            if not going:
+                break
+        return [done[slot] for slot in range(len(self.inputs))]
+
+    def _draw(self, going: Sequence[int], before: int, n: int) -> Iterator[Rows]:
+        """New samples, remembered on the way."""
+        segments = [segment for slot in going for segment in both_halves(slot, self.inputs[slot].idx, before, n)]
+        for u, predicted, pieces in self.engine.predictions(self.inputs, segments, self.card):
+            for segment, where in pieces:
+                seen = self._seen[segment.slot]
+                seen.halves[segment.stage].append(predicted[where].to(self._kind))
+                seen.count = seen.count + (predicted[where] == self.choices[segment.slot].label).sum()
+            yield u, predicted, pieces
+
+    def _again(self, slot: int, n: int) -> Iterator[Rows]:
+        """All samples of an input once more."""
+        classes = torch.cat([*self._seen[slot].halves[FIRST], *self._seen[slot].halves[SECOND]]).long()
+        segments, start = both_halves(slot, self.inputs[slot].idx, 0, n), 0
+        for batch in self.engine.noise(self.inputs, segments, self.card, BatchSize(self.card.batch_size)):
+            yield batch.u, classes[start : start + len(batch.u)], batch.pieces
+            start += len(batch.u)
+
+    def _tally(self, rows: Iterable[Rows], card: Sampling) -> Iterator[tuple[int, Moments]]:
+        """Moments of every input in these rows, in which it has card.n."""
+        open_: dict[int, Counted] = {}
+        for u, predicted, pieces in rows:
+            for segment, where in pieces:
+                slot = segment.slot
+                if slot not in open_:
+                    open_[slot] = self._counted(slot, card)
+                open_[slot].add(u[where], predicted[where])
+                if open_[slot].drawn == card.n:
+                    yield slot, open_.pop(slot).moments()
+
+    def _counted(self, slot: int, card: Sampling) -> Counted:
+        one, choice, proposal = self.inputs[slot], self.choices[slot], VOTES
+        if card.n == self.card.n or card.n >= DEAR * self.card.copies:
+            if slot not in self._proposals:
+                self._proposals[slot] = self.engine.proposal(one, choice, self.card)
+            proposal = self._proposals[slot]
+        return self.engine.counted(one, choice, proposal, card, self.wanted.parts, self.wanted.families)
