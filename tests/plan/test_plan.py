@@ -2,6 +2,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,12 +91,18 @@ def test_every_width_is_within_a_tenth_of_what_sampling_gives_in_64_dimensions(q
             _agrees(getattr(y, quantity.norm), simulated, _bound(quantity, ahead, estimator))
 
 
+@pytest.mark.parametrize("cosine", [None, 0.97])
 @pytest.mark.parametrize(("q", "n", "runs"), [(0.9, 10_000, 40), (0.99, 200_000, 8), (0.9, 200_000, 8)])
-def test_lengths_are_within_a_tenth_in_3072_dimensions(q: float, n: int, runs: int) -> None:
+def test_lengths_are_within_a_tenth_in_3072_dimensions(q: float, n: int, runs: int, cosine: float | None) -> None:
     y, rng = gradient(3072, 0.8 * _rim(q)), np.random.default_rng(n)
-    v = _spread(y) / y.l2
-    sampled = summarise([Reduced(v, q, 0.8, n, _against(q), rng).draw() for _ in range(runs)], THREATS, 1.0)
-    ahead = forecast([n], THREATS, 3072, q, 0.8)
+    v, across = _spread(y) / y.l2, np.random.default_rng(1).standard_normal(3072)
+    across -= (across @ v) * v
+    w = None if cosine is None else cosine * v + math.sqrt(1.0 - cosine**2) * across / np.linalg.norm(across)
+    sampled = summarise([Reduced(v, q, 0.8, n, _against(q), rng, w).draw() for _ in range(runs)], THREATS, 1.0)
+    sampled = replace(sampled, proposal={"by": "votes" if cosine is None else "gradient"})
+    ahead = forecast([n], THREATS, 3072, q, 0.8, cosine=cosine)
+    # What the bets were along reaches about as far.
+    assert sampled.parts[ALL].reach.mean(axis=0) == pytest.approx(ahead.parts[ALL].reach[0], rel=0.25)
     for quantity, estimator in [
         (LENGTH, "adaptive"),
         (UPPER, "adaptive"),
@@ -239,6 +246,20 @@ def test_the_least_n_pays_for_the_tails(shipped: Table) -> None:
         plan(64, 0.9, 0.8, alpha, THREATS, shipped, n=11)
 
 
+def test_a_proposal_needs_fewer_samples_and_tends_to_the_same_limit(shipped: Table) -> None:
+    votes, gradient_ = (plan(3072, 0.99, 0.8, ALPHA, (L1, L2), shipped, cosine=cosine) for cosine in (None, 0.97))
+    for a, b in zip(votes.rows, gradient_.rows, strict=True):
+        assert (a.threat, a.estimator) == (b.threat, b.estimator)
+        if (a.threat, a.estimator) == ("l1", "adaptive"):
+            assert all(fewer < more for fewer, more in zip(b.samples, a.samples, strict=True))
+            # By 10 %.
+            assert b.samples[2] < 0.5 * a.samples[2]
+        if a.estimator == "paper":
+            assert a == b
+        elif a.estimator == "adaptive":
+            assert a.limit == b.limit
+
+
 def test_arguments_out_of_range_are_refused_by_name(shipped: Table) -> None:
     with pytest.raises(ValueError, match=r"n = 10: even a unanimous vote cannot reach alpha = 0\.001"):
         plan(64, 0.9, 0.8, ALPHA, THREATS, shipped, n=10)
@@ -246,6 +267,7 @@ def test_arguments_out_of_range_are_refused_by_name(shipped: Table) -> None:
         ({"q": 0.5}, r"q = 0\.5: expected 1/2 < q < 1"),
         ({"rho": 1.1}, r"rho = 1\.1: expected 0 <= rho <= 1"),
         ({"d": 0}, "d = 0"),
+        ({"cosine": 0.0}, r"cosine = 0\.0: expected 0 < cosine <= 1, or None where votes propose"),
         ({"shape": "round"}, "shape 'round': expected one of normal, flat, sparse"),
     ):
         with pytest.raises(ValueError, match=match):
