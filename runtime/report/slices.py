@@ -73,7 +73,7 @@ def explorer(table: Table) -> dict[str, Any]:
     radius = np.asarray(table.radius(ndtr(z), -length * np.cos(theta), np.abs(length * np.sin(theta)))) / table.sigma
     ratio = np.rint(STEPS * np.minimum(z / np.maximum(radius, 1e-12), 1.0)).astype(int)
     axes = {"z": EXPLORER_Z, "rho": EXPLORER_RHO, "theta": EXPLORER_THETA}
-    own = {name: [round(float(x), 6) for x in axis] for name, axis in axes.items()}
+    own: dict[str, Any] = {name: [round(float(x), 6) for x in axis] for name, axis in axes.items()}
     own |= {"steps": STEPS, "ratio": ratio.ravel().tolist(), "digest": table.digest[:16]}
     folder = files(__package__) / "explorer"
     return {"gradient": own} | {kind: json.loads((folder / f"{kind}.json").read_text(encoding="utf-8")) for kind in MORE}
