@@ -27,6 +27,12 @@ def plan(
     cosine: Annotated[
         float, typer.Option(help="Between the model's gradient, which proposes a direction, and the vote's; 0: votes propose.")
     ] = 0.97,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Repeated: THREAT=RADIUS in units of sigma. Instead: how many of n samples (100,000) inputs like it need."
+        ),
+    ] = None,
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
 ) -> None:
     """Forecast how many samples it takes to beat Cohen's radius by 1, 5 and 10 %, with either estimator.
@@ -36,16 +42,26 @@ def plan(
     Examples: certlut plan --d 3072 --q 0.99 --rho 0.8 --alpha 0.001
 
     certlut plan --d 150528 --q 0.99 --rho 0.8 --threats linf --n 1250000
+
+    certlut plan --d 784 --q 0.9 --rho 0.8 --target l2=1.0 --target l1=1.0
     """
     from rich.console import Console
 
+    from ..bounds.looks import Looks
+    from ..evaluate import find_tails
     from ..lookup.table import load
     from ..plan.plan import masked
     from ..plan.plan import plan as make_plan
+    from ..plan.stopping import Method, targeted
     from ..threats.declare import resolve
+    from ..threats.specs import parse_targets
 
     known = resolve([name.strip() for name in threats.split(",") if name.strip()])
     everything = known if coordinates is None else (*known, masked(d, coordinates))
+    if target:
+        method = Method(everything, alpha, "adaptive", load(table), find_tails("tails"))
+        print(targeted(parse_targets(target), Looks.geometric(n or 100_000), method, d, q, rho, n0, cosine or None))
+        return
     made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape, cosine=cosine or None)
     print(f"d = {d}, q = {q:g}, gradient {rho:g} of the largest ({shape}), alpha = {alpha:g}; a forecast, not a bound")
     Console().print(made.table())

@@ -37,6 +37,8 @@ UNLIKELY, DEVIATIONS = 0.005, 2.0
 # Forecasts are made on a grid and read off it: z by lines, the length by the nearest points on both sides.
 Z_STEP, Z_MOST = 0.1, 5.0
 LENGTHS = (0.0, 0.25, 0.5, 0.7, 0.85, 0.95, 1.0)
+# What the model's gradient is expected to propose.
+COSINE = 0.97
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,16 @@ class Stopping:
         d: numbers of an input.
         sigma: in input units.
         n0: selection samples.
+        cosine: of a proposed direction with the gradient (forecast.py); None: votes propose.
     """
 
-    def __init__(self, goal: Goal, looks: Looks, method: Method, d: int, sigma: float, n0: int) -> None:
+    def __init__(
+        self, goal: Goal, looks: Looks, method: Method, d: int, sigma: float, n0: int = 100, cosine: float | None = None
+    ) -> None:
         self.goal, self.looks, self.method = goal, looks, method
-        self._d, self._n0 = d, n0
+        self._d, self._n0, self._cosine = d, n0, cosine
+        # The last look alone is quicker to forecast.
+        self._places = range(len(looks)) if goal.precision is not None else range(len(looks) - 1, len(looks))
         self._scale = sigma / method.table.sigma
         wanted = [threat for threat in method.threats if threat.name in goal.targets or not goal.targets]
         self._planned = replace(method, threats=tuple(threat for threat in wanted if _plannable(threat)))
@@ -90,6 +97,22 @@ class Stopping:
             self._verdict(statistics, {name: radius[i] for name, radius in found.items()}, i, look) for i in range(len(statistics))
         ]
 
+    def expected_samples(self, q: float, length: float, paths: int = 400) -> tuple[float, float, float]:
+        """(mean, median, part certified) of inputs (q, length) with simulated votes, for a goal with targets."""
+        self._places = range(len(self.looks))
+        self._known.clear()
+        rng, sizes = np.random.default_rng(0), np.array(self.looks.sizes)
+        votes = rng.binomial(np.diff(sizes, prepend=0), q, size=(paths, len(sizes))).cumsum(axis=1)
+        drawn, certified = np.full(paths, sizes[-1]), np.zeros(paths, dtype=bool)
+        for path, counts in enumerate(votes.tolist()):
+            for place, (count, n) in enumerate(zip(counts, self.looks.sizes, strict=True)):
+                likely, most = (count + 0.5) / (n + 1.0), float(upper_probability(count, n, UNLIKELY))
+                certified[path] = self._reaches(likely, length, place)
+                if certified[path] or not any(self._reaches(at, length) for at in (likely, most)):
+                    drawn[path] = n
+                    break
+        return float(drawn.mean()), float(np.median(drawn)), float(certified.mean())
+
     def _verdict(self, statistics: Statistics, found: Mapping[str, float], i: int, look: int) -> Verdict:
         targets = self.goal.targets
         if targets and all(found[name] >= radius + PRINTED for name, radius in targets.items()):
@@ -105,10 +128,10 @@ class Stopping:
             return Verdict.PRECISE
         return Verdict.GO_ON
 
-    def _reaches(self, q: float, length: float) -> bool:
-        """Whether n samples of such a half-space are expected to reach every target that the planner knows of."""
+    def _reaches(self, q: float, length: float, place: int = -1) -> bool:
+        """Whether such a half-space is expected to reach every target that the planner knows of, at the last look or another."""
         expected = self._expected(q, length)
-        return all(expected[threat.name][-1] >= self.goal.targets[threat.name] for threat in self._planned.threats)
+        return all(expected[threat.name][place] >= self.goal.targets[threat.name] for threat in self._planned.threats)
 
     def _gain(self, q: float, lengths: Sequence[float], look: int) -> float:
         """The largest part of a radius that n samples are expected to add to those of this look; inf where nothing is certified."""
@@ -129,11 +152,9 @@ class Stopping:
         if place == 0 or not self._planned.threats:
             return {threat.name: np.zeros(len(self.looks)) for threat in self._planned.threats}
         if (place, length) not in self._known:
-            # The last look alone is quicker to forecast.
-            sizes = self.looks.sizes if self.goal.precision is not None else self.looks.sizes[-1:]
-            q, threats = float(ndtr(place * Z_STEP)), self._planned.threats
-            expected = forecast(sizes, threats, self._d, q, length, self._n0, sigma=self.method.table.sigma)
-            looks = np.arange(len(self.looks) - len(sizes), len(self.looks)) + 1
+            q, threats, sizes = float(ndtr(place * Z_STEP)), self._planned.threats, [self.looks.sizes[k] for k in self._places]
+            expected = forecast(sizes, threats, self._d, q, length, self._n0, sigma=self.method.table.sigma, cosine=self._cosine)
+            looks = np.array(self._places) + 1
             radii = self._planned.radii(replace(expected, looks=looks, schedule=self.looks.describe()))
             self._known[place, length] = {threat.name: self._scale * radii[threat.name] for threat in threats}
         return self._known[place, length]
@@ -146,7 +167,27 @@ def rules_of(card: Sampling, method: Method | None, sigma: float) -> Callable[[i
         return None
     if method is None:
         raise ValueError("a goal was set: expected what decides that it is reached")
-    return functools.cache(lambda d: Stopping(card.goal, schedule, method, d, sigma, card.n0))
+    cosine = None if card.proposal == "votes" else COSINE
+    return functools.cache(lambda d: Stopping(card.goal, schedule, method, d, sigma, card.n0, cosine))
+
+
+def targeted(
+    targets: Mapping[str, float], looks: Looks, method: Method, d: int, q: float, length: float, n0: int, cosine: float | None
+) -> str:
+    """In two lines, how many samples inputs like (q, length) are expected to need for these radii, sigma = 1.
+
+    Raises:
+        ValueError: a target of no threat.
+    """
+    goal = Goal(targets)
+    goal.check([threat.name for threat in method.threats])
+    rule = Stopping(goal, looks, method, d, method.table.sigma, n0, cosine)
+    mean, median, certified = rule.expected_samples(q, length)
+    asked = ", ".join(f"{name}={radius:g}" for name, radius in targets.items())
+    return (
+        f"{asked} at up to {looks.n:,} samples, {len(looks)} looks; a forecast, not a bound\n"
+        f"samples of an input: {mean:,.0f} on average, median {median:,.0f}; certified: {100.0 * certified:.0f} %"
+    )
 
 
 def _plannable(threat: Threat) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -174,6 +175,33 @@ def test_sample_opens_no_table(tmp_path: Path, inputs: Path, monkeypatch: pytest
     status, _, stderr = here("sample", "--model", inputs / "net.pt2", *arguments, "--out", tmp_path / "s.h5")
     assert status == 0, stderr
     fails("certify", tmp_path / "s.h5", "--out", tmp_path / "r.tsv", match="absent.h5: no such table file")
+
+
+def test_targets_save_samples_and_what_the_looks_spend_is_explained(tmp_path: Path, inputs: Path) -> None:
+    common = ("--data", inputs / "data.npz", "--model", inputs / "net.pt2", "--sigma", 0.5, "--num-classes", 2, "--no-check")
+    stats, out = tmp_path / "stats.h5", tmp_path / "out.tsv"
+    status, stdout, stderr = here("sample", *common, "--n", 4000, "--target", "l2=0.1", "--target", "l1=0.1", "--out", stats)
+    assert status == 0, stderr
+    assert float(re.search(r"inputs, (\S+) % of samples saved", stdout)[1]) > 30.0  # type: ignore[index]
+    status, stdout, _ = here("certify", stats, "--out", out, "--explain")
+    assert status == 0
+    assert stdout.splitlines()[0] == "2.86e-05  look 1, at 500 samples"
+    assert stdout.splitlines()[7] == "0.0008    look 8, at 4000 samples"
+    fails("certify", stats, "--out", out, "--alpha", 1e-160, match="look 1 of 8 has 500 samples")
+    for target, message in (
+        ("l9=1", "target l9: expected one of the threats"),
+        ("l2", "expected THREAT=RADIUS"),
+        ("l2=-1", "positive"),
+    ):
+        fails("sample", *common, "--target", target, "--out", tmp_path / "no.h5", match=message)
+    assert not (tmp_path / "no.h5").exists()
+
+
+def test_plan_says_how_many_samples_a_target_needs() -> None:
+    status, stdout, _ = here("plan", "--d", 16, "--q", 0.99, "--rho", 0.8, "--n", 5000, "--target", "l2=1.0")
+    assert status == 0
+    assert "l2=1 at up to 5,000 samples, 8 looks" in stdout
+    assert "500 on average, median 500; certified: 100 %" in stdout
 
 
 def test_sample_and_certify_refuse_bad_input_and_leave_nothing(tmp_path: Path, inputs: Path) -> None:
