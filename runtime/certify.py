@@ -239,7 +239,9 @@ class Certifier:
             alpha: probability that any radius of an input is wrong.
             batch_size: samples per forward pass.
             progress: show a bar.
-            target, precision, looks: as `certify`.
+            target: as `certify`.
+            precision: as `certify`.
+            looks: as `certify`.
 
         Raises:
             ValueError: as `certify`; data that is none of these; a journal or a complete `out` of other settings, with the
