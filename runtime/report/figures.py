@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -89,18 +89,52 @@ def plot_curves(
     path: str | os.PathLike[str], results: Mapping[float, Mapping[str, Radii]], threats: Sequence[Threat], d: int
 ) -> None:
     """Certified accuracy against radius, sigma -> method -> radii: a panel per threat, a line per method, to PNG or SVG."""
-    figure = Figure(figsize=(3.6 * len(threats), 3.4), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, len(threats), sharey=True, squeeze=False)[0]
-    for axis, threat in zip(axes, threats, strict=True):
+    panels: dict[str, list[Line]] = {}
+    for threat in threats:
         for number, (sigma, methods) in enumerate(results.items()):
             pairs = {method: pair(radii, threat, d) for method, radii in methods.items()}
             _, cohen = list(pairs.values())[-1]
             for method, radius in {"cohen": cohen, **{method: ours for method, (ours, _) in pairs.items()}}.items():
-                x, y = accuracy([radius])
-                label = rf"$\sigma$={sigma:g}, {NAME[method]}"
-                axis.plot(x, y, ls=STYLE[method], color=f"C{number}", label=label, drawstyle="steps-pre")
-        axis.set(title=threat.name, xlabel="radius", xlim=(0, None), ylim=(0, 1))
+                line = Line(rf"$\sigma$={sigma:g}, {NAME[method]}", radius, STYLE[method], f"C{number}")
+                panels.setdefault(threat.name, []).append(line)
+    plot_lines(path, panels)
+
+
+def plot_methods(path: str | os.PathLike[str], panels: Mapping[str, Sequence[tuple[str, Array]]]) -> None:
+    """As `plot_lines`, of threat -> (name, radii); names that begin with Cohen are dashed, the others a colour each."""
+    names = list(dict.fromkeys(name for lines in panels.values() for name, _ in lines))
+    own = [name for name in names if not name.startswith("Cohen")]
+    looks: dict[str, tuple[Any, str]] = {name: ("-", f"C{own.index(name)}") for name in own}
+    looks |= {name: (STYLE["cohen"], f"{0.6 * k / len(names)}") for k, name in enumerate(name for name in names if name not in own)}
+    plot_lines(path, {t: [Line(name, radius, *looks[name]) for name, radius in lines] for t, lines in panels.items()})
+
+
+class Line(NamedTuple):
+    """A curve of certified accuracy."""
+
+    label: str
+    radius: Array
+    """0 where the input is not certified or wrong."""
+    style: Any
+    colour: str
+
+
+def plot_lines(path: str | os.PathLike[str], panels: Mapping[str, Sequence[Line]]) -> None:
+    """Certified accuracy against radius, a panel for each threat, at most four beside each other, to PNG, SVG or PDF."""
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.4 * rows), layout="constrained")
+    axes: Sequence[Axes] = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for axis, (threat, lines) in zip(axes, panels.items(), strict=False):
+        for line in lines:
+            x, y = accuracy([line.radius])
+            # Down to 0 behind the largest radius.
+            x, y = np.append(x, x[-1]), np.append(y, 0.0)
+            axis.plot(x, y, ls=line.style, color=line.colour, label=line.label, drawstyle="steps-pre")
+        axis.set(title=threat, xlabel="radius", xlim=(0, None), ylim=(0, 1))
         axis.grid(alpha=0.3)
+    for empty in axes[len(panels) :]:
+        empty.set_visible(False)
     axes[0].set_ylabel("certified accuracy")
     axes[0].legend(fontsize="small")
     figure.savefig(path, dpi=120)

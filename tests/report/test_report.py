@@ -19,6 +19,7 @@ from certlut.report import gap, report, study
 from certlut.report.card import Attack, read_config
 from certlut.report.page import Cell, templates
 from certlut.report.report import run_report
+from certlut.report.slices import MORE
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import read_statistics
 from certlut.tablegen import solve
@@ -147,6 +148,8 @@ def test_every_id_is_there_once_and_every_control_has_a_label(made: Path) -> Non
     labelled = {a["for"] for tag, a in page.seen if tag == "label" and "for" in a}
     sliders = {a["id"] for tag, a in page.seen if tag == "input" and a.get("type") == "range"}
     assert sliders == {"explorer-z", "explorer-size", "explorer-angle"} == labelled
+    known = [a["value"] for tag, a in page.seen if tag == "input" and a.get("name") == "explorer-known"]
+    assert known == ["gradient", *MORE]
     pictures = [a for tag, a in page.seen if tag == "svg"]
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in pictures)
     assert sum(a.get("role") == "img" for a in pictures) == len(THREATS) + 5 + 9 + 1
