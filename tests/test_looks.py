@@ -209,6 +209,7 @@ def test_what_looks_without_a_share_leave_is_not_certified_at_any_alpha(shipped:
         assert not found.sure.any()
         assert (found.q_lower == 0.0).all()
         assert all((radius == 0.0).all() for radius in found.radius.values())
+        assert {(float(low), float(high)) for low, high in zip(*found.length, strict=True)} == {(0.0, math.inf)}
 
 
 def test_inputs_of_several_looks_are_each_judged_at_their_own(shipped: Table) -> None:
