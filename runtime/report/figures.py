@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .growth import Curve
+    from .samples import Spent
     from .slices import Slice
     from .study import Study
 
@@ -192,6 +193,22 @@ def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
         alt = f"Gain against n for {curve.label}, n = {curve.n[0]:,} to {curve.n[-1]:,}: {said}."
         panels.append(_panel(f"growth_{number}", alt, draw))
     return panels
+
+
+def samples_panel(spent: "Spent") -> Panel:
+    """Certified accuracy at one radius against the samples that it takes."""
+
+    def draw(axis: "Axes") -> None:
+        for points, label, colour in ((spent.decided, "with targets", COLOUR[OURS]), (spent.fixed, "n fixed", COLOUR["cohen"])):
+            axis.plot(*zip(*points, strict=True), color=colour, marker="o", ms=3.5, label=label)
+        axis.set(title=spent.title, xlabel="samples of an input, mean", ylabel="certified accuracy", xscale="log", ylim=(0, 1.02))
+        axis.set_xticks([n for n, _ in spent.fixed], [_short(round(n)) for n, _ in spent.fixed])
+        axis.set_xticks([], minor=True)
+        axis.legend(fontsize="small", frameon=False)
+
+    ends = [f"{share:.3f} with {n:,.0f} samples an input" for n, share in (spent.fixed[-1], spent.decided[-1])]
+    alt = f"Certified accuracy at {spent.title} against samples: n fixed {ends[0]}; with targets {ends[1]}."
+    return _panel("samples", alt, draw)
 
 
 def _short(n: int) -> str:
