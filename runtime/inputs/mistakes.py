@@ -144,7 +144,7 @@ def layers(shape: torch.Size, low: float, high: float, own: Normalise | None) ->
         names = [usual, "half"] if own is None else [usual, f"{usual}-centre", "half"]
     known = {name: [torch.tensor(numbers).reshape(-1, 1, 1) for numbers in NAMES[name]] for name in names}
     zero, one = torch.zeros(()), torch.ones(())
-    means, sds = (zero, one) if own is None else (own.means, own.sds)
+    means, sds = (zero, one) if own is None else (own.means.float().cpu(), own.sds.float().cpu())
     if own is None:
         for name, (m, s) in known.items():
             yield f"normalisation ({name}) is missing", Normalise(m, s)

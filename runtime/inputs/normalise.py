@@ -77,6 +77,6 @@ def own_layer(model: object) -> Normalise | None:
 
 
 def put_in_front(model: nn.Module, layer: Normalise) -> nn.Sequential:
-    """The model behind `layer`, in the type and place of its numbers, in eval mode; it replaces one of ours that stands there."""
+    """The model behind `layer`, in the type and place of its numbers; it replaces one of ours that stands there."""
     rest = list(model)[1:] if isinstance(model, nn.Sequential) and own_layer(model) is not None else [model]
     return nn.Sequential(layer.to(*placement(model, layer.means)), *rest)

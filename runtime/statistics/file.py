@@ -85,6 +85,13 @@ def read_statistics(path: str | os.PathLike[str], rows: slice = ALL_ROWS) -> Sam
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a statistics file, or damaged; the message names it.
+
+    Examples:
+        >>> from certlut import read_statistics
+        >>> sampled = read_statistics("stats.h5")
+        >>> sampled.idx.tolist(), sampled.statistics.sigma
+        ([0, 1, 2, 3, 4, 5], 0.5)
+        >>> votes = sampled.statistics.count.sum(axis=1)  # for the class `sampled.predict`
     """
     path = Path(path)
     if not path.is_file():

@@ -113,6 +113,13 @@ def test_the_temperature_of_the_scores_does_not_matter() -> None:
     assert np.isfinite(Answers.of(infinite, labels).likelihood)
 
 
+def test_a_model_in_half_precision_is_told_the_same() -> None:
+    model = put_in_front(Near("cifar10-centre").bfloat16(), parse("cifar10"))
+    assert model[0].means.dtype == torch.bfloat16
+    (warning,) = [w for w in preflight(model, Arrays(X, Y), SIGMA, CLASSES, 64).warnings if "as it is" in w]
+    assert "--normalise=cifar10-centre" in warning
+
+
 def test_every_change_can_be_asked_and_grey_images_have_theirs() -> None:
     grey = Look(Arrays(X.reshape(-1, 3, 9), Y), 30, SIGMA, CLASSES, 64)
     found = list(changes(lambda x: x.flatten(1)[:, :CLASSES], grey.clean.shape[1:], 0.0, 1.0))
