@@ -306,7 +306,8 @@ class Tally:
     def _on_coordinates(self, x: torch.Tensor) -> None:
         """The bets on coordinates, of rows x = u (f - h)."""
         assert self._stage is not None
-        if self.device.type == "cpu":
+        # Of a single product torch takes the factors in another order.
+        if self.device.type == "cpu" and len(x) // CHUNK * self.d != 1:
             self._multiply_up(x, self._stage.beta)
             return
         for bet, beta in enumerate(self._stage.beta):

@@ -144,8 +144,8 @@ def test_a_logarithm_of_products_is_the_sum_of_logarithms() -> None:
         assert float(log_product(torch.full((32,), extreme, dtype=torch.float64))) == pytest.approx(32 * math.log(extreme))
 
 
-@pytest.mark.parametrize("rows", [1, 15, 16, 33, 160])
-@pytest.mark.parametrize("d", [1, 7, 512, 1031])
+@pytest.mark.parametrize("rows", [1, 15, 32, 47, 160])
+@pytest.mark.parametrize("d", [1, 2, 7, 512, 1031])
 def test_bets_on_coordinates_in_one_pass_are_those_of_logarithms_of_products_to_the_last_bit(rows: int, d: int) -> None:
     tally = Tally(projections((L2,)), d, 1000, (9, 100), CPU)
     x, beta = torch.from_numpy(np.random.default_rng(rows).standard_normal((rows, d))), torch.tensor([0.02, 0.07, 0.2]).double()
