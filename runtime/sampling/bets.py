@@ -18,7 +18,8 @@ e^-L of TARGETS; dividing by the total stake makes every bound of the form value
 - top: w = +-e_j for every coordinate j of a part. The largest |y_j| is that of one fixed j and sign: no union over coordinates.
 - length: w = v, the direction of what the part of y is estimated to be. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
 - half: in the last stage alone, along the direction of X, the mean of the first half (adaptive.py). From below and from above.
-- along: w = v of a threat's direction, from below and from above.
+- along: w = v of a threat's direction, from below and from above; and of a proposal's larger coordinates (THIN), from below, which
+  bound |y|_1 by more than the proposal itself where |y|_2 is known well and the mean of the samples is mostly noise (direction.py).
 
 The estimate of y is a proposed direction (proposal.py) until samples say more: then as much of it as they say, and of their mean
 across it what is not noise. Where none was proposed it is their mean, and the first stage has no direction.
@@ -34,7 +35,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..statistics.summary import BETS, TARGETS, Moments
+from ..statistics.summary import BETS, TARGETS, THIN, Moments
 from ..threats.projections import Projection
 from .factors import multiply_up
 from .stakes import (
@@ -49,6 +50,7 @@ from .stakes import (
     first_spread,
     likely_along,
     stages,
+    thinned,
     vote_square,
 )
 
@@ -107,6 +109,7 @@ class Tally:
         w: torch.Tensor | None = None,
         trial: tuple[float, int] = (0.0, 0),
     ) -> None:
+        parts = parts if w is None else {**parts, THIN: Projection(vector=thinned(w.cpu().numpy()))}
         self.parts, self.d, self.sizes, self.device = parts, d, stages(n), device
         self.rho_max, self.tail = RHO_MAX, TAIL
         """The largest rho of the prediction, and the allowance of a bet."""
@@ -374,6 +377,8 @@ class Tally:
             if part.vector is not None:
                 bets[name]["along_high"] = next(lines)
         lead = (self.stake[:, :, 0] / torch.clamp(staked[:, :1], min=TINY)).cpu().numpy()
+        thin = self.parts[THIN].vector if THIN in self.parts else None
+        lead = np.concatenate((lead, np.zeros((1, self.d)) if thin is None else thin[None]))
         n = np.array(self.drawn, dtype=np.int64)
         return Moments(n=n, count=count, sum_uf=sums[:, 0], sum_u=sums[:, 1], b=self.b, bets=bets, lead=lead)
 

@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from certlut.bounds.adaptive import ADAPTIVE
 from certlut.sampling import bets
 from certlut.sampling.bets import Tally, log_product
-from certlut.sampling.stakes import BETA_MAX, MU_MAX, REACH, TAIL, chosen_b, stages
-from certlut.statistics.summary import BETS, TARGETS
+from certlut.sampling.stakes import BETA_MAX, MU_MAX, REACH, TAIL, chosen_b, stages, thinned
+from certlut.statistics.summary import BETS, TARGETS, THIN
 from certlut.threats.declare import Direction, Line, Lp, Subspace
+from certlut.threats.projections import Projection
 from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, projections
 from reference.naive_bets import factor, naive_tally, tail
 from reference.naive_statistics import Array, Known, best_b, half_space, phi, slab, stripes, worst_votes
@@ -184,6 +185,8 @@ def _every_part(d: int) -> list[Threat]:
 @pytest.mark.parametrize("proposed", ["nothing", "the gradient", "its opposite", "anything"])
 def test_bets_are_those_of_a_plain_loop(d: int, n: int, stop: int, proposed: str) -> None:
     parts, w = projections(_every_part(d)), _proposal(proposed, d)
+    if w is not None:
+        parts[THIN] = Projection(vector=thinned(w))
     u, f = (a[:stop] for a in _rows(d, n))
     # Copies that were in favour, against, or not asked.
     trial = {"the gradient": (0.15, 300), "its opposite": (-0.1, 50)}.get(proposed, (0.0, 0))
@@ -255,7 +258,7 @@ def test_the_last_directions_of_the_last_stage_are_those_of_the_first_half_mean(
         parts = projections(threats)
         for column, by in enumerate(parts.values()):
             expected = by.embed(x) if by.vector is None else by.vector
-            v = tally._stage.directions[:, column - len(parts)].numpy()
+            v = tally._stage.directions[:, column - len(tally.parts)].numpy()
             assert v == pytest.approx(expected / np.linalg.norm(expected), abs=1e-14)
 
 
@@ -357,6 +360,9 @@ def test_bounds_hold_whatever_was_proposed(place: int) -> None:
         for quantity in quantities(threats):
             rate = float(missed(known, threats, statistics, quantity, level).mean())
             assert rate <= allowed(level, runs), (name, str(quantity))
+        thin = statistics.parts[ALL].thin
+        missed_thin = thin[:, 0, 0] - thin[:, 1, 0] * (math.log(1.0 / level) + 1e-6) > thinned(w) @ known.y
+        assert float(missed_thin.mean()) <= allowed(level, runs), name
         together = float(missed_together(known, threats, statistics, level).mean())
         assert together <= allowed(level, runs), name
 
