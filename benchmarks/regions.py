@@ -8,6 +8,7 @@ Run: python benchmarks/regions.py figure|curvature|tails [--out DIR]
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -17,20 +18,23 @@ from typing import Any
 import numpy as np
 from joblib import Memory
 from rich.console import Console
+from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtri
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from certlut.kernels.arrays import Array
 from certlut.report.regions import Region, Row, write
+from certlut.report.slices import EXPLORER_THETA, STEPS
 from certlut.tablegen.framework import region
 from reference import known_balls as known
 
-# The explorer's grid (report/slices.py), coarser. Regions are drawn up to LIMIT times Cohen's radius.
-Z = np.linspace(np.sqrt(0.05), np.sqrt(3.3), 9) ** 2
+# The explorer's grid (report/slices.py), coarser, and up to q = .9955: beyond, votes far out are hard to solve, and the explorer
+# draws the last. Regions are drawn up to LIMIT times Cohen's radius.
+Z = np.linspace(np.sqrt(0.05), np.sqrt(3.3), 9)[:-1] ** 2
 RHO = -np.expm1(-(np.linspace(0.0, np.sqrt(-np.log(0.01)), 8) ** 2))
 THETA = np.linspace(0.0, 180.0, 10)
-LIMIT, STEPS = 4.0, 10_000
+LIMIT = 4.0
 
 
 def radii(q: float, share: float, kind: str, angles: Sequence[float]) -> Array:
@@ -69,13 +73,17 @@ def ratios(z: float, rho: float, kind: str) -> list[int]:
 def explorer(kind: str, out: Path) -> Path:
     """The file of one kind of information; what an earlier run finished is kept."""
     part = out / f"{kind}.part"
-    rows = [json.loads(line) for line in part.read_text().splitlines()] if part.exists() else []
-    for z in Z[len(rows) :]:
-        rows.append([ratios(float(z), float(rho), kind) for rho in RHO])
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    axes = {"z": Z, "rho": RHO, "theta": THETA}
+    cells = [json.loads(line) for line in part.read_text().splitlines()] if part.exists() else []
+    for z, rho in itertools.islice(itertools.product(Z.tolist(), RHO.tolist()), len(cells), None):
+        cells.append(ratios(z, rho, kind))
+        part.write_text("".join(json.dumps(cell) + "\n" for cell in cells))
+    # Smooth along theta, where a region turns into its mirror image at both ends.
+    around = np.concatenate([-THETA[2:0:-1], THETA, 360.0 - THETA[-2:-4:-1]])
+    values = np.pad(np.array(cells, dtype=np.float64), ((0, 0), (2, 2)), mode="reflect")
+    smooth = np.rint(PchipInterpolator(around, values, axis=1)(EXPLORER_THETA)).astype(int)
+    axes = {"z": Z, "rho": RHO, "theta": EXPLORER_THETA}
     content: dict[str, Any] = {name: [round(float(x), 6) for x in axis] for name, axis in axes.items()}
-    content |= {"steps": STEPS, "ratio": np.ravel(rows).tolist()}
+    content |= {"steps": STEPS, "ratio": smooth.ravel().tolist()}
     path = out / f"{kind}.json"
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
     part.unlink()

@@ -78,14 +78,26 @@ def _true_radii(w: Array, margin: float, threats: Sequence[Threat]) -> dict[str,
     return out
 
 
-def _certified_beyond_the_truth(rng: np.random.Generator, table: Table, n: int, alpha: float) -> tuple[set[str], Certificate]:
-    """Certify a fresh linear classifier at a fresh input; which radii are above the truth."""
-    d = int(rng.choice([2, 10, 64]))
+def _certified_beyond_the_truth(
+    rng: np.random.Generator, table: Table, n: int, alpha: float, noise: str = "gaussian"
+) -> tuple[set[str], Certificate]:
+    """Certify a fresh linear classifier at a fresh input; which radii are above the truth.
+
+    Behind rounding to a grid it has the same, where many coordinates count: rounding all of them adds noise that is as likely up as
+    down. (Along one coordinate alone it moves the boundary to the edge of a cell.)
+    """
+    d = int(rng.choice([2, 10, 64] if noise == "gaussian" else [10, 64]))
     w = rng.standard_normal(d) * np.where(rng.random(d) < 0.7, 1.0, 0.1)
     x = rng.standard_normal(d)
     sigma = float(np.exp(rng.uniform(-2.0, 2.0)))
+    options: dict[str, Any] = {}
+    if noise == "grid":
+        w = rng.uniform(0.5, 1.5, d) * rng.choice([-1.0, 1.0], d)
+        x, sigma = rng.integers(0, 33, d) / 16.0, float(rng.choice([4.0, 64.0])) / 16.0
+        options = {"noise": noise, "grid_step": "1/16"}
     score = sigma * float(np.linalg.norm(w)) * float(rng.uniform(0.05, 2.5)) * rng.choice([-1.0, 1.0])
-    certifier = Certifier(Linear(w, score - float(w @ x)), sigma, 2, table, _random_threats(rng, d), seed=int(rng.integers(2**63)))
+    model, threats = Linear(w, score - float(w @ x)), _random_threats(rng, d)
+    certifier = Certifier(model, sigma, 2, table, threats, seed=int(rng.integers(2**63)), **options)
     c = certifier.certify(torch.from_numpy(x), n0=50, n=n, alpha=alpha, batch_size=4096)
     label = int(score > 0.0)
     # A step toward the other class is a step along sign(score) w the wrong way round.
@@ -115,6 +127,22 @@ def test_the_share_of_certificates_with_any_radius_beyond_the_truth_is_at_most_a
     assert missed / runs <= alpha + 3.0 * error
     # Nor is alpha left unused: q has nine tenths of it, and Cohen's bound of a half-space is exact up to the step of a count.
     assert missed / runs >= 0.5 * alpha
+
+
+def test_no_certificate_of_a_linear_classifier_under_grid_noise_is_beyond_the_truth(shipped: Table) -> None:
+    rng, sure = np.random.default_rng(22), 0
+    for _ in range(60):
+        wrong, c = _certified_beyond_the_truth(rng, shipped, 20_000, 1e-7, "grid")
+        assert wrong == set()
+        sure += c.prediction != ABSTAIN
+    assert sure > 50
+
+
+def test_the_share_of_certificates_under_grid_noise_with_any_radius_beyond_the_truth_is_at_most_alpha(shipped: Table) -> None:
+    rng, alpha, runs = np.random.default_rng(23), 0.1, 200
+    missed = sum(bool(_certified_beyond_the_truth(rng, shipped, 300, alpha, "grid")[0]) for _ in range(runs))
+    error = math.sqrt(alpha * (1.0 - alpha) / runs)
+    assert 0.4 * alpha <= missed / runs <= alpha + 3.0 * error
 
 
 def test_the_l1_radius_of_sparse_linear_classifiers_is_above_cohens(shipped: Table) -> None:

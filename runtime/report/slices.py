@@ -1,7 +1,12 @@
-"""Slices of the certified region through the plane of the gradient: exact radii, and a small copy of the table for the explorer."""
+"""Slices of the certified region through the plane of the gradient: exact radii, and what the explorer interpolates.
 
+That is a small copy of the table, and two of the regions of more information: explorer/*.json, by benchmarks/regions.py.
+"""
+
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -23,6 +28,8 @@ EXPLORER_Z = np.linspace(np.sqrt(0.05), np.sqrt(3.3), 26) ** 2
 EXPLORER_RHO = -np.expm1(-(np.linspace(0.0, np.sqrt(-np.log(0.01)), 21) ** 2))
 EXPLORER_THETA = np.linspace(0.0, 180.0, 46)
 STEPS = 10_000
+# Files of regions of errors in a ball: with its curvature, with tails both ways along the gradient.
+MORE = ("curvature", "tails")
 
 
 @dataclass(frozen=True)
@@ -57,16 +64,16 @@ def exact_slices(exact: Exact) -> list[Slice]:
 
 
 def explorer(table: Table) -> dict[str, Any]:
-    """A coarse copy of the table for drawing: 10,000 z / r, rounded, with its axes; in the order z, rho, theta."""
+    """Kind of information -> regions for drawing: 10,000 z / r, rounded, with its axes, in the order z, rho, theta.
+
+    "gradient" is a coarse copy of the table; the others are regions of a vote whose errors are a ball, at MORE information.
+    """
     z, rho, theta = np.meshgrid(EXPLORER_Z, EXPLORER_RHO, np.radians(EXPLORER_THETA), indexing="ij")
     length = rho * densities(z)
     radius = np.asarray(table.radius(ndtr(z), -length * np.cos(theta), np.abs(length * np.sin(theta)))) / table.sigma
     ratio = np.rint(STEPS * np.minimum(z / np.maximum(radius, 1e-12), 1.0)).astype(int)
-    return {
-        "z": [round(float(x), 6) for x in EXPLORER_Z],
-        "rho": [round(float(x), 6) for x in EXPLORER_RHO],
-        "theta": [float(x) for x in EXPLORER_THETA],
-        "steps": STEPS,
-        "ratio": ratio.ravel().tolist(),
-        "digest": table.digest[:16],
-    }
+    axes = {"z": EXPLORER_Z, "rho": EXPLORER_RHO, "theta": EXPLORER_THETA}
+    own: dict[str, Any] = {name: [round(float(x), 6) for x in axis] for name, axis in axes.items()}
+    own |= {"steps": STEPS, "ratio": ratio.ravel().tolist(), "digest": table.digest[:16]}
+    folder = files(__package__) / "explorer"
+    return {"gradient": own} | {kind: json.loads((folder / f"{kind}.json").read_text(encoding="utf-8")) for kind in MORE}

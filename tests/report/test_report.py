@@ -19,6 +19,7 @@ from certlut.report import gap, report, study
 from certlut.report.card import Attack, read_config
 from certlut.report.page import Cell, templates
 from certlut.report.report import run_report
+from certlut.report.slices import MORE
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import read_statistics
 from certlut.tablegen import solve
@@ -109,8 +110,9 @@ class Page(HTMLParser):
 
 def test_every_file_is_there_and_the_statistics_are_kept(made: Path) -> None:
     names = sorted(path.name for path in made.iterdir())
-    kept = [name for name in names if name.startswith(("statistics_", "growth_")) and name.endswith(".h5")]
-    assert sorted(name.split("_")[:2] for name in kept) == [["growth", "0.5"]] * 2 + [["statistics", "0.25"], ["statistics", "0.5"]]
+    kept = [name for name in names if name.startswith(("statistics_", "growth_", "samples_")) and name.endswith(".h5")]
+    wanted = [["growth", "0.5"]] * 2 + [["samples", "0.5"]] * 3 + [["statistics", "0.25"], ["statistics", "0.5"]]
+    assert sorted(name.split("_")[:2] for name in kept) == wanted
     (gap,) = (name for name in names if name.startswith("gap_0.5_") and name.endswith(".json"))
     assert sorted({*names} - {*kept, gap}) == FILES
     figures = sorted(path.name for path in (made / "figures").iterdir())
@@ -146,6 +148,8 @@ def test_every_id_is_there_once_and_every_control_has_a_label(made: Path) -> Non
     labelled = {a["for"] for tag, a in page.seen if tag == "label" and "for" in a}
     sliders = {a["id"] for tag, a in page.seen if tag == "input" and a.get("type") == "range"}
     assert sliders == {"explorer-z", "explorer-size", "explorer-angle"} == labelled
+    known = [a["value"] for tag, a in page.seen if tag == "input" and a.get("name") == "explorer-known"]
+    assert known == ["gradient", *MORE]
     pictures = [a for tag, a in page.seen if tag == "svg"]
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in pictures)
     assert sum(a.get("role") == "img" for a in pictures) == len(THREATS) + 5 + 9 + 1
@@ -280,7 +284,8 @@ def test_every_figure_can_stand_alone(made: Path, shipped: Table) -> None:
         else:
             assert "alpha = 0.001" in words
             assert f"table {shipped.digest[:16]}" in words
-            assert "l2, red channel" in words if path.name.startswith("growth") else "with tails" in words
+            kinds = {"growth": "l2, red channel", "samples": "with targets"}
+            assert kinds.get(path.stem.partition("_")[0], "with tails") in words
         title = root.find("{http://www.w3.org/2000/svg}title")
         assert title is not None
         assert title.text == root.get("aria-label")

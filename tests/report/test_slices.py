@@ -1,13 +1,16 @@
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import ndtr
 
 from certlut import Table
-from certlut.report.slices import QS, SIZES, exact_slices, explorer
+from certlut.report.slices import MORE, QS, SIZES, exact_slices, explorer
 from certlut.tablegen import radius
+from certlut.tablegen.framework import region
+from reference.known_balls import explored
 
 
 def test_slices_hold_the_disc_and_are_the_exact_radii_at_known_directions() -> None:
@@ -32,28 +35,44 @@ def test_the_region_is_convex_and_within_reach_of_the_half_space_only_near_the_l
         assert bool(s.radius[0] - s.z < 0.01) is (s.size == max(SIZES))
 
 
+def interpolated(made: dict[str, Any], place: tuple[float, float, float]) -> float:
+    """z / r at (z, rho, theta), as the page does it."""
+    cell = np.array(made["ratio"], dtype=float).reshape([len(made[name]) for name in ("z", "rho", "theta")]) / made["steps"]
+    for name, x in zip(("z", "rho", "theta"), place, strict=True):
+        axis = made[name]
+        i = min(int(np.searchsorted(axis, x, "right")) - 1, len(axis) - 2)
+        w = (x - axis[i]) / (axis[i + 1] - axis[i])
+        cell = (1 - w) * cell[i] + w * cell[i + 1]
+    return float(cell)
+
+
 def test_the_explorers_copy_is_small_and_close_to_the_table(shipped: Table) -> None:
-    made = explorer(shipped)
-    text = json.dumps(made, separators=(",", ":"))
-    assert len(text) < 300_000
+    everything = explorer(shipped)
+    assert list(everything) == ["gradient", "curvature", "tails"]
+    assert len(json.dumps(everything, separators=(",", ":"))) < 300_000
+    made = everything["gradient"]
     assert made["digest"] == shipped.digest[:16]
-    shape = (len(made["z"]), len(made["rho"]), len(made["theta"]))
-    ratio = np.array(made["ratio"]).reshape(shape)
-    assert ratio.min() >= 1
-    assert ratio.max() <= made["steps"]
+    assert min(made["ratio"]) >= 1
+    assert max(made["ratio"]) <= made["steps"]
     rng = np.random.default_rng(90)
     for _ in range(300):
         z, rho, theta = rng.uniform(0.1, 3.3), rng.uniform(0.0, 0.95), rng.uniform(0.0, 120.0)
-        weights, corner = [], []
-        for axis, x in zip((made["z"], made["rho"], made["theta"]), (z, rho, theta), strict=True):
-            i = min(int(np.searchsorted(axis, x, "right")) - 1, len(axis) - 2)
-            corner.append(i)
-            weights.append((x - axis[i]) / (axis[i + 1] - axis[i]))
-        i, j, k = corner
-        cell = ratio[i : i + 2, j : j + 2, k : k + 2].astype(float)
-        for w in weights:
-            cell = (1 - w) * cell[0] + w * cell[1]
         length, angle = rho * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi), math.radians(theta)
         true = float(radius(float(ndtr(z)), -length * math.cos(angle), length * math.sin(angle)))
         # Good enough to look at.
-        assert z * made["steps"] / float(cell) == pytest.approx(true, rel=0.02)
+        assert z / interpolated(made, (z, rho, theta)) == pytest.approx(true, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_the_explorers_other_regions_are_those_of_errors_in_a_ball(kind: str, shipped: Table) -> None:
+    made = explorer(shipped)[kind]
+    assert made["ratio"] == np.clip(made["ratio"], made["steps"] / 4.0, made["steps"]).tolist()
+    rng = np.random.default_rng(91)
+    for _ in range(8):
+        z, rho, theta = rng.uniform(0.1, 2.6), rng.uniform(0.05, 0.95), rng.uniform(0.0, 180.0)
+        true = float(region(explored(z, rho)[kind], [math.pi - math.radians(theta)], 4.0 * z)[0])
+        assert z / interpolated(made, (z, rho, theta)) == pytest.approx(true, rel=0.1)
+        # Every 20 degrees it is what was computed, between that smooth.
+        node = (*(made[name][int(rng.integers(len(made[name])))] for name in ("z", "rho")), 20.0 * int(rng.integers(10)))
+        true = float(region(explored(*node[:2])[kind], [math.pi - math.radians(node[2])], 4.0 * node[0])[0])
+        assert node[0] / interpolated(made, node) == pytest.approx(max(true, node[0]), rel=1e-3)

@@ -27,7 +27,7 @@ PROBE = """
 <script>
 (() => {
   const get = (id) => document.getElementById(id);
-  const drawn = () => ["first", "ball", "ball0", "limit", "arrow"].map((n) => get("explorer-" + n).getAttribute("d"));
+  const drawn = () => ["region", "ball", "ball0", "limit", "arrow"].map((n) => get("explorer-" + n).getAttribute("d"));
   const said = () => get("explorer-result").textContent;
   const found = { start: said(), width: document.documentElement.scrollWidth, height: document.documentElement.scrollHeight };
   for (const [name, value] of [["z", 2.5], ["size", 20], ["angle", 10]]) {
@@ -41,6 +41,11 @@ PROBE = """
     const radio = document.querySelector(`input[name=explorer-norm][value=${norm}]`);
     radio.click();
     found[norm] = { redrawn: drawn()[1] !== before[1], said: said(), changed: said() !== text };
+  }
+  for (const known of ["curvature", "tails", "gradient"]) {
+    const before = drawn(), text = said();
+    document.querySelector(`input[name=explorer-known][value=${known}]`).click();
+    found[known] = { redrawn: drawn()[0] !== before[0], said: said(), changed: said() !== text };
   }
   const table = document.querySelector("table.sortable"), column = 3;
   const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[column]);
@@ -90,7 +95,7 @@ def main(page: Path, out: Path) -> int:
         print(name, json.dumps(found, indent=1))
         if found["width"] > width:
             bad.append(f"{name}: the page is {found['width']} wide, it scrolls sideways")
-        for control in ("z", "size", "angle", "l2", "linf"):
+        for control in ("z", "size", "angle", "l2", "linf", "curvature", "tails", "gradient"):
             if not (found[control]["redrawn"] and found[control]["changed"]):
                 bad.append(f"{name}: {control} does not redraw")
         bad += [f"{name}: not sorted {way}" for way in ("ascending", "descending") if not found[way]]

@@ -27,7 +27,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 // The explorer. Everything is in units of sigma. Interpolation of the small table is for drawing only.
 (() => {
-  const data = JSON.parse(document.getElementById("explorer-data").textContent);
+  const kinds = JSON.parse(document.getElementById("explorer-data").textContent);
   const byId = (id) => document.getElementById(id);
   const names = ["z", "size", "angle"];
 
@@ -44,7 +44,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     return [i, Math.min(Math.max(t, 0), 1)];
   };
   // Radius in direction theta (degrees from the direction against the gradient): z over the interpolated z / r.
-  const radius = (z, rho, theta) => {
+  const radius = (data, z, rho, theta) => {
     const [i, a] = place(data.z, z), [j, b] = place(data.rho, rho), [k, c] = place(data.theta, theta);
     const J = data.rho.length, K = data.theta.length;
     let ratio = 0;
@@ -66,39 +66,43 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const rho = size / 100, turn = (angle * Math.PI) / 180;
     const g = [Math.cos(turn), Math.sin(turn)];
     const p = document.querySelector("input[name=explorer-norm]:checked").value;
+    const known = document.querySelector("input[name=explorer-known]:checked").value;
     // One unit of the picture is such that the zeroth-order disc always has the same size.
     const scale = 52 / z;
-    const region = [];
-    for (let i = 0; i < 240; i++) {
-      const phi = (i * Math.PI) / 120, v = [Math.cos(phi), Math.sin(phi)];
+    const directions = [...Array(240).keys()].map((i) => [Math.cos((i * Math.PI) / 120), Math.sin((i * Math.PI) / 120)]);
+    const radii = (kind) => directions.map((v) => {
       const along = Math.min(Math.max(-(v[0] * g[0] + v[1] * g[1]), -1), 1);
-      const r = Math.min(scale * radius(z, rho, (Math.acos(along) * 180) / Math.PI), 400);
-      region.push([r * v[0], r * v[1]]);
-    }
-    byId("explorer-first").setAttribute("d", path(region));
+      const theta = (Math.acos(along) * 180) / Math.PI, first = radius(kinds.gradient, z, rho, theta);
+      // More information never certifies less; the copies are coarse.
+      return kind === "gradient" ? first : Math.max(first, radius(kinds[kind], z, rho, theta));
+    });
+    const outline = (radii) =>
+      path(radii.map((r, i) => directions[i].map((x) => Math.min(scale * r, 400) * x)));
+    const reach = radii(known);
+    byId("explorer-region").setAttribute("d", outline(reach));
+    byId("explorer-first").setAttribute("d", known === "gradient" ? "" : outline(radii("gradient")));
     byId("explorer-arrow").setAttribute("d", "M0 0L" + (46 * rho * g[0]).toFixed(2) + " " + (-46 * rho * g[1]).toFixed(2));
     const foot = [-52 * g[0], -52 * g[1]], along = [-g[1] * 300, g[0] * 300];
     byId("explorer-limit").setAttribute("d",
       "M" + (foot[0] - along[0]).toFixed(2) + " " + (-(foot[1] - along[1])).toFixed(2) +
       "L" + (foot[0] + along[0]).toFixed(2) + " " + (-(foot[1] + along[1])).toFixed(2));
 
-    // The largest ball of the norm in the plane: m1 = -(dual norm of the gradient) / kappa.
-    const kappa = p === "linf" ? Math.SQRT2 : 1;
-    const dual = p === "l1" ? Math.max(Math.abs(g[0]), Math.abs(g[1])) : p === "linf" ? Math.abs(g[0]) + Math.abs(g[1]) : 1;
-    const theta = (Math.acos(Math.min(dual / kappa, 1)) * 180) / Math.PI;
-    const least = Math.max(radius(z, rho, theta), radius(z, rho, 0));
-    const first = least / kappa, zeroth = z / kappa;
-    byId("explorer-ball").setAttribute("d", path(ball(p, scale * first)));
+    // The largest ball of the norm that fits.
+    const norms = { l1: (v) => Math.abs(v[0]) + Math.abs(v[1]), l2: () => 1, linf: (v) => Math.max(Math.abs(v[0]), Math.abs(v[1])) };
+    const fits = Math.min(...reach.map((r, i) => r * norms[p](directions[i]))), zeroth = z / (p === "linf" ? Math.SQRT2 : 1);
+    byId("explorer-ball").setAttribute("d", path(ball(p, scale * fits)));
     byId("explorer-ball0").setAttribute("d", path(ball(p, scale * zeroth)));
     byId("explorer-bar").textContent = (26 / scale).toFixed(2) + " σ";
     byId("explorer-z-value").textContent = "q = " + normal(z).toFixed(normal(z) > 0.99 ? 4 : 3);
     byId("explorer-size-value").textContent = size + " % of the largest";
     byId("explorer-angle-value").textContent = angle + "°";
+    const name = { gradient: "first order", curvature: "with curvature", tails: "with tails" }[known];
+    const gain = 100 * (fits / zeroth - 1);
     byId("explorer-result").textContent =
-      p + " radius: zeroth order " + zeroth.toFixed(3) + " σ, first order " + first.toFixed(3) +
-      " σ (" + (100 * (first / zeroth - 1) >= 0 ? "+" : "") + (100 * (first / zeroth - 1)).toFixed(1) + "\u00a0%)";
+      p + " radius: zeroth order " + zeroth.toFixed(3) + " σ, " + name + " " + fits.toFixed(3) +
+      " σ (" + (gain >= 0 ? "+" : "") + gain.toFixed(1) + "\u00a0%)";
   };
   for (const name of names) byId("explorer-" + name).addEventListener("input", draw);
-  for (const radio of document.querySelectorAll("input[name=explorer-norm]")) radio.addEventListener("change", draw);
+  for (const radio of document.querySelectorAll("input[type=radio]")) radio.addEventListener("change", draw);
   draw();
 })();
