@@ -37,6 +37,7 @@ import torch
 
 from ..statistics.summary import BETS, TARGETS, THIN, Moments
 from ..threats.projections import Projection
+from .factors import multiply_up
 from .stakes import (
     REACH,
     RHO_MAX,
@@ -154,6 +155,7 @@ class Tally:
         self._blind, self._w = w is None, zeros(d) if w is None else w.to(device, torch.float64)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
+        self._buffers, self._factors = zeros(2, 0, d), zeros(2, BETS, 0, d)
         # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
         self._rows = max(CHUNK, (2**18 if device.type == "cpu" else 2**24) // d // CHUNK * CHUNK)
 
@@ -274,10 +276,18 @@ class Tally:
         self.sums[half] += torch.stack((f, torch.ones_like(f))) @ u
         t = u @ stage.directions
         s = f - self._prediction(t[:, 0])
-        x = u * s[:, None]
-        self._square += (x * x).sum(dim=0)
+        x, square = self._room(u)
+        torch.mul(u, s[:, None], out=x)
+        self._square += torch.mul(x, x, out=square).sum(dim=0)
         self._on_coordinates(x)
         self._along(t, s)
+
+    def _room(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two buffers of u's shape, the same for every piece."""
+        if self._buffers.shape[1] < len(u):
+            self._buffers = u.new_empty((2, *u.shape))
+        first, second = self._buffers[:, : len(u)]
+        return first, second
 
     def _count(self, f: torch.Tensor) -> int:
         """Count votes; which half they belong to."""
@@ -299,10 +309,29 @@ class Tally:
     def _on_coordinates(self, x: torch.Tensor) -> None:
         """The bets on coordinates, of rows x = u (f - h)."""
         assert self._stage is not None
+        # Of a single product torch takes the factors in another order.
+        if self.device.type == "cpu" and len(x) // CHUNK * self.d != 1:
+            self._multiply_up(x, self._stage.beta)
+            return
         for bet, beta in enumerate(self._stage.beta):
             scaled, xi = x * beta, beta * REACH
             self.top[0, bet] += log_product((1.0 - scaled).clamp_(min=1.0 - xi))
             self.top[1, bet] += log_product((1.0 + scaled).clamp_(min=1.0 - xi))
+
+    def _multiply_up(self, x: torch.Tensor, beta: torch.Tensor) -> None:
+        """The same, and the same numbers, in one pass."""
+        groups, left = divmod(len(x), CHUNK)
+        shape, least = (2, BETS, groups + left, self.d), 1.0 - beta * REACH
+        if self._factors.shape[2] < shape[2]:
+            self._factors = x.new_empty(shape)
+        out = self._factors[:, :, : shape[2]]
+        for rows, height, where in ((x[: groups * CHUNK], CHUNK, out[:, :, :groups]), (x[groups * CHUNK :], 1, out[:, :, groups:])):
+            if len(rows):
+                multiply_up(rows.numpy(), height, beta.numpy(), least.numpy(), where.numpy())
+        for sign in range(2):
+            for bet in range(BETS):
+                logs = out[sign, bet].log_()
+                self.top[sign, bet] += logs[:groups].sum(dim=0) + logs[groups:].sum(dim=0)
 
     def _along(self, t: torch.Tensor, s: torch.Tensor) -> None:
         """The bets along directions, of rows with noise t along them and f - h = s."""

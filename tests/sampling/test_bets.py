@@ -145,6 +145,23 @@ def test_a_logarithm_of_products_is_the_sum_of_logarithms() -> None:
         assert float(log_product(torch.full((32,), extreme, dtype=torch.float64))) == pytest.approx(32 * math.log(extreme))
 
 
+@pytest.mark.parametrize("rows", [1, 15, 32, 47, 160])
+@pytest.mark.parametrize("d", [1, 2, 7, 512, 1031])
+def test_bets_on_coordinates_in_one_pass_are_those_of_logarithms_of_products_to_the_last_bit(rows: int, d: int) -> None:
+    tally = Tally(projections((L2,)), d, 1000, (9, 100), CPU)
+    x, beta = torch.from_numpy(np.random.default_rng(rows).standard_normal((rows, d))), torch.tensor([0.02, 0.07, 0.2]).double()
+    tally._multiply_up(x, beta)
+    # Twice: buffers are used again.
+    tally._multiply_up(x, beta)
+    expected = torch.zeros_like(tally.top)
+    for _ in range(2):
+        for bet, staked in enumerate(beta):
+            for sign in range(2):
+                factors = (1.0 + (2 * sign - 1) * (x * staked)).clamp_(min=1.0 - staked * REACH)
+                expected[sign, bet] += log_product(factors)
+    assert torch.equal(tally.top, expected)
+
+
 def _proposal(kind: str, d: int) -> Array | None:
     """A direction for the half-space of `_rows`."""
     anything = np.random.default_rng(d).standard_normal(d)
