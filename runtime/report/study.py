@@ -18,7 +18,6 @@ from ..inputs.data import load_data
 from ..inputs.models import load_model
 from ..jobs.atomic import replacing
 from ..jobs.progress import progress_bar
-from ..jobs.shards import group_size
 from ..lookup.table import Table
 from ..runs.sample import sample_dataset
 from ..sampling.card import Sampling
@@ -172,14 +171,18 @@ def kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tup
         "skip": config.skip,
         "split": config.split,
     }
-    drawn = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
-    drawn |= {"format": STATISTICS_VERSION, "inputs a batch": group_size(config.n, config.batch_size)}
+    # What another version draws otherwise has another name.
+    drawn = {"sigma": sigma, "alpha": config.alpha, "format": STATISTICS_VERSION} | _card(config).settings()
     key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
     return out / f"{name}_{sigma:g}_{key}.h5", settings
 
 
 def _sampled(study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics") -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
-    c, (path, settings) = study.config, kept(study, out, sigma, name)
-    card = Sampling(n0=c.n0, n=c.n, alpha=c.alpha, batch_size=c.batch_size, seed=c.seed)
-    return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=c.skip)
+    path, settings = kept(study, out, sigma, name)
+    card, skip = _card(study.config), study.config.skip
+    return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=skip)
+
+
+def _card(config: Config) -> Sampling:
+    return Sampling(n0=config.n0, n=config.n, alpha=config.alpha, batch_size=config.batch_size, seed=config.seed)
