@@ -14,17 +14,20 @@ import numpy.typing as npt
 from .bounds.budget import split
 from .bounds.classes import runner_up
 from .bounds.looks import COUNT, Goal, Verdict
-from .evaluate import evaluate, find_tails
+from .evaluate import Evaluation, evaluate, find_tails
 from .inputs.pairs import as_pairs
 from .jobs.atomic import check_out
 from .jobs.groups import Record, resuming
 from .jobs.shards import groups
 from .lookup.table import Table, load
 from .plan.stopping import Method, rules_of
-from .runs.results import ABSTAIN, FIRST, Row, check_settings, read_rows, row, write_settings, write_tsv
+from .runs.certify import result_rows
+from .runs.results import ABSTAIN, FIRST, LAST, Row, check_settings, read_rows, write_settings, write_tsv
 from .sampling.card import Sampling
 from .sampling.sampler import Drawn, Labelled, Sampler
 from .sampling.scores import Model
+from .statistics.file import Sampled
+from .statistics.summary import Statistics
 from .threats.sets import Quantity, Threat
 
 NO_TARGET: Mapping[str, float] = MappingProxyType({})
@@ -32,12 +35,23 @@ NO_TARGET: Mapping[str, float] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Certificate:
-    """What holds at one input with probability at least 1 - alpha: every radius but "cohen" at once."""
+    """What holds at one input with probability at least 1 - alpha: every radius but "cohen" at once.
+
+    Examples:
+        >>> import torch
+        >>> from certlut import ABSTAIN, Certifier
+        >>> certifier = Certifier(torch.nn.Linear(4, 3), sigma=0.5, num_classes=3, threats=("l1",), seed=0)
+        >>> certificate = certifier.certify(torch.rand(4), n=2000)
+        >>> sorted(certificate.radius), certificate.n, int(certificate.counts.sum())
+        (['cohen', 'l1', 'l2'], 2000, 100)
+        >>> certificate.prediction == ABSTAIN or certificate.radius["l1"] > 0.0
+        True
+    """
 
     prediction: int
     """The smoothed class; -1 where the certifier abstains, then every radius is 0.0."""
     radius: dict[str, float]
-    """Threat -> radius in input units. "cohen": the zeroth-order l2 radius at the full alpha, a baseline outside the guarantee."""
+    """Threat -> radius in input units. "cohen": l2, from the vote alone at the full alpha, a baseline outside the guarantee."""
     bounds: dict[str, float]
     """The confidence bounds behind the radii: "q_lower" and each norm of the gradient, sigma = 1 units."""
     counts: npt.NDArray[np.int64]
@@ -83,6 +97,18 @@ class Certifier:
     Raises:
         FileNotFoundError: no such table.
         ValueError: an argument out of range, a threat that the estimator has no bound for, or a table bound to another sigma.
+
+    Examples:
+        >>> import torch
+        >>> from certlut import Certifier
+        >>> def model(x):  # two classes, told apart by the sign of x's sum
+        ...     return torch.stack([x.sum(dim=1), -x.sum(dim=1)], dim=1)
+        >>> certifier = Certifier(model, sigma=0.5, num_classes=2, threats=("l1", "linf"), seed=0)
+        >>> certificate = certifier.certify(torch.tensor([0.4, 0.4]), n=2000)
+        >>> certificate.prediction
+        0
+        >>> certificate.radius["l1"] > certificate.radius["cohen"]
+        True
     """
 
     def __init__(
@@ -161,9 +187,12 @@ class Certifier:
     def _method(self, card: Sampling) -> Method:
         return Method(self.sampler.threats, card.alpha, self.estimator, self.table, self.tails)
 
+    def _evaluate(self, statistics: Statistics, alpha: float) -> Evaluation:
+        return evaluate(statistics, self.sampler.threats, alpha, self.estimator, self.table, self.tails)
+
     def _certificate(self, drawn: Drawn, alpha: float) -> Certificate:
         statistics = drawn.statistics
-        result = evaluate(statistics, self.sampler.threats, alpha, self.estimator, self.table, self.tails)
+        result = self._evaluate(statistics, alpha)
         sure = bool(result.sure[0])
         other, others = runner_up(statistics.classes, statistics.class_count)
         bounds: dict[Quantity | str, float] = {"q_lower": float(result.q_lower[0])}
@@ -210,7 +239,9 @@ class Certifier:
             alpha: probability that any radius of an input is wrong.
             batch_size: samples per forward pass.
             progress: show a bar.
-            target, precision, looks: as `certify`.
+            target: as `certify`.
+            precision: as `certify`.
+            looks: as `certify`.
 
         Raises:
             ValueError: as `certify`; data that is none of these; a journal or a complete `out` of other settings, with the
@@ -225,7 +256,7 @@ class Certifier:
         settings = self.sampler.settings(pairs, card)
         settings |= {**method.settings(), "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"
-        records = {"format": f"results {' '.join(FIRST)}"}
+        records = {"format": f"results {' '.join((*FIRST, *LAST))}"}
         with resuming(out, settings | records, groups(len(pairs), card.inputs_a_batch), verb, progress) as job:
             if out.exists() and not job.started:
                 check_settings(out, settings)
@@ -239,18 +270,9 @@ class Certifier:
 
     def _record(self, done: Labelled, card: Sampling) -> Record:
         start = time.perf_counter()
-        c = self._certificate(done.drawn, card.alpha)
-        line = row(
-            idx=done.idx,
-            label=done.label,
-            predict=c.prediction,
-            seconds=done.seconds + time.perf_counter() - start,
-            count=c.count,
-            n=c.n,
-            q_lower=c.bounds["q_lower"],
-            radius=c.radius,
-            runner_up=c.runner_up,
-            count_runner_up=c.count_runner_up,
-        )
-        certified = c.prediction == done.label and (not card.goal.targets or done.drawn.verdict is Verdict.CERTIFIED)
-        return {"idx": done.idx, "certified": certified, "saved": 1.0 - c.n / card.n, "row": line}
+        result = self._evaluate(done.drawn.statistics, card.alpha)
+        idx, label, predict = np.array([[done.idx], [done.label], [done.drawn.predict]])
+        seconds = np.array([done.seconds + time.perf_counter() - start])
+        (line,) = result_rows(Sampled(done.drawn.statistics, idx, label, predict, seconds, settings={}), result)
+        certified = line["correct"] == "1" and (not card.goal.targets or done.drawn.verdict is Verdict.CERTIFIED)
+        return {"idx": done.idx, "certified": certified, "saved": 1.0 - int(line["n"]) / card.n, "row": line}

@@ -21,10 +21,12 @@ from .lookup.tails import TailTable, load_tails
 from .statistics.records import take
 from .statistics.summary import Statistics
 from .threats.declare import resolve
-from .threats.sets import L2, Quantity, Threat, containment
+from .threats.sets import ALL, L2, LENGTH, Quantity, Threat, containment
 
 # "first-order" is the paper's own method; "tails" adds docs/tails.md.
 CERTIFICATES = ("tails", "first-order")
+# "l2" is always certified, and needs it.
+TOP = Quantity(ALL, "l2", "upper")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Evaluation:
     """Whether the class is certified, shape (N,), with more than half of the votes or more than every other; else it abstains."""
     bounds: dict[Quantity, Array]
     budget: Budget
+    inside: dict[str, float]
+    """Threat -> size of an l2 ball over that of the threat's largest ball inside it."""
+
+    @property
+    def length(self) -> tuple[Array, Array]:
+        """(lower, upper) bounds of |y|_2, each of shape (N,); 0 below where no threat asks for a lower one."""
+        upper = self.bounds[TOP]
+        return self.bounds.get(LENGTH, np.zeros_like(upper)), upper
 
 
 def evaluate(
@@ -160,7 +170,8 @@ def _evaluate(
         for outer in threats:
             factor = containment(inner, outer, statistics.d)
             radii[inner.name] = np.maximum(radii[inner.name], own[outer.name] / factor)
-    return Evaluation(q_lower=q, radius=radii, sure=sure, bounds=bounds, budget=budget)
+    inside = {threat.name: containment(threat, L2, statistics.d) for threat in threats}
+    return Evaluation(q_lower=q, radius=radii, sure=sure, bounds=bounds, budget=budget, inside=inside)
 
 
 def _together(made: Sequence[Evaluation], order: npt.NDArray[np.int64]) -> Evaluation:
@@ -175,6 +186,7 @@ def _together(made: Sequence[Evaluation], order: npt.NDArray[np.int64]) -> Evalu
         sure=np.concatenate([one.sure for one in made])[order],
         bounds=joined([one.bounds for one in made]),
         budget=made[0].budget,
+        inside=made[0].inside,
     )
 
 
@@ -198,5 +210,12 @@ def radii(
     Raises:
         FileNotFoundError: no table at the path `table`.
         ValueError: alpha, estimator or a threat that is not known; a table that is damaged or bound to another sigma.
+
+    Examples:
+        >>> from certlut import radii, read_statistics
+        >>> statistics = read_statistics("stats.h5").statistics
+        >>> found = radii(statistics, threats=("l1", "linf"), alpha=0.01)
+        >>> sorted(found), found["l1"].shape
+        (['cohen', 'l1', 'l2', 'linf'], (6,))
     """
     return evaluate(statistics, threats, alpha, estimator, load(table), find_tails(certificate)).radius

@@ -20,6 +20,18 @@ class Smooth:
         base_classifier: maps a batch (B, *shape) to scores (B, num_classes).
         num_classes: number of classes.
         sigma: noise level in input units.
+
+    Examples:
+        >>> import torch
+        >>> from certlut import Smooth
+        >>> def model(x):  # two classes, told apart by the sign of x's sum
+        ...     return torch.stack([x.sum(dim=1), -x.sum(dim=1)], dim=1)
+        >>> smooth = Smooth(model, num_classes=2, sigma=0.5)
+        >>> prediction, radius = smooth.certify(torch.tensor([0.8, 0.8]), n0=100, n=2000, alpha=0.001, batch_size=1000)
+        >>> prediction, radius > 0.5
+        (0, True)
+        >>> smooth.predict(torch.tensor([0.8, 0.8]), n=100, alpha=0.001, batch_size=100)
+        0
     """
 
     ABSTAIN = ABSTAIN

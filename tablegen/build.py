@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from certlut.jobs.atomic import check_out
 from certlut.jobs.journal import Journal
 from certlut.jobs.progress import progress_bar
 from certlut.kernels.arrays import Array
@@ -63,12 +64,16 @@ def build(
         FileNotFoundError: no folder to write in.
         TableError: what is at `path` is no table.
         ArithmeticError: a node did not converge; no table is written.
+
+    Examples:
+        >>> from certlut.tablegen import Axis, GridSpec, build
+        >>> grid = GridSpec(Axis(0.5, 2.0, 4, "sqrt"), Axis(0.0, 0.9, 3, "rim"), Axis(0.0, 90.0, 3, "fan"))
+        >>> build("tiny.h5", grid=grid, jobs=1).data_version  # 0: not proven
+        0
     """
     spec = grid_spec(grid)
     _check_sigma(sigma)
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} in")
+    path = check_out(path)
     if path.exists():
         finished = read_table(path)
         if finished.grid == spec.card() and finished.sigma == sigma:
@@ -77,7 +82,8 @@ def build(
     generator = f"certlut {importlib.metadata.version('certlut')}"
     axes = {"z": spec.z.knots(), "rho": spec.rho.knots(), "theta": spec.theta.knots()}
     nodes = np.empty((*spec.shape, len(FIELDS)))
-    with Journal(path, {"task": "build", "grid": spec.card(), "generator": generator, "tolerance": TOLERANCE}) as journal:
+    settings = {"task": "build", "grid": spec.card(), "generator": generator, "tolerance": TOLERANCE}
+    with Journal(path, settings, "slabs", spec.z.count, quiet=False) as journal:
         done = {_fill(nodes, record, journal.path) for record in journal.records}
         journal.records.clear()
         tasks = [(i, z, axes["rho"], axes["theta"]) for i, z in enumerate(axes["z"].tolist()) if i not in done]
@@ -102,6 +108,13 @@ def stamp(path: str | os.PathLike[str], sigma: float | None, out: str | os.PathL
     Raises:
         FileNotFoundError, TableError: from reading the table.
         ValueError: a sigma that is not positive.
+
+    Examples:
+        >>> from certlut.tablegen import Axis, GridSpec, build, stamp
+        >>> grid = GridSpec(Axis(0.5, 2.0, 4, "sqrt"), Axis(0.0, 0.9, 3, "rim"), Axis(0.0, 90.0, 3, "fan"))
+        >>> _ = build("tiny.h5", grid=grid, jobs=1)
+        >>> stamp("tiny.h5", 0.5, "bound.h5").sigma
+        0.5
     """
     _check_sigma(sigma)
     return write_table(out, replace(read_table(path), sigma=sigma))

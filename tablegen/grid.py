@@ -34,7 +34,13 @@ _SPACINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 @dataclass(frozen=True)
 class Axis:
-    """`count` knots from `low` to `high`, uniform after the transform `spacing` (linear, sqrt, rim or fan)."""
+    """`count` knots from `low` to `high`, uniform after the transform `spacing` (linear, sqrt, rim or fan).
+
+    Examples:
+        >>> from certlut.tablegen import Axis
+        >>> Axis(1.0, 4.0, 3, "sqrt").knots().tolist()
+        [1.0, 2.25, 4.0]
+    """
 
     low: float
     high: float
@@ -51,7 +57,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class GridSpec:
-    """A grid of nodes; `theta` in degrees."""
+    """A grid of nodes; `theta` in degrees.
+
+    Examples:
+        >>> from certlut.tablegen import Axis, GridSpec
+        >>> grid = GridSpec(z=Axis(0.5, 2.0, 4, "sqrt"), rho=Axis(0.0, 0.9, 3, "rim"), theta=Axis(0.0, 90.0, 3, "fan"))
+        >>> grid.shape, grid.size
+        ((4, 3, 3), 36)
+    """
 
     z: Axis
     rho: Axis

@@ -24,7 +24,13 @@ TINY = 1e-5
 
 
 class Status(enum.IntEnum):
-    """How a node was solved; stored with it."""
+    """How a node was solved; stored with it.
+
+    Examples:
+        >>> from certlut.tablegen import Status, solve
+        >>> solve(0.9, -0.1, 0.0).status is Status.SLAB  # m2 = 0
+        True
+    """
 
     FAILED = 0
     SLAB = 1

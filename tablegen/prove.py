@@ -143,13 +143,17 @@ def prove(
         FileNotFoundError, TableError: from reading the table.
         ValueError: nodes < 1; a journal of another proof, or one whose sample does not hold.
         ImportError: python-flint is missing; install certlut[prove].
+
+    Examples:
+        >>> from certlut.tablegen import build, prove
+        >>> _ = build("small.h5", grid="small", jobs=1)
+        >>> proof = prove("small.h5", nodes=5, jobs=1, seed=0)
+        >>> proof.nodes, proof.failed
+        (5, ())
     """
     if nodes is not None and nodes < 1:
         raise ValueError(f"nodes = {nodes}: expected 1 or more")
-    try:
-        import flint
-    except ImportError:
-        raise ImportError("proving needs python-flint: pip install 'certlut[prove]'") from None
+    method = f"{METHOD}, python-flint {_flint()}"
     path = Path(path)
     data = read_table(path)
     rows = _rows(data)
@@ -161,9 +165,9 @@ def prove(
                 _INDEX.unpack_from(r)[0]: _pairs(r) for r in bar.track(run(_prove_slab, tasks, jobs, scheduler), total=len(tasks))
             }
         return _outcome(rows[chosen], np.concatenate([parts[i] for i, _ in tasks]), whole=False)
-    method = f"{METHOD}, python-flint {flint.__version__}"
     slabs = np.split(rows, len(data.datasets["z"]))
-    with Journal(path, {"task": "prove", "digest": data.digest, "method": method}) as journal:
+    settings = {"task": "prove", "digest": data.digest, "method": method}
+    with Journal(path, settings, "slabs", len(slabs), quiet=False) as journal:
         proven = np.full((len(slabs), len(slabs[0]), 2), np.nan)
         done = {_fill(proven, record, journal.path) for record in journal.records}
         journal.records.clear()
@@ -180,6 +184,15 @@ def prove(
             write_table(path, _proven(data, proven, proof, method))
         journal.finish()
     return proof
+
+
+def _flint() -> str:
+    """Its version."""
+    try:
+        import flint
+    except ImportError:
+        raise ImportError("proving needs python-flint: pip install 'certlut[prove]'") from None
+    return str(flint.__version__)
 
 
 def _recheck(slabs: list[Array], proven: Array, done: set[int], path: Path, jobs: int, scheduler: str | None) -> None:

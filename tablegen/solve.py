@@ -14,7 +14,14 @@ from .node import SLAB, TOLERANCE, Status, solve_node
 
 @dataclass(frozen=True)
 class Solution:
-    """An exact radius (sigma = 1) with the multipliers (a0, a1, a2) of its cut."""
+    """An exact radius (sigma = 1) with the multipliers (a0, a1, a2) of its cut.
+
+    Examples:
+        >>> from certlut.tablegen import solve
+        >>> solution = solve(0.9, -0.1, 0.05)
+        >>> solution.converged, solution.error < 1e-9, min(solution.multipliers) >= 0.0
+        (True, True, True)
+    """
 
     radius: float
     multipliers: tuple[float, float, float]
@@ -63,6 +70,11 @@ def solve(q: float, m1: float, m2: float) -> Solution:
 
     Raises:
         ValueError: an input outside the domain, named.
+
+    Examples:
+        >>> from certlut.tablegen import solve
+        >>> round(solve(0.9, -0.1, 0.05).radius, 6)
+        1.432488
     """
     q, m1, m2 = (real(name, x) for name, x in (("q", q), ("m1", m1), ("m2", m2)))
     eps, z = _check(q, m1, m2)
@@ -84,6 +96,11 @@ def radius(q: npt.ArrayLike, m1: npt.ArrayLike, m2: npt.ArrayLike) -> float | np
     Raises:
         ValueError: an input outside the domain (see `solve`).
         ArithmeticError: a point at which the solver did not converge; never a silent wrong number.
+
+    Examples:
+        >>> from certlut.tablegen import radius
+        >>> radius([0.9, 0.99], -0.02, 0.0).round(4).tolist()
+        [1.5874, 2.3728]
     """
     arrays = np.broadcast_arrays(*(reals(name, x) for name, x in (("q", q), ("m1", m1), ("m2", m2))))
     out = np.empty(arrays[0].shape)

@@ -161,7 +161,8 @@ def _recheck(data: TailData, slabs: list[Indices], proven: dict[int, Single], pa
 def _prove_whole(path: Path, data: TailData, jobs: int, scheduler: str | None, version: str) -> TailProof:
     shape = data.datasets["excess"].shape
     slabs = np.split(np.arange(shape[0] * shape[1]), shape[0])
-    with Journal(path, {"task": "prove tails", "digest": data.digest, "method": METHOD}) as journal:
+    settings = {"task": "prove tails", "digest": data.digest, "method": METHOD}
+    with Journal(path, settings, "angles", len(slabs), quiet=False) as journal:
         proven = dict(_whole_angle(data, record, journal.path) for record in journal.records)
         journal.records.clear()
         _recheck(data, slabs, proven, journal.path, jobs, scheduler)

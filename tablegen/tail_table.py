@@ -157,7 +157,8 @@ def build_tails(
         excess[index] = np.frombuffer(record, "<f4", offset=_INDEX.size).reshape(excess.shape[1:])
         return index
 
-    with Journal(path, {"task": "build tails", "grid": grid.card(), "generator": generator}) as journal:
+    settings = {"task": "build tails", "grid": grid.card(), "generator": generator}
+    with Journal(path, settings, "angles", len(grid.theta), quiet=False) as journal:
         done = {fill(record) for record in journal.records}
         journal.records.clear()
         rest = (axes["r"], axes["level"], axes["tau"])

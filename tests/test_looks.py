@@ -55,6 +55,13 @@ class Half(torch.nn.Module):
         return torch.stack((torch.zeros_like(score), score), dim=1)
 
 
+class Flipped(Half):
+    """The other class, in the first batch that is asked with one row."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * (-1.0 if len(x) == 1 else 1.0)
+
+
 def _at(z: float) -> Array:
     """An input whose class has probability Phi(z)."""
     return SIGMA * z * V
@@ -114,6 +121,9 @@ def test_precision_stops_where_more_samples_would_add_little(precision: float, s
             assert whole.radius[name] <= (1.0 + 2.0 * precision) * c.radius[name], name
         found[z] = c.n
     assert min(found.values()) < n
+    # The other class was chosen: nothing is to come.
+    lost = Certifier(Flipped(), SIGMA, 2, shipped, seed=1).certify(_at(0.5), n0=1, n=n, precision=precision)
+    assert (lost.n, lost.verdict, lost.radius["l2"]) == (500, "precise", 0.0)
     if precision == 0.3:
         assert max(found.values()) <= n // 4
 

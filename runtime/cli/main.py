@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .reports import demo, plan, report
+from .reports import demo, plan, report, summary
 from .sampling import certify, merge, sample
 from .slices import slice_
 from .tables import build, info, prove, radius, stamp
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, prove, stamp, info, radius, sample, merge, certify, plan, report, demo):
+for command in (build, prove, stamp, info, radius, sample, merge, certify, summary, plan, report, demo):
     app.command()(command)
 app.command("slice")(slice_)
 

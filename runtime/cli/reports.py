@@ -1,11 +1,14 @@
 """The commands that forecast and show: plan, demo, report."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .show import show
 
 # What the extras `demo` and `report` bring.
 EXTRAS = ("jinja2", "matplotlib", "pydantic", "sklearn", "torch")
@@ -16,7 +19,10 @@ def plan(
     q: Annotated[float, typer.Option("--q", help="Probability of the class under noise.")],
     rho: Annotated[float, typer.Option(help="The gradient's length over the largest that q allows, 0 to 1.")],
     alpha: Annotated[float, typer.Option(help="Probability that any radius of an input is wrong.")] = 0.001,
-    threats: Annotated[str, typer.Option(help="Comma-separated: l1, l2, linf.")] = "l1,l2,linf",
+    threat: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeated, as for certify: l1, l2, linf, NAME=mask:FILE.npy (then ,p=P if not 2); all three without it."),
+    ] = None,
     coordinates: Annotated[int | None, typer.Option(help="Also l2 within a mask of this many coordinates.")] = None,
     shape: Annotated[
         str,
@@ -29,24 +35,19 @@ def plan(
     ] = 0.97,
     target: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Repeated: THREAT=RADIUS in units of sigma. Instead: how many of n samples (100,000) inputs like it need."
-        ),
+        typer.Option(help="Repeated: THREAT=RADIUS in units of sigma. Instead: how many of n samples (100,000) it takes."),
     ] = None,
     table: Annotated[Path | None, typer.Option(help="Table file; by default the shipped one.")] = None,
 ) -> None:
     """Forecast how many samples it takes to beat Cohen's radius by 1, 5 and 10 %, with either estimator.
+    A forecast for a half-space seen through noise (docs/plan.md), not a bound.
 
-    It is a forecast for a half-space seen through noise, not a bound: docs/plan.md says what goes into it.
-
-    Examples: certlut plan --d 3072 --q 0.99 --rho 0.8 --alpha 0.001
-
-    certlut plan --d 150528 --q 0.99 --rho 0.8 --threats linf --n 1250000
-
-    certlut plan --d 784 --q 0.9 --rho 0.8 --target l2=1.0 --target l1=1.0
+    \b
+    Examples:
+      certlut plan --d 3072 --q 0.99 --rho 0.8 --threat linf --n 1250000
+      certlut plan --d 192 --q 0.9 --rho 0.8 --threat red=mask:red.npy
+      certlut plan --d 784 --q 0.9 --rho 0.8 --target l2=1.0 --target l1=1.0
     """
-    from rich.console import Console
-
     from ..bounds.looks import Looks
     from ..evaluate import find_tails
     from ..lookup.table import load
@@ -54,18 +55,72 @@ def plan(
     from ..plan.plan import plan as make_plan
     from ..plan.stopping import Method, targeted
     from ..threats.declare import resolve
-    from ..threats.specs import parse_targets
+    from ..threats.specs import parse_targets, parse_threats
 
-    known = resolve([name.strip() for name in threats.split(",") if name.strip()])
+    known = resolve(parse_threats(threat or ("l1", "l2", "linf")))
     everything = known if coordinates is None else (*known, masked(d, coordinates))
     if target:
         method = Method(everything, alpha, "adaptive", load(table), find_tails("tails"))
         print(targeted(parse_targets(target), Looks.geometric(n or 100_000), method, d, q, rho, n0, cosine or None))
         return
     made = make_plan(d, q, rho, alpha, everything, load(table), n, n0, shape, cosine=cosine or None)
-    print(f"d = {d}, q = {q:g}, gradient {rho:g} of the largest ({shape}), alpha = {alpha:g}; a forecast, not a bound")
-    Console().print(made.table())
+    print(f"A forecast, not a bound: d = {d}, q = {q:g}, gradient {rho:g} of the largest\n({shape}), alpha = {alpha:g}")
+    show(made.table())
     print(f"expected to abstain below n = {made.least:,}")
+
+
+def summary(
+    results: Annotated[list[str], typer.Argument(help="Results files (TSV), each as FILE or NAME=FILE; NAME stands for it.")],
+    radii: Annotated[
+        str | None, typer.Option(help="Comma-separated: radii of certified accuracy, for every threat; else round ones.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw certified accuracy against radius to this .png, .svg or .pdf (needs matplotlib).")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write all of it to this file.")] = None,
+) -> None:
+    """Average radii, gains over Cohen's and certified accuracy of results files, beside each other where there are several.
+
+    A wrong or abstaining input counts as 0. Files of Cohen et al.'s format (idx label predict radius correct time) serve too.
+
+    \b
+    Examples:
+      certlut summary results.tsv
+      certlut summary demo/first_order.tsv demo/results.tsv --plot curves.png
+      certlut summary ours=results.tsv theirs=cohen.tsv --radii 0.25,0.5,1
+    """
+    from ..jobs.atomic import check_out
+    from ..runs.summary import comma_separated, curves, read_results, table
+
+    at = _radii(radii)
+    names = [_named(text) for text in results]
+    doubled = len({name for name, _ in names}) < len(names)
+    read = [read_results(path, str(path) if doubled else name) for name, path in names]
+    for out in filter(None, (plot, csv)):
+        check_out(out, *(path for _, path in names))
+    show(table(read, at))
+    if csv is not None:
+        csv.write_text(comma_separated(read, at), encoding="utf-8")
+    if plot is not None:
+        with _extra("report"):
+            from ..report.figures import plot_methods
+        plot_methods(plot, curves(read))
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """NAME=FILE, or a file that is called by its name without its end."""
+    name, given, file = text.partition("=")
+    return (name, Path(file)) if given and not Path(text).exists() else (Path(text).stem, Path(text))
+
+
+def _radii(text: str | None) -> list[float]:
+    try:
+        at = [float(x) for x in (text or "").split(",") if x.strip()]
+    except ValueError:
+        at = [-1.0]
+    if any(not 0.0 <= level < math.inf for level in at):
+        raise ValueError(f"--radii {text!r}: expected numbers from 0, with commas between them")
+    return at
 
 
 def demo(
@@ -74,7 +129,11 @@ def demo(
 ) -> None:
     """Train a small network on handwritten digits, certify 100 held-out ones, plot and tabulate the gain over Cohen's radii.
 
-    Example: certlut demo --out demo --quick
+    Its files go into `certlut summary` too.
+
+    \b
+    Example:
+      certlut demo --out demo --quick
     """
     with _extra("demo"):
         from ..report.demo import run_demo
@@ -92,11 +151,11 @@ def report(
 ) -> None:
     """Run every experiment on one data set and write a page of figures, tables and attacks; --out is used again.
 
-    Examples: certlut report --config digits --out report-digits
-
-    certlut report --config mnist --data mnist-files --out report-mnist
-
-    certlut report --config mine.toml --out report-mine --inputs 500
+    \b
+    Examples:
+      certlut report --config digits --out report-digits
+      certlut report --config mnist --data mnist-files --out report-mnist
+      certlut report --config mine.toml --out report-mine --inputs 500
     """
     from certlut.tablegen.solve import solve
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import Alpha, Out, Surface, Threats
+from .show import show
 
 
 def sample(
@@ -85,17 +86,24 @@ def sample(
 
     Stopped at any moment (kill -9 too), the same command goes on behind the last finished input.
 
-    Examples: certlut sample --model net.pt2 --data test.npz --sigma 0.5 --num-classes 10 --out stats.h5
+    \b
+    Examples:
+      certlut sample --model net.pt2 --data test.npz --sigma 0.5 \\
+        --num-classes 10 --out stats.h5
+      certlut sample --model checkpoint.pth.tar --data cifar-10-batches-bin \\
+        --skip 20 --sigma 0.25 --num-classes 10 --out stats.h5
+      certlut sample ... --threat l1 --threat lp:3 \\
+        --threat red=mask:red.npy --threat span=basis:q.npy,p=inf
 
-    certlut sample --model checkpoint.pth.tar --data cifar-10-batches-bin --skip 20 --sigma 0.25 --num-classes 10 --out stats.h5
+    \b
+    Certified accuracy at one radius:
+      certlut sample ... --target l2=0.5 --target l1=1.0 --out stats.h5
 
-    certlut sample ... --threat l1 --threat lp:3 --threat red=mask:red.npy --threat span=basis:q.npy,p=inf --out stats.h5
-
-    On 4 GPUs, mind the lone --: torchrun --standalone --nproc-per-node 4 --no-python -- certlut sample --device cuda ... --out s.h5
-
-    then: certlut merge s.?-of-4.h5 --out s.h5
-
-    Certified accuracy at one radius: certlut sample ... --target l2=0.5 --target l1=1.0 --out stats.h5
+    \b
+    On 4 GPUs (mind the lone --), then join the four files:
+      torchrun --standalone --nproc-per-node 4 --no-python -- \\
+        certlut sample --device cuda ... --out s.h5
+      certlut merge s.?-of-4.h5 --out s.h5
     """
     from ..bounds.looks import Goal
     from ..evaluate import find_tails
@@ -177,7 +185,9 @@ def merge(
 ) -> None:
     """Join the statistics files of all shards of one run.
 
-    Example: certlut merge stats.0-of-2.h5 stats.1-of-2.h5 --out stats.h5
+    \b
+    Example:
+      certlut merge stats.0-of-2.h5 stats.1-of-2.h5 --out stats.h5
     """
     from ..runs.merge import merge as merge_shards
 
@@ -211,15 +221,16 @@ def certify(
     sigma: Annotated[float | None, typer.Option(help="With --from-counts: noise level, in input units.")] = None,
     d: Annotated[int | None, typer.Option("--d", help="With --from-counts: numbers in an input, for linf radii.")] = None,
 ) -> None:
-    """Turn statistics into certified radii (TSV).
+    """Turn statistics into certified radii (TSV), and print their summary.
 
-    Examples: certlut certify stats.h5 --out results.tsv --alpha 0.001
-
-    certlut certify stats.h5 --out paper.tsv --certificate first-order --estimator paper
-
-    certlut certify --from-counts counts.tsv --sigma 0.5 --d 3072 --out results.tsv
-
-    certlut certify --from-counts votes.txt --columns idx,label,counts --sigma 0.5 --out results.tsv
+    \b
+    Examples:
+      certlut certify stats.h5 --out results.tsv --alpha 0.001
+      certlut certify stats.h5 --out paper.tsv \\
+        --certificate first-order --estimator paper
+      certlut certify --from-counts counts.tsv --sigma 0.5 --out results.tsv
+      certlut certify --from-counts votes.txt --columns idx,label,counts \\
+        --sigma 0.5 --out results.tsv
     """
     if from_counts is not None:
         from ..runs.counts import certify_counts
@@ -231,7 +242,7 @@ def certify(
                 "--from-counts gives Cohen's radii: no --threat, --estimator, --certificate, --table or --explain"
             )
         names = None if columns is None else columns.split(",")
-        print(f"{out}: {certify_counts(from_counts, out, sigma, alpha, d, n, names)} inputs")
+        _summary(out, certify_counts(from_counts, out, sigma, alpha, d, n, names))
         return
     if statistics is None or any(given is not None for given in (sigma, d, n, columns)):
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
@@ -242,4 +253,13 @@ def certify(
     budget, rows = certify_statistics(statistics, out, alpha, estimator, table, chosen, certificate=certificate)
     if explain:
         print(budget)
+    _summary(out, rows)
+
+
+def _summary(out: Path, rows: int) -> None:
+    """What was written, and what it says."""
+    from ..runs.summary import read_results, table
+
     print(f"{out}: {rows} inputs")
+    if rows:
+        show(table([read_results(out)]))

@@ -146,11 +146,12 @@ def slice_(
 ) -> None:
     """Draw what each kind of information certifies, in the plane of the gradient's axis and one across it; sigma = 1.
 
-    Examples: certlut slice --against=-2.5,-1.2 --out slices
-
-    certlut slice --q 0.9 --slope 0.1 --curvature -0.1 --tail 1.5:0.01 --tail=-1.5:0.03 --out slices
-
-    certlut slice --statistics statistics.h5 --row 3 --threat l1 --out slices
+    \b
+    Examples:
+      certlut slice --against=-2.5,-1.2 --out slices
+      certlut slice --q 0.9 --slope 0.1 --curvature -0.1 \\
+        --tail 1.5:0.01 --tail=-1.5:0.03 --out slices
+      certlut slice --statistics stats.h5 --row 3 --threat l1 --out slices
     """
     import numpy as np
     from rich.progress import track

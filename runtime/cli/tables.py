@@ -20,9 +20,12 @@ def build(
 ) -> None:
     """Solve a grid and write a table. Stopped at any moment, the same command goes on where it was.
 
-    Examples: certlut build --out tables/default.h5 --jobs 2
+    It is not proven then: `certlut prove` is next.
 
-    certlut build --out dense.h5 --grid dense --scheduler tcp://head:8786
+    \b
+    Examples:
+      certlut build --out tables/default.h5 --jobs 2
+      certlut build --out dense.h5 --grid dense --scheduler tcp://head:8786
     """
     if grid == "tails":
         from certlut.tablegen.tail_table import build_tails
@@ -30,12 +33,16 @@ def build(
         if sigma is not None:
             raise typer.BadParameter("a tail table serves every sigma: expected no --sigma")
         made = build_tails(out, jobs=jobs, scheduler=scheduler)
-        print(f"{out}: {made.datasets['excess'].size} entries, digest {made.digest[:16]}; not proven yet: certlut prove {out}")
+        print(f"{out}: {made.datasets['excess'].size} entries, digest {made.digest[:16]}; {_proof(made.data_version, out)}")
         return
     from certlut.tablegen.build import build as build_table
 
     data = build_table(out, sigma, grid, jobs, scheduler)
-    print(f"{out}: {data.datasets['radius'].size} nodes, digest {data.digest[:16]}; not proven yet: certlut prove {out}")
+    print(f"{out}: {data.datasets['radius'].size} nodes, digest {data.digest[:16]}; {_proof(data.data_version, out)}")
+
+
+def _proof(data_version: int, out: Path) -> str:
+    return "proven" if data_version else f"not proven yet: certlut prove {out}"
 
 
 def prove(
@@ -47,7 +54,9 @@ def prove(
 ) -> None:
     """Prove a table's cuts in ball arithmetic, and record a whole proof in the file.
 
-    Example: certlut prove tables/default.h5 --nodes 500
+    \b
+    Example:
+      certlut prove tables/default.h5 --nodes 500
     """
     from ..lookup.tail_format import is_tails
 
@@ -94,7 +103,9 @@ def stamp(
 ) -> None:
     """Re-issue a table for one sigma, without solving; a proof stays valid.
 
-    Example: certlut stamp tables/default.h5 --sigma 0.5 --out model-table.h5
+    \b
+    Example:
+      certlut stamp tables/default.h5 --sigma 0.5 --out model-table.h5
     """
     from certlut.tablegen.build import stamp as stamp_table
 
@@ -107,7 +118,9 @@ def stamp(
 def info(file: Annotated[Path | None, typer.Argument(help="A table; without it, the one that would be used.")] = None) -> None:
     """Print what a table holds, and where these packages came from.
 
-    Example: certlut info tables/default.h5
+    \b
+    Example:
+      certlut info tables/default.h5
     """
     import certlut
 
@@ -141,7 +154,9 @@ def radius(
 ) -> None:
     """Print the exact radius (sigma = 1), solved afresh, without a table.
 
-    Example: certlut radius --q 0.9 --m1 -0.1 --m2 0.05
+    \b
+    Example:
+      certlut radius --q 0.9 --m1 -0.1 --m2 0.05
     """
     from certlut.tablegen.solve import radius as exact
 

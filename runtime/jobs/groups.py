@@ -77,12 +77,16 @@ def resuming(
         settings: what the records depend on: another run goes on only with the same.
         groups: input numbers.
         verb: shown beside the progress bar.
-        progress: show the bar.
+        progress: show the bar, and say where the job goes on and what a stop keeps.
 
     Raises:
         ValueError: a journal of other settings, or another process at work on `out`.
         OSError: no folder, no permission or no room; what was finished is kept.
     """
-    with Journal(out, settings) as journal, progress_bar(verb, disable=not progress, note=True) as bar:
+    total = sum(map(len, groups))
+    with (
+        Journal(out, settings, "inputs", total, quiet=not progress) as journal,
+        progress_bar(verb, disable=not progress, note=True) as bar,
+    ):
         yield Job(journal, groups, bar, verb)
         journal.finish()

@@ -48,14 +48,24 @@ def check_same(path: Path, what: str, found: Mapping[str, Any], wanted: Mapping[
 class Journal:
     """The journal `<out>.journal`; use as a context manager, and call `finish` once the output is complete."""
 
-    def __init__(self, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, out: str | os.PathLike[str], settings: Mapping[str, Any], unit: str = "records", total: int = 0, quiet: bool = True
+    ) -> None:
         """Open or start it; `records` holds what earlier runs left.
+
+        Args:
+            out: the output that the job leads to.
+            settings: what the records depend on: they go on only with the same.
+            unit: what a record is, in the plural.
+            total: how many the job makes.
+            quiet: do not say on stderr where the job goes on, nor what is kept where Ctrl-C stops it.
 
         Raises:
             ValueError: that run had other settings, or another process has the journal open.
             OSError: the folder does not exist, cannot be written in, or is full.
         """
         self.path = Path(f"{os.fspath(out)}.journal")
+        self._of, self._quiet = f"of {total} {unit}", quiet
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"{self.path.parent}: no such folder to write {Path(out).name} in")
         self.records: list[bytes] = []
@@ -80,13 +90,15 @@ class Journal:
                     end = 0
                 else:
                     self._check(started, wanted, by, version)
-            self._empty = not self.records
+            self._kept = len(self.records)
             if lost:
                 print(f"{self.path}: its last {lost} bytes are damaged or unfinished, and dropped", file=sys.stderr)
             self._file.seek(end)
             self._file.truncate()
             if end == 0:
                 self._write(json.dumps(wanted | {"certlut": version}).encode())
+            if self._kept and not quiet:
+                print(f"{self.path}: {self._kept} {self._of} are done, going on behind them", file=sys.stderr)
         except BaseException:
             self.close()
             raise
@@ -130,7 +142,7 @@ class Journal:
     def append(self, record: bytes) -> None:
         """Add one record, not empty, and push it to the disk. It is not kept in `records`: memory does not grow with the job."""
         self._write(record)
-        self._empty = False
+        self._kept += 1
 
     def finish(self) -> None:
         """Delete the journal: its output is complete."""
@@ -147,7 +159,10 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._empty and not self._file.closed:
+        if kind is not None and not self._kept and not self._file.closed:
             self.finish()
         else:
             self.close()
+        if kind is KeyboardInterrupt and not self._quiet:
+            kept = f"{self._kept} {self._of} are kept: the same again goes on behind them" if self._kept else "nothing was finished"
+            print(f"{self.path}: stopped; {kept}", file=sys.stderr)

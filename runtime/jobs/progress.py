@@ -28,5 +28,10 @@ class Lines:
             return
         self.said = time.monotonic()
         state = self.bar.tasks[task]
-        left = f"{state.time_remaining / 60:.0f} min left" if state.time_remaining is not None else "time left not known yet"
-        print(f"{self.verb}: {state.completed:.0f} of {state.total:.0f}, {left}, {state.description}", file=self.bar.console.file)
+        left = () if state.time_remaining is None else (_left(state.time_remaining),)
+        said = (f"{self.verb}: {state.completed:.0f} of {state.total:.0f}", *left, state.description)
+        print(", ".join(filter(None, said)), file=self.bar.console.file)
+
+
+def _left(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min left" if seconds >= 60.0 else "less than a minute left"

@@ -16,11 +16,28 @@ from .kernel import axis_maps, lookup, lookup_many
 
 
 class UnprovenTable(UserWarning):
-    """The table's cuts come from quadrature and have not been bounded by ball arithmetic."""
+    """The table's cuts come from quadrature and have not been bounded by ball arithmetic.
+
+    Examples:
+        >>> import warnings
+        >>> from certlut import UnprovenTable, load
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", UnprovenTable)  # refuse such a table
+        ...     table = load()
+    """
 
 
 class Table:
-    """Radius surfaces in memory; made by `load`, never changed."""
+    """Radius surfaces in memory; made by `load`, never changed.
+
+    Examples:
+        >>> from certlut import load
+        >>> table = load()
+        >>> round(table.radius(0.9, -0.1, 0.05), 3)
+        1.432
+        >>> table.radius([0.9, 0.99], -0.01, 0.0).shape
+        (2,)
+    """
 
     def __init__(self, data: TableData, path: Path | None = None) -> None:
         d = data.datasets
@@ -134,12 +151,19 @@ def find(path: str | os.PathLike[str] | None = None, variable: str = "CERTLUT_TA
 
 
 def load(path: str | os.PathLike[str] | Table | None = None) -> Table:
-    """Open a table (see `find` for where it is looked for; an open one is returned as it is); warns `UnprovenTable` where
-    data_version is 0.
+    """Open a table; warns `UnprovenTable` where data_version is 0.
+
+    Args:
+        path: the file; by default $CERTLUT_TABLE, else the shipped table. An open table is returned as it is.
 
     Raises:
         FileNotFoundError: no table there.
         TableError: a ValueError that names what is wrong with the file and what to do.
+
+    Examples:
+        >>> from certlut import load
+        >>> load().normalised  # serves every sigma
+        True
     """
     if isinstance(path, Table):
         return path

@@ -8,9 +8,11 @@ in place of their bounds; with tails the gain at n = MOST.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from scipy.special import ndtri
 
@@ -30,6 +32,8 @@ GOALS = (1.0, 5.0, 10.0)
 PER_DECADE = 8
 MOST = 1e12
 TAILS = "adaptive, tails"
+# Seven columns within 80 characters.
+NARROW: Any = {"box": SIMPLE_HEAD, "pad_edge": False, "show_edge": False, "collapse_padding": True}
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Plan:
 
     def table(self) -> RichTable:
         """For the terminal."""
-        table = RichTable(title="n that is expected to beat Cohen's radius", title_justify="left")
+        table = RichTable(title="n that is expected to beat Cohen's radius", title_justify="left", **NARROW)
         goals = [f"by {goal:g} %" for goal in self.goals]
-        for heading in ("threat", "estimator", *goals, "n -> inf", *([] if self.n is None else [f"at n = {self.n:,}"])):
+        for heading in ("threat", "estimator", *goals, "n -> inf", *([] if self.n is None else [f"n =\n{self.n:,}"])):
             table.add_column(heading, justify="left" if heading in ("threat", "estimator") else "right", no_wrap=True)
         for row in self.rows:
             cells = [row.threat, row.estimator, *(_samples(n) for n in row.samples), _percent(row.limit)]
@@ -108,11 +112,14 @@ def plan(
         cosine: of a proposed direction with the gradient; None: votes propose.
 
     Raises:
-        ValueError: an argument out of range; an n that cannot reach alpha whatever the votes.
+        ValueError: an argument out of range; a mask of another size than d; an n that cannot reach alpha whatever the votes.
     """
     if n is not None:
         for estimator in ESTIMATORS:
             check_n(n, alpha, threats, estimator)
+    for threat in threats:
+        if threat.shape is not None and math.prod(threat.shape) != d:
+            raise ValueError(f"threat {threat.name!r} has shape {threat.shape}: expected a mask of d = {d} numbers")
     grid = [round(m) for m in np.geomspace(16.0, MOST, 1 + round(PER_DECADE * math.log10(MOST / 16.0)))]
     ns = [*grid, *([] if n is None else [n])]
     statistics = forecast(ns, threats, d, q, rho, n0, shape, table.sigma, cosine)

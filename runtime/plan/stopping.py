@@ -124,7 +124,7 @@ class Stopping:
         lengths = _lengths(statistics, i, likely)
         if targets and not any(self._reaches(q, length) for q in (likely, most) for length in lengths):
             return Verdict.FUTILE
-        if self.goal.precision is not None and self._gain(likely, lengths, look) < self.goal.precision:
+        if self.goal.precision is not None and self._gain(likely, most, lengths, look) < self.goal.precision:
             return Verdict.PRECISE
         return Verdict.GO_ON
 
@@ -133,12 +133,16 @@ class Stopping:
         expected = self._expected(q, length)
         return all(expected[threat.name][place] >= self.goal.targets[threat.name] for threat in self._planned.threats)
 
-    def _gain(self, q: float, lengths: Sequence[float], look: int) -> float:
-        """The largest part of a radius that n samples are expected to add to those of this look; inf where nothing is certified."""
+    def _gain(self, likely: float, most: float, lengths: Sequence[float], look: int) -> float:
+        """The largest part of a radius that n samples are expected to add; inf where they may give one and there is none yet."""
         gains = [0.0]
         for length in lengths:
-            for radius in self._expected(q, length).values():
-                gains.append(radius[-1] / radius[look - 1] - 1.0 if radius[look - 1] > 0.0 else np.inf)
+            best = self._expected(most, length)
+            for name, radius in self._expected(likely, length).items():
+                if radius[look - 1] > 0.0:
+                    gains.append(radius[-1] / radius[look - 1] - 1.0)
+                elif best[name][-1] > 0.0:
+                    gains.append(np.inf)
         return max(gains)
 
     def _expected(self, q: float, length: float) -> dict[str, Array]:

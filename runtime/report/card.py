@@ -2,17 +2,19 @@
 
 import dataclasses
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from ..threats.declare import Subspace
 from ..threats.sets import Ball
+from ..threats.specs import parse_threats
 from .known import BUNDLED, FOLDERS
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ def _different(values: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(values)) < len(values):
         raise ValueError("different numbers")
     return values
+
+
+def _known_part(name: str) -> str:
+    if name not in ("left", "red") and not re.fullmatch(r"[^=]+=mask:.+", name):
+        raise ValueError("left, red or NAME=mask:FILE.npy")
+    return name
 
 
 # Strict: true is no number, "5" and 5.0 are no whole numbers; 1 will do for 1.0.
@@ -85,8 +93,8 @@ class Config:
     batch_size: Whole = 1000
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     device: str = "cpu"
-    subspace: Literal["left", "red"] = "left"
-    """The fourth threat, in l2: the left half of the image, or the red channel of a (3, h, w) input."""
+    subspace: Annotated[str, AfterValidator(_known_part)] = "left"
+    """The fourth threat, in l2: the left half of the image, the red channel of a (3, h, w) input, or NAME=mask:FILE.npy."""
     growth: Growth = field(default_factory=Growth)
     attack: Attack = field(default_factory=Attack)
 
@@ -169,7 +177,13 @@ def _check(config: Config) -> None:
 
 
 def subspace(name: str, shape: tuple[int, ...]) -> Ball:
-    """The fourth threat of a report for inputs of this shape. ValueError where the shape has no such part."""
+    """The fourth threat of a report for inputs of this shape. ValueError where the shape has no such part, or no such mask."""
+    if "=" in name:
+        (own,) = parse_threats([name])
+        assert isinstance(own, Ball)
+        if own.shape != shape:
+            raise ValueError(f"subspace = {name!r}: the mask has shape {own.shape}, the inputs have shape {shape}")
+        return own
     mask = np.zeros(shape, dtype=bool)
     if name == "red":
         if len(shape) != 3 or shape[0] != 3:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .growth import Curve
+    from .samples import Spent
     from .slices import Slice
     from .study import Study
 
@@ -88,18 +89,52 @@ def plot_curves(
     path: str | os.PathLike[str], results: Mapping[float, Mapping[str, Radii]], threats: Sequence[Threat], d: int
 ) -> None:
     """Certified accuracy against radius, sigma -> method -> radii: a panel per threat, a line per method, to PNG or SVG."""
-    figure = Figure(figsize=(3.6 * len(threats), 3.4), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, len(threats), sharey=True, squeeze=False)[0]
-    for axis, threat in zip(axes, threats, strict=True):
+    panels: dict[str, list[Line]] = {}
+    for threat in threats:
         for number, (sigma, methods) in enumerate(results.items()):
             pairs = {method: pair(radii, threat, d) for method, radii in methods.items()}
             _, cohen = list(pairs.values())[-1]
             for method, radius in {"cohen": cohen, **{method: ours for method, (ours, _) in pairs.items()}}.items():
-                x, y = accuracy([radius])
-                label = rf"$\sigma$={sigma:g}, {NAME[method]}"
-                axis.plot(x, y, ls=STYLE[method], color=f"C{number}", label=label, drawstyle="steps-pre")
-        axis.set(title=threat.name, xlabel="radius", xlim=(0, None), ylim=(0, 1))
+                line = Line(rf"$\sigma$={sigma:g}, {NAME[method]}", radius, STYLE[method], f"C{number}")
+                panels.setdefault(threat.name, []).append(line)
+    plot_lines(path, panels)
+
+
+def plot_methods(path: str | os.PathLike[str], panels: Mapping[str, Sequence[tuple[str, Array]]]) -> None:
+    """As `plot_lines`, of threat -> (name, radii); names that begin with Cohen are dashed, the others a colour each."""
+    names = list(dict.fromkeys(name for lines in panels.values() for name, _ in lines))
+    own = [name for name in names if not name.startswith("Cohen")]
+    looks: dict[str, tuple[Any, str]] = {name: ("-", f"C{own.index(name)}") for name in own}
+    looks |= {name: (STYLE["cohen"], f"{0.6 * k / len(names)}") for k, name in enumerate(name for name in names if name not in own)}
+    plot_lines(path, {t: [Line(name, radius, *looks[name]) for name, radius in lines] for t, lines in panels.items()})
+
+
+class Line(NamedTuple):
+    """A curve of certified accuracy."""
+
+    label: str
+    radius: Array
+    """0 where the input is not certified or wrong."""
+    style: Any
+    colour: str
+
+
+def plot_lines(path: str | os.PathLike[str], panels: Mapping[str, Sequence[Line]]) -> None:
+    """Certified accuracy against radius, a panel for each threat, at most four beside each other, to PNG, SVG or PDF."""
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.4 * rows), layout="constrained")
+    axes: Sequence[Axes] = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for axis, (threat, lines) in zip(axes, panels.items(), strict=False):
+        for line in lines:
+            x, y = accuracy([line.radius])
+            # Down to 0 behind the largest radius.
+            x, y = np.append(x, x[-1]), np.append(y, 0.0)
+            axis.plot(x, y, ls=line.style, color=line.colour, label=line.label, drawstyle="steps-pre")
+        axis.set(title=threat, xlabel="radius", xlim=(0, None), ylim=(0, 1))
         axis.grid(alpha=0.3)
+    for empty in axes[len(panels) :]:
+        empty.set_visible(False)
     axes[0].set_ylabel("certified accuracy")
     axes[0].legend(fontsize="small")
     figure.savefig(path, dpi=120)
@@ -158,6 +193,22 @@ def growth_panels(curves: Sequence["Curve"]) -> list[Panel]:
         alt = f"Gain against n for {curve.label}, n = {curve.n[0]:,} to {curve.n[-1]:,}: {said}."
         panels.append(_panel(f"growth_{number}", alt, draw))
     return panels
+
+
+def samples_panel(spent: "Spent") -> Panel:
+    """Certified accuracy at one radius against the samples that it takes."""
+
+    def draw(axis: "Axes") -> None:
+        for points, label, colour in ((spent.decided, "with targets", COLOUR[OURS]), (spent.fixed, "n fixed", COLOUR["cohen"])):
+            axis.plot(*zip(*points, strict=True), color=colour, marker="o", ms=3.5, label=label)
+        axis.set(title=spent.title, xlabel="samples of an input, mean", ylabel="certified accuracy", xscale="log", ylim=(0, 1.02))
+        axis.set_xticks([n for n, _ in spent.fixed], [_short(round(n)) for n, _ in spent.fixed])
+        axis.set_xticks([], minor=True)
+        axis.legend(fontsize="small", frameon=False)
+
+    ends = [f"{share:.3f} with {n:,.0f} samples an input" for n, share in (spent.fixed[-1], spent.decided[-1])]
+    alt = f"Certified accuracy at {spent.title} against samples: n fixed {ends[0]}; with targets {ends[1]}."
+    return _panel("samples", alt, draw)
 
 
 def _short(n: int) -> str:

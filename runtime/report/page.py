@@ -58,6 +58,7 @@ class Contents:
     accuracy: Sequence[Panel]
     rows: Sequence[Row]
     growth: Sequence[Panel]
+    samples: Panel
     slices: Sequence[Panel]
     closed: Outcome
     gap: Sequence[gap.Row]
@@ -95,6 +96,8 @@ def render(c: Contents) -> str:
         "threats": _threat_lines(c),
         "growth_lines": _growth_lines(c),
         "growth_provenance": provenance(c, "n as on the axis"),
+        "samples_provenance": provenance(c, "n as a ceiling"),
+        "samples_words": SAMPLES,
         "rounding": f"{LEVEL_OF_ROUNDING:g}",
         "sampled": f"{N:,}",
         "sampled_alpha": f"{ALPHA:g}",
@@ -183,9 +186,10 @@ def figure_files(c: Contents) -> dict[str, str]:
         Line("first order", COLOUR["first order"], "none"),
         Line("half-space with this q", "#333333", DASH["limit"]),
     ]
-    kinds = (
+    kinds: tuple[tuple[Sequence[Panel], Sequence[Line], str], ...] = (
         (c.accuracy, _method_lines(c), f"Upper envelope over sigma; {provenance(c)}"),
         (c.growth, _threat_lines(c), f"{_growth_lines(c)} {provenance(c, 'n as on the axis')}"),
+        ([c.samples], [], f"{SAMPLES} {provenance(c, 'n as a ceiling')}"),
         (c.slices, regions, "In units of sigma; exact solver, exact moments: no n, alpha, estimator or table."),
     )
     return {panel.name: standalone(panel, lines, caption) for panels, lines, caption in kinds for panel in panels}
@@ -196,6 +200,9 @@ def standalone(panel: Panel, lines: Sequence[Line], caption: str) -> str:
     template = templates().get_template("figure.svg")
     # In its font 3.7 units hold a letter.
     return template.render(panel=panel, lines=lines, caption=textwrap.wrap(caption, int(panel.width / 3.7)))
+
+
+SAMPLES = "Right and certified in l2 and l1 together, of all inputs; the last points have the card's n, fixed or as a ceiling."
 
 
 def _growth_lines(c: Contents) -> str:

@@ -21,11 +21,12 @@ from ..threats.sets import L1, L2, LINF
 from . import gap
 from .averages import averages, comma_separated, latex, markdown, resampled
 from .card import Config, read_config
-from .figures import accuracy_panels, growth_panels, slice_panels
+from .figures import accuracy_panels, growth_panels, samples_panel, slice_panels
 from .gains import METHODS, OURS
 from .growth import SIZES, Curve, constructed_curves, network_curve
 from .known import FOLDERS
 from .page import Contents, figure_files, gap_origin, provenance, render
+from .samples import Spent, spent
 from .slices import exact_slices, explorer
 from .study import Study, growing_samples, run_study
 
@@ -74,9 +75,10 @@ def run_report(
         grown = dict(zip(card.growth.n, growing_samples(study, out, say), strict=True))
         curves = [network_curve(grown, study.threats, card.alpha, tuple(METHODS), radii)]
         found = gap.search_all(study, out)
+        saved = spent(study, out, say)
     curves += constructed_curves(radii, card.alpha, FIRST_ORDER, card.seed, SIZES[:2] if quick else SIZES)
     closed = attack_closed_forms(radii, solve, card.attack.classifiers, card.seed)
-    contents = gather(study, curves, found, closed, solve)
+    contents = gather(study, curves, found, closed, saved, solve)
     for name, picture in figure_files(contents).items():
         _write(out / "figures" / f"{name}.svg", picture)
     origin = f"{provenance(contents)} Intervals over {resampled(contents.inputs, contents.regions)}."
@@ -111,7 +113,7 @@ def _card(config: str | os.PathLike[str], quick: bool, inputs: int | None, n: in
     return card
 
 
-def gather(study: Study, curves: list[Curve], found: list[Found], closed: Outcome, solve: Solve) -> Contents:
+def gather(study: Study, curves: list[Curve], found: list[Found], closed: Outcome, saved: Spent, solve: Solve) -> Contents:
     """What the page shows, its pictures drawn."""
     return Contents(
         config=study.config,
@@ -125,6 +127,7 @@ def gather(study: Study, curves: list[Curve], found: list[Found], closed: Outcom
         accuracy=accuracy_panels(study),
         rows=averages(study),
         growth=growth_panels(curves),
+        samples=samples_panel(saved),
         slices=slice_panels(exact_slices(lambda q, m1, m2: solve(q, m1, m2)[0])),
         closed=closed,
         gap=gap.rows_of(study, found),

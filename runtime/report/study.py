@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..bounds.looks import Goal
+from ..evaluate import find_tails
 from ..gains import Radii
 from ..inputs.data import load_data
 from ..inputs.models import load_model
 from ..jobs.atomic import replacing
 from ..jobs.progress import progress_bar
 from ..lookup.table import Table
+from ..plan.stopping import Method
 from ..runs.sample import sample_dataset
 from ..sampling.card import Sampling
 from ..sampling.identity import data_digest, digest, state_digest
@@ -30,6 +33,8 @@ from ..threats.declare import Line, Sparse
 from ..threats.sets import L1, L2, LINF, Threat
 from .card import Config, subspace
 from .gains import METHODS, certified, counted
+
+NO_GOAL = Goal()
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,14 @@ def growing_samples(study: Study, out: Path, say: Callable[[str], None]) -> Iter
         yield _sampled(dataclasses.replace(first, config=card), out, growth.sigma, name="growth").statistics
 
 
-def kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tuple[Path, dict[str, Any]]:
+def sampled_at(study: Study, out: Path, sigma: float, n: int, goal: Goal) -> Sampled:
+    """All inputs at one sigma, with n samples or as many as the goal takes. Kept; those of the card's n are there already."""
+    there = n == study.config.n and not goal
+    at_n = dataclasses.replace(study, config=dataclasses.replace(study.config, n=n))
+    return _sampled(at_n, out, sigma, name="statistics" if there else "samples", goal=goal)
+
+
+def kept(study: Study, out: Path, sigma: float, name: str = "statistics", goal: Goal = NO_GOAL) -> tuple[Path, dict[str, Any]]:
     """Where the statistics of one sigma are kept, named by all their settings, and these."""
     config = study.config
     settings: dict[str, Any] = {
@@ -172,17 +184,20 @@ def kept(study: Study, out: Path, sigma: float, name: str = "statistics") -> tup
         "split": config.split,
     }
     # What another version draws otherwise has another name.
-    drawn = {"sigma": sigma, "alpha": config.alpha, "format": STATISTICS_VERSION} | _card(config).settings()
+    drawn = {"sigma": sigma, "alpha": config.alpha, "format": STATISTICS_VERSION} | _card(config, goal).settings()
     key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
     return out / f"{name}_{sigma:g}_{key}.h5", settings
 
 
-def _sampled(study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics") -> Sampled:
+def _sampled(
+    study: Study, out: Path, sigma: float, progress: bool = True, name: str = "statistics", goal: Goal = NO_GOAL
+) -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
-    path, settings = kept(study, out, sigma, name)
-    card, skip = _card(study.config), study.config.skip
-    return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=skip)
+    c, (path, settings) = study.config, kept(study, out, sigma, name, goal)
+    method = Method(study.threats, c.alpha, "adaptive", study.table, find_tails("tails")) if goal else None
+    card = _card(c, goal)
+    return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=c.skip, method=method)
 
 
-def _card(config: Config) -> Sampling:
-    return Sampling(n0=config.n0, n=config.n, alpha=config.alpha, batch_size=config.batch_size, seed=config.seed)
+def _card(config: Config, goal: Goal) -> Sampling:
+    return Sampling(n0=config.n0, n=config.n, alpha=config.alpha, batch_size=config.batch_size, seed=config.seed, goal=goal)

@@ -93,9 +93,22 @@ def result_rows(sampled: Sampled, result: Evaluation) -> Iterator[dict[str, str]
     predict = np.where(sure, sampled.predict, ABSTAIN)
     votes = (statistics.count.sum(axis=1), statistics.n.sum(axis=1), result.q_lower)
     second = runner_up(statistics.classes, statistics.class_count)
-    columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes, *second)
+    columns = (sampled.idx, sampled.label, predict, sampled.seconds, *votes, *second, *result.length)
+    smaller = {name: factor for name, factor in result.inside.items() if factor != 1.0}
     for *values, radius in zip(*(column.tolist() for column in columns), radii.tolist(), strict=True):
-        idx, label, predicted, seconds, count, n, q, other, others = values
+        idx, label, predicted, seconds, count, n, q, other, others, lower, upper = values
         found = dict(zip(names, radius, strict=True))
-        line = {"idx": idx, "label": label, "predict": predicted, "count": count, "n": n}
-        yield row(**line, seconds=seconds, q_lower=q, radius=found, runner_up=other, count_runner_up=others)
+        yield row(
+            idx=idx,
+            label=label,
+            predict=predicted,
+            seconds=seconds,
+            count=count,
+            n=n,
+            q_lower=q,
+            radius=found,
+            cohen={name: found["cohen"] / factor for name, factor in smaller.items()},
+            runner_up=other,
+            count_runner_up=others,
+            gradient=(lower, upper),
+        )

@@ -12,6 +12,7 @@ nothing tells before these samples whose vote is divided.
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -74,9 +75,10 @@ def certify_counts(
     radius = {"l1": l2, "l2": l2} | ({} if d is None else {"linf": l2 / math.sqrt(d)}) | {"cohen": cohen}
     rows = []
     for i in range(len(q)):
-        line = {name: int(values[i]) for name, values in found.items()}
+        line: dict[str, Any] = {name: int(values[i]) for name, values in found.items()}
         line |= {} if sure[i] else {"predict": ABSTAIN}
         radii = {name: float(values[i]) if sure[i] else 0.0 for name, values in radius.items()}
-        rows.append(row(**line, seconds=0.0, q_lower=float(q[i]), radius=radii))
+        smaller = {"linf": radii["cohen"] / math.sqrt(d)} if d is not None and d > 1 else {}
+        rows.append(row(**line, seconds=0.0, q_lower=float(q[i]), radius=radii, cohen=smaller))
     write_tsv(out, rows)
     return len(rows)

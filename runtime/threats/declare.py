@@ -20,6 +20,11 @@ def Lp(p: float, name: str | None = None) -> Ball:
 
     Raises:
         ValueError: p < 1 or NaN.
+
+    Examples:
+        >>> from certlut import Lp
+        >>> Lp(3).name, Lp(1.5, name="mild").name
+        ('l3', 'mild')
     """
     p = _exponent(f"Lp({p})", p)
     known = {1.0: L1, 2.0: L2, math.inf: LINF}
@@ -42,6 +47,18 @@ def Subspace(
     Raises:
         ValueError: not exactly one of mask and basis, an empty or non-boolean mask, a basis that is not orthonormal, p < 1, a name
             that is taken.
+
+    Examples:
+        >>> import numpy as np
+        >>> from certlut import Subspace
+        >>> mask = np.zeros((3, 8, 8), dtype=bool)
+        >>> mask[0] = True
+        >>> red = Subspace(mask, p=2, name="red")
+        >>> red.coordinates(d=192)
+        64
+        >>> span = Subspace(basis=np.eye(192)[:2].reshape(2, 3, 8, 8), name="span")
+        >>> span.shape
+        (3, 8, 8)
     """
     p = _exponent(f"subspace {name!r}", p)
     if (mask is None) == (basis is None):
@@ -71,17 +88,41 @@ def Subspace(
 
 
 def Direction(v: npt.ArrayLike, name: str = "direction") -> Ray:
-    """The ray x + r v, r >= 0; `v` in the input's shape, any length (it is normalised). ValueError for a zero or non-finite v."""
+    """The ray x + r v, r >= 0; `v` in the input's shape, any length (it is normalised). ValueError for a zero or non-finite v.
+
+    One-sided: nothing is said of x - r v (`Line` goes both ways). The radius is an l2 length along v / |v|_2, whatever v's length.
+
+    Examples:
+        >>> import numpy as np
+        >>> from certlut import Direction
+        >>> brighter = Direction(np.full((2, 2), 10.0), name="brighter")
+        >>> brighter.v.tolist()
+        [[0.5, 0.5], [0.5, 0.5]]
+    """
     return Ray(_free_name(name), _unit(f"direction {name!r}", v))
 
 
 def Line(v: npt.ArrayLike, name: str = "line") -> lines.Line:
-    """The line x + r v, r of either sign; as `Direction`."""
+    """The line x + r v, r of either sign; as `Direction`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from certlut import Line
+        >>> brightness = Line(np.ones((2, 2)), name="brightness")
+        >>> brightness.name, float(np.linalg.norm(brightness.v))
+        ('brightness', 1.0)
+    """
     return lines.Line(_free_name(name), _unit(f"line {name!r}", v))
 
 
 def Sparse(k: float, name: str | None = None) -> sparse.Sparse:
-    """Perturbations of any k coordinates, |delta|_2 <= R; `name`, by default sparse<k>. ValueError for k below 1 or not whole."""
+    """Perturbations of any k coordinates, |delta|_2 <= R; `name`, by default sparse<k>. ValueError for k below 1 or not whole.
+
+    Examples:
+        >>> from certlut import Sparse
+        >>> Sparse(3).name
+        'sparse3'
+    """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"Sparse({k}): k = {k}, expected a whole number of coordinates, 1 or more")
     return sparse.Sparse(_free_name(name or f"sparse{k}"), int(k))

@@ -20,7 +20,7 @@ from certlut.runs.results import read_tsv
 from certlut.tablegen import radius
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("build", "prove", "stamp", "info", "radius", "sample", "merge", "certify", "plan", "demo", "report")
+COMMANDS = ("build", "prove", "stamp", "info", "radius", "sample", "merge", "certify", "summary", "plan", "demo", "report", "slice")
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -71,6 +71,20 @@ def test_help_of_every_command_has_an_example(command: str) -> None:
     status, stdout, _ = here(command, "--help")
     assert status == 0
     assert f"certlut {command}" in stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns_and_breaks_no_option_of_an_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = here(command, "--help")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    start, stop = (next(i for i, line in enumerate(lines) if line.strip().startswith(word)) for word in ("Example", "Options:"))
+    examples = "\n".join(lines[start:stop]).replace("\\\n", " ")
+    assert f"    certlut {command} " in examples
+    for line in examples.splitlines():
+        # Each line is a heading or a whole command: every option has its value beside it.
+        if line.startswith("    ") and "certlut" in line:
+            assert not re.search(r" --(?!quick|explain|standalone|no-python|nproc)[a-z][\w-]*(?= --|$)", line), line
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])

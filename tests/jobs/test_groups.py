@@ -9,6 +9,7 @@ import pytest
 from certlut.jobs.atomic import check_out
 from certlut.jobs.groups import resuming
 from certlut.jobs.journal import Journal
+from certlut.jobs.progress import Lines, progress_bar
 
 GROUPS = [range(0, 3), range(3, 6), range(6, 7)]
 
@@ -119,7 +120,36 @@ def test_a_log_file_gets_lines_now_and_then(
     Job(tmp_path / "out").run(progress=True, verb="squaring")
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(lines) >= 7
-    assert re.fullmatch(r"squaring: 5 of 7, (\d+ min left|time left not known yet), certified accuracy 0\.600", lines[4])
+    assert re.fullmatch(r"squaring: 5 of 7, (less than a minute left, )?certified accuracy 0\.600", lines[4])
+
+
+def test_a_stop_says_what_is_kept_and_the_next_run_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    for stop, said in (
+        (0, "stopped; nothing was finished"),
+        (4, "stopped; 4 of 7 inputs are kept: the same again goes on behind them"),
+        (5, "4 of 7 inputs are done, going on behind them"),
+        (None, "5 of 7 inputs are done, going on behind them"),
+    ):
+        with contextlib.suppress(KeyboardInterrupt):
+            Job(out, stop).run(progress=True)
+        assert f"{out}.journal: {said}\n" in capsys.readouterr().err
+    with contextlib.suppress(KeyboardInterrupt):
+        Job(tmp_path / "quiet", 3).run()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, ""), (20.0, ", less than a minute left"), (60.0, ", 1 min left"), (3600.0, ", 60 min left")]
+)
+def test_the_time_left_is_told_where_it_is_known(
+    seconds: float | None, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("certlut.jobs.progress.QUIET", -1.0)
+    monkeypatch.setattr("rich.progress.Task.time_remaining", property(lambda _: seconds))
+    with progress_bar("squaring") as bar:
+        Lines(bar, "squaring").say(bar.add_task("", total=7, completed=2))
+    assert f"squaring: 2 of 7{said}\n" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:

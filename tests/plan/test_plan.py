@@ -22,7 +22,7 @@ from certlut.plan.model import SHAPES, Vote, gradient
 from certlut.plan.plan import MOST, TAILS, least, limits, masked, plan, reached
 from certlut.plan.tails import largest_counts
 from certlut.sampling.bets import Tally
-from certlut.statistics.summary import Statistics, summarise
+from certlut.statistics.summary import BETS, Statistics, summarise
 from certlut.tablegen import radius as exact_radius
 from certlut.threats.declare import Lp, resolve
 from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, complement, projections
@@ -102,7 +102,8 @@ def test_lengths_are_within_a_tenth_in_3072_dimensions(q: float, n: int, runs: i
     sampled = replace(sampled, proposal={"by": "votes" if cosine is None else "gradient"})
     ahead = forecast([n], THREATS, 3072, q, 0.8, cosine=cosine)
     # What the bets were along reaches about as far.
-    assert sampled.parts[ALL].reach.mean(axis=0) == pytest.approx(ahead.parts[ALL].reach[0], rel=0.25)
+    reach = sampled.parts[ALL].reach.mean(axis=0)[:, :BETS]
+    assert reach == pytest.approx(ahead.parts[ALL].reach[0, :, :BETS], rel=0.25)
     for quantity, estimator in [
         (LENGTH, "adaptive"),
         (UPPER, "adaptive"),
@@ -278,14 +279,37 @@ def test_arguments_out_of_range_are_refused_by_name(shipped: Table) -> None:
         forecast([100], resolve([Subspace(basis=np.eye(64)[:2])]), 64, 0.9, 0.8)
     with pytest.raises(ValueError, match="coordinates = 64: expected 1 to d - 1 = 63"):
         masked(64, 64)
+    with pytest.raises(ValueError, match=r"threat 'red' has shape \(3, 8\): expected a mask of d = 64 numbers"):
+        plan(64, 0.9, 0.8, ALPHA, resolve([Subspace(np.ones((3, 8), dtype=bool), name="red")]), shipped)
+
+
+def test_a_mask_of_ones_own_is_forecast_as_one_of_its_size(shipped: Table) -> None:
+    mask = np.zeros((4, 4, 4), dtype=bool)
+    mask.ravel()[np.random.default_rng(2).permutation(64)[:24]] = True
+    made = [plan(64, 0.9, 0.8, ALPHA, (L2, own), shipped, 20_000) for own in (masked(64, 24), Subspace(mask, name="spots"))]
+    (first, second) = ([row for row in one.rows if row.threat != "l2"] for one in made)
+    assert [row.threat for row in second] == ["spots", "spots"]
+    assert [(row.samples, row.limit, row.gain) for row in first] == [(row.samples, row.limit, row.gain) for row in second]
 
 
 def test_the_command_answers_within_seconds_at_the_size_of_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     arguments = ["plan", "--d", "150528", "--q", "0.99", "--rho", "0.8", "--n", "4000000", "--coordinates", "50176"]
     start = time.process_time()
     result = CliRunner().invoke(app, arguments)
     assert time.process_time() - start < 10.0
     assert result.exit_code == 0, result.output
-    for text in ("l1", "linf", "mask", "adaptive", "paper", "never", "at n = 4,000,000", "expected to abstain below n = 11"):
+    for text in ("l1", "linf", "mask", "adaptive", "paper", "never", "4,000,000", "expected to abstain below n = 11"):
         assert text in result.output
+    # Nothing is cut, and a terminal of 80 columns need not wrap.
+    assert "…" not in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_the_command_takes_threats_as_the_others_do(tmp_path: Path) -> None:
+    np.save(tmp_path / "red.npy", np.arange(12).reshape(3, 2, 2) < 4)
+    arguments = ["plan", "--d", "12", "--q", "0.9", "--rho", "0.8", "--threat", "linf", "--threat", f"red=mask:{tmp_path}/red.npy"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert {line.split()[0] for line in result.output.splitlines() if " adaptive " in line} == {"linf", "red", "l2"}
+    assert isinstance(CliRunner().invoke(app, [*arguments, "--threat", "sparse:2"]).exception, ValueError)

@@ -62,7 +62,7 @@ def test_a_minimal_card_has_defaults_and_integers_will_do_for_numbers(tmp_path: 
         ("[growth]\nn = [0]\n", "growth.n = 0: expected greater than or equal to 1"),
         ("[growth]\nn = [5, 5]\n", "growth.n = [5, 5]: expected different numbers"),
         ("[attack]\ninputs = 0\n", "attack.inputs = 0: expected greater than or equal to 1"),
-        ('subspace = "blue"\n', "subspace = 'blue': expected 'left' or 'red'"),
+        ('subspace = "blue"\n', "subspace = 'blue': expected left, red or NAME=mask:FILE.npy"),
         ("seed = -1\n", "seed = -1: expected greater than or equal to 0"),
         ("seed = 9223372036854775808\n", "seed = 9223372036854775808: expected less than 9223372036854775808"),
         ("device = 3\n", "device = 3: expected a valid string"),
@@ -151,3 +151,14 @@ def test_subspaces_are_cut_from_the_inputs_shape() -> None:
         subspace("red", (8, 8))
     with pytest.raises(ValueError, match=r"subspace = 'left': the inputs have shape \(8,\)"):
         subspace("left", (8,))
+
+
+def test_a_mask_of_ones_own_serves_as_the_fourth_threat(tmp_path: Path) -> None:
+    mask = np.random.default_rng(3).random((3, 4, 4)) < 0.5
+    np.save(tmp_path / "spots.npy", mask)
+    config = read(tmp_path, MINIMAL + f'subspace = "spots=mask:{tmp_path}/spots.npy,p=inf"\n')
+    own = subspace(config.subspace, (3, 4, 4))
+    assert (own.name, own.p) == ("spots", np.inf)
+    assert np.array_equal(own.mask, mask)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"the mask has shape \(3, 4, 4\), the inputs have shape \(8, 8\)"):
+        subspace(config.subspace, (8, 8))

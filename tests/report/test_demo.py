@@ -17,7 +17,8 @@ from certlut.statistics.summary import Moments, summarise
 def test_quick_demo_writes_both_results_and_the_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_demo(tmp_path, quick=True)
     kept = ["statistics_0.25_quick.h5", "statistics_0.5_quick.h5"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "results.tsv", "results_0.25.tsv", *kept]
+    written = ["curves.png", "first_order.tsv", "first_order_0.25.tsv", "results.tsv", "results_0.25.tsv", *kept]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "average certified radius" in printed

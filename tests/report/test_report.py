@@ -110,8 +110,9 @@ class Page(HTMLParser):
 
 def test_every_file_is_there_and_the_statistics_are_kept(made: Path) -> None:
     names = sorted(path.name for path in made.iterdir())
-    kept = [name for name in names if name.startswith(("statistics_", "growth_")) and name.endswith(".h5")]
-    assert sorted(name.split("_")[:2] for name in kept) == [["growth", "0.5"]] * 2 + [["statistics", "0.25"], ["statistics", "0.5"]]
+    kept = [name for name in names if name.startswith(("statistics_", "growth_", "samples_")) and name.endswith(".h5")]
+    wanted = [["growth", "0.5"]] * 2 + [["samples", "0.5"]] * 3 + [["statistics", "0.25"], ["statistics", "0.5"]]
+    assert sorted(name.split("_")[:2] for name in kept) == wanted
     (gap,) = (name for name in names if name.startswith("gap_0.5_") and name.endswith(".json"))
     assert sorted({*names} - {*kept, gap}) == FILES
     figures = sorted(path.name for path in (made / "figures").iterdir())
@@ -283,7 +284,8 @@ def test_every_figure_can_stand_alone(made: Path, shipped: Table) -> None:
         else:
             assert "alpha = 0.001" in words
             assert f"table {shipped.digest[:16]}" in words
-            assert "l2, red channel" in words if path.name.startswith("growth") else "with tails" in words
+            kinds = {"growth": "l2, red channel", "samples": "with targets"}
+            assert kinds.get(path.stem.partition("_")[0], "with tails") in words
         title = root.find("{http://www.w3.org/2000/svg}title")
         assert title is not None
         assert title.text == root.get("aria-label")

@@ -50,6 +50,8 @@ def test_a_row_by_hand() -> None:
         "radius_red": "2.000000",
         "runner_up": "-1",
         "count_runner_up": "-1",
+        "gradient_lower": "0.000000",
+        "gradient_upper": "0.398943",
     }
     counted = _row(runner_up=4, count_runner_up=7)
     assert (counted["runner_up"], counted["count_runner_up"]) == ("4", "7")
@@ -59,9 +61,35 @@ def test_a_row_by_hand() -> None:
         "radius_l2",
         "radius_linf",
         "radius_cohen",
-        "runner_up",
-        "count_runner_up",
+        *LAST,
     ]
+
+
+def test_what_is_not_l2_and_the_gradient_stand_at_the_end() -> None:
+    line = _row(cohen={"linf": 0.1234567}, gradient=(0.0123456, 0.0234561))
+    assert list(line)[-7:] == ["radius_linf", "radius_cohen", "cohen_linf", *LAST]
+    # Bounds: down from below, up from above.
+    assert (line["cohen_linf"], line["gradient_lower"], line["gradient_upper"]) == ("0.123456", "0.012345", "0.023457")
+
+
+@settings(deadline=None, derandomize=True, max_examples=500)
+@given(st.one_of(st.floats(0.0, 0.4), st.integers(0, 10**6).map(lambda k: np.nextafter(k / 1e6, 1.0))))
+def test_a_printed_upper_bound_is_the_one_just_above(bound: float) -> None:
+    text = _row(gradient=(0.0, bound))["gradient_upper"]
+    assert float(text) >= bound >= float(Decimal(text) - Decimal("0.000001"))
+    assert len(text.split(".")[1]) == 6
+
+
+def test_what_is_no_number_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.tsv"
+    path.write_text("idx\tradius\ttime\n0\t0.5\t0:01\n1\tmuch\t0:01\n")
+    with pytest.raises(ValueError, match=r"r\.tsv, line 3: radius is 'much', expected a number"):
+        read_tsv(path)
+    path.write_text("idx\tradius\n0\t0.5\n1\n")
+    with pytest.raises(ValueError, match=r"line 3: radius is None"):
+        read_tsv(path)
+    with pytest.raises(FileNotFoundError, match="no such results file"):
+        read_tsv(tmp_path / "absent.tsv")
 
 
 @settings(deadline=None, derandomize=True, max_examples=1000)

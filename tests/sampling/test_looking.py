@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,19 @@ def test_statistics_at_every_look_are_those_of_a_run_with_as_many_samples(
     assert [one.verdict for one in drawn] == [
         Verdict.CERTIFIED if stop else Verdict.GO_ON for stop in (_undecided(one.statistics)[0] for one in drawn)
     ]
+
+
+def test_noise_on_a_grid_has_looks_too() -> None:
+    step, rule = Fraction(1, 16), Until(Looks.geometric(3000, 4), _undecided)
+    grid = {"noise": "grid", "grid_step": step, "proposal": "votes"}
+    inputs = [(i, torch.from_numpy(np.rint(16.0 * x.numpy()) / 16.0)) for i, x in _inputs(3)]
+    drawn = list(Sampler(Net(), SIGMA, CLASSES).sample_group(inputs, _card(**grid), lambda d: rule))
+    for (index, x), one in zip(inputs, drawn, strict=True):
+        card = Sampling(20, int(one.statistics.n.sum()), 0.01, 700, 5, **grid)
+        plain = Sampler(Net(), SIGMA, CLASSES).sample(x, card, index).statistics
+        # What the law of the noise costs is that of all n samples.
+        assert one.statistics.charge >= plain.charge > 0.0
+        _same(replace(one.statistics, noise=plain.noise), plain)
 
 
 def test_neither_the_batch_nor_the_company_changes_what_an_input_is_left_with() -> None:

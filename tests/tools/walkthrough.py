@@ -1,4 +1,4 @@
-"""Run every command block of README.md and docs/howto.md as a new user would paste it: `tests/tools/walkthrough.py [--quick]`.
+"""Run every command block of README, tutorial and how-to as a new user would paste it: `tests/tools/walkthrough.py [--quick]`.
 
 Each document gets an empty folder (README.md: a copy of the repository's files, for it installs from there); its `sh` and `python`
 blocks run from top to bottom. A comment line before a block changes that: `<!-- quick: COMMAND -->` is what runs instead with
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "docs/howto.md")
+DOCUMENTS = ("README.md", "docs/tutorial.md", "docs/howto.md")
 BLOCK = re.compile(r"(?P<comments>(?:^<!--[^\n]*-->\n)*)^```(?P<language>sh|python)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!-- (quick|not run): (.*) -->")
 
