@@ -18,6 +18,7 @@ import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,16 @@ def orders(console: Console, jobs: int) -> None:
 # Whether it is right
 
 
-def kept(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All rows of the file, after these are added: slices of a long run meet there."""
+def kept(path: Path, case: Callable[[int], dict[str, Any]], seeds: range, jobs: int) -> list[dict[str, Any]]:
+    """All rows of the file, after those of `seeds` that it lacks are added: a long run may be stopped, and done in slices."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lacking = sorted(set(seeds) - {row["seed"] for row in rows})
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for row in Parallel(jobs, return_as="generator")(delayed(case)(seed) for seed in lacking):
+            print(json.dumps(row), file=file, flush=True)
+            rows.append(row)
+    return rows
 
 
 def second_order(seed: int) -> dict[str, Any]:
@@ -160,7 +165,7 @@ def exact(console: Console) -> None:
 
 def program(console: Console, out: Path, seeds: range, jobs: int) -> None:
     """Second order."""
-    rows = kept(out / "program.jsonl", Parallel(jobs)(delayed(second_order)(seed) for seed in seeds))
+    rows = kept(out / "program.jsonl", second_order, seeds, jobs)
     for kind in ("line", "strip", "plane"):
         off = [row["off"] for row in rows if row["kind"] == kind]
         unsolved = sum(not row["solved"] for row in rows if row["kind"] == kind)
@@ -171,7 +176,7 @@ def program(console: Console, out: Path, seeds: range, jobs: int) -> None:
             )
 
 
-def subsets(seed: int) -> Counter[str]:
+def subsets(seed: int) -> dict[str, Any]:
     """One random vote: worst votes over every subset of up to five things known of it."""
     rng = np.random.default_rng([seed, 1])
     dimensions = 1 + seed % 2
@@ -189,12 +194,12 @@ def subsets(seed: int) -> Counter[str]:
             for i in range(k if k > 1 else 0):
                 less = votes[chosen[:i] + chosen[i + 1 :]]
                 out[WRONG[1]] += less.lower > found.value + found.gap + 1e-8
-    return out
+    return {"seed": seed, **out}
 
 
 def sound(console: Console, out: Path, seeds: range, jobs: int) -> None:
     """No worst vote above the true one."""
-    rows = kept(out / "sound.jsonl", Parallel(jobs)(delayed(subsets)(seed) for seed in seeds))
+    rows = kept(out / "sound.jsonl", subsets, seeds, jobs)
     total: Counter[str] = sum(map(Counter, rows), Counter())
     said = ", ".join(f"{k} {total[k]}" for k in ("calls", *Status.__members__, *WRONG))
     console.print(f"{len(rows)} random votes, every subset of what is known: {said}")
@@ -220,7 +225,7 @@ def one_call(seed: int) -> dict[str, Any]:
 
 def failures(console: Console, out: Path, seeds: range, jobs: int) -> None:
     """Statuses and times."""
-    rows = kept(out / "failures.jsonl", Parallel(jobs)(delayed(one_call)(seed) for seed in seeds))
+    rows = kept(out / "failures.jsonl", one_call, seeds, jobs)
     shares = {"median": 0.5, "95 %": 0.95, "99 %": 0.99, "most": 1.0}
     head = ("information", "calls", "solved", "hard", "largest gap", "infeasible", "silent", "unsound", "ms: mean", *shares)
     table = Table(*head, box=MARKDOWN)

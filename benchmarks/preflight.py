@@ -142,6 +142,8 @@ def main() -> None:
                 counts[way.what, behind][column] += 1
                 if arguments.verbose and not right:
                     print(number, sigma, way.what, behind, f"{truth.clean:.0%} {truth.noisy:.0%}", report, named)
+        if arguments.verbose:
+            print(number, {" behind a layer" * behind + what: list(n.values()) for (what, behind), n in counts.items()}, flush=True)
     title = f"{arguments.models} networks from number {arguments.first}"
     out = Table("spoilt by", *(f"{as_}: {column}" for as_ in ("function", "layer") for column in columns), title=title)
     for way in WAYS:

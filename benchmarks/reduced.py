@@ -55,7 +55,7 @@ class Reduced(Tally):
             self._left, self._taken = 0, size
         moments = self.moments()
         none = np.full((2, BETS), np.nan)
-        return dataclasses.replace(moments, bets={ALL: {**moments.bets[ALL], "top": none}})
+        return dataclasses.replace(moments, bets={**moments.bets, ALL: {**moments.bets[ALL], "top": none}})
 
     def _draw_stage(self, size: int) -> None:
         stage = self._stage

@@ -10,14 +10,14 @@ any other dual norm N (an exponent's, or the l2 norm of the k largest coordinate
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from ..kernels.arrays import Array
-from ..statistics.summary import TARGETS, Part, Statistics
+from ..statistics.summary import BETS, TARGETS, Part, Statistics
 from ..threats.projections import Projection
-from ..threats.sets import ALL, Quantity
+from ..threats.sets import ALL, LENGTH, Quantity
 from .chernoff import tau
 from .estimator import Estimator, Events
 
@@ -31,17 +31,16 @@ BET_EVENTS: dict[tuple[str, str], Events] = {
 }
 # Where the model's gradient was proposed, bets on the length have a direction from the first sample on; the rest is for a model
 # whose gradient is not that of its votes. By what proposes, never by what came of it.
+LARGER, ATTAINED = "bets along the larger coordinates", "the means along the vector that the norm is attained at"
 PROPOSED_EVENTS: dict[tuple[str, str], Events] = {
-    ("l2", "lower"): {"bets on the length": 0.875, "the gradient along X": 0.0625, "X along the gradient": 0.0625}
+    ("l2", "lower"): {"bets on the length": 0.875, "the gradient along X": 0.0625, "X along the gradient": 0.0625},
+    ("l1", "upper"): {ATTAINED: 0.75, LARGER: 0.25},
 }
-ATTAINED = {"the means along the vector that the norm is attained at": 1.0}
 # The same where no bets were made.
 MEAN_EVENTS: dict[tuple[str, str], Events] = {
     ("l2", "lower"): BET_EVENTS["l2", "upper"],
     ("l2", "upper"): BET_EVENTS["l2", "upper"],
-    **{
-        (norm, "upper"): {"the means along the vector that the norm is attained at": 1.0} for norm in ("linf", "l1", "lp", "sparse")
-    },
+    **{(norm, "upper"): {ATTAINED: 1.0} for norm in ("linf", "l1", "lp", "sparse")},
     ("dot", "lower"): {"the mean along the direction": 1.0},
     ("abs", "upper"): {"the mean along the direction, with the gradient's sign": 1.0},
 }
@@ -61,21 +60,23 @@ class Adaptive(Estimator):
         events = _events(made, proposed)
         return events.get(kind, MEAN_EVENTS.get(kind))
 
-    def lead(self, statistics: Statistics, level: float) -> tuple[Array, int] | None:
-        """By the bets on the length: D.y / |D| is bounded on their event, whatever D the samples led to."""
+    def leads(self, quantity: Quantity, statistics: Statistics, levels: Mapping[Quantity, float]) -> Iterator[tuple[Array, int]]:
+        """By the bets on the length: D.y / |D| is bounded on their event, whatever D the samples led to; and by those of |y|_1."""
         whole = statistics.parts[ALL]
-        if not (_made(whole.length) and _made(whole.reach)):
-            return None
-        own = _events(True, statistics.proposed)["l2", "lower"]["bets on the length"] * level
-        return _lower(whole.length, own), _nearest(math.log(1.0 / own))
+        if _made(whole.length) and LENGTH in levels:
+            level = _events(True, statistics.proposed)["l2", "lower"]["bets on the length"] * levels[LENGTH]
+            yield _lower(whole.length, level), _nearest(math.log(1.0 / level))
+        if quantity.norm == "l1" and _made(statistics.parts[quantity.part].length) and statistics.proposed:
+            # NaN where this input had no proposal: that says nothing.
+            yield _lower(whole.thin, PROPOSED_EVENTS["l1", "upper"][LARGER] * levels[quantity]), BETS
 
     def bound(self, quantity: Quantity, statistics: Statistics, q: Array, level: float) -> Array:
         """By the bets where they were made for all inputs."""
         part, eps = statistics.parts[quantity.part], 1.0 - q
         total = statistics.n.sum(axis=1).astype(np.float64)
 
-        def deviation() -> Array:
-            return tau(total, math.log(1.0 / level), statistics.b, eps)
+        def deviation(share: float = 1.0) -> Array:
+            return tau(total, math.log(1.0 / (share * level)), statistics.b, eps)
 
         match quantity.norm, quantity.side:
             case "l2", side:
@@ -89,11 +90,12 @@ class Adaptive(Estimator):
                 if _made(part.along) and _made(part.along_high):
                     return np.maximum(_upper(part.along_high, level), -_lower(part.along, level))
                 return np.asarray(np.abs(part.dot_b) + deviation())
-            case "l1" | "lp" | "sparse" as norm, "upper":
+            case ("l1" | "lp" | "sparse") as norm, "upper" as side:
                 # The l2 norm of the largest coordinates is w.y for a unit w: kappa = 1, as for the dual exponent 2.
                 value, dual = (part.l1_b, 1.0) if norm == "l1" else (part.norm_b, part.dual)
                 kappa = math.pow(part.coordinates, max(0.0, 1.0 / dual - 0.5))
-                return np.asarray(value + kappa * deviation())
+                events = _events(_made(part.length), statistics.proposed)
+                return np.asarray(value + kappa * deviation(events.get((norm, side), MEAN_EVENTS[norm, side])[ATTAINED]))
         raise ValueError(f"no bound known for the {quantity}")
 
 

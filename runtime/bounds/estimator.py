@@ -1,7 +1,7 @@
 """What an estimator of the gradient's norms answers: the events that a bound rests on, and the bound."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from ..kernels.arrays import Array
@@ -29,12 +29,12 @@ class Estimator(ABC):
             proposed: whether they went by the model's gradient (`Statistics.proposed`).
         """
 
-    def lead(self, statistics: Statistics, level: float) -> tuple[Array, int] | None:
-        """(a, k): w.y >= a, shape (N,), by `bound` of the lower l2 norm at this level, along the k-th w of `Part.reach`; or None.
+    def leads(self, quantity: Quantity, statistics: Statistics, levels: Mapping[Quantity, float]) -> Iterator[tuple[Array, int]]:
+        """(a, k): w.y >= a, shape (N,), along the k-th w of `Part.reach`, on events that bounds at these levels rest on.
 
-        Of all w and y that it allows, not of a w that it chose: w may depend on the samples.
+        `quantity` is to be bounded from above; the levels are of all bounds that its threats use. w may depend on the samples.
         """
-        return None
+        yield from ()
 
     @abstractmethod
     def bound(self, quantity: Quantity, statistics: Statistics, q: Array, level: float) -> Array:

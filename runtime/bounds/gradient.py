@@ -7,7 +7,7 @@ import numpy as np
 
 from ..kernels.arrays import Array
 from ..statistics.summary import REACHES, Part, Statistics
-from ..threats.sets import ALL, LENGTH, Quantity
+from ..threats.sets import ALL, Quantity
 from .budget import Budget
 from .direction import SLACK, dual_norm
 
@@ -26,21 +26,20 @@ def gradient_bounds(statistics: Statistics, budget: Budget, q: Array, rim: Array
     """
     levels = budget.norms
     bounds = {quantity: budget.estimator.bound(quantity, statistics, q, level) for quantity, level in levels.items()}
-    bounds = tighten(bounds, statistics.parts, rim)
-    lead = budget.estimator.lead(statistics, levels[LENGTH]) if LENGTH in levels else None
-    return bounds if lead is None else _beside(bounds, statistics.parts, rim, *lead)
+    return _beside(tighten(bounds, statistics.parts, rim), statistics, budget, rim)
 
 
-def _beside(bounds: dict[Quantity, Array], parts: Mapping[str, Part], rim: Array, low: Array, k: int) -> dict[Quantity, Array]:
-    """Upper bounds from w.y >= low along the k-th w of `Part.reach` (direction.py): the event is that of the lower |y|_2."""
+def _beside(bounds: dict[Quantity, Array], statistics: Statistics, budget: Budget, rim: Array) -> dict[Quantity, Array]:
+    """Upper bounds from what is known along single directions (direction.py), on events that are paid for already."""
     length = np.fmin(bounds.get(Quantity(ALL, "l2", "upper"), rim), rim)
     out = dict(bounds)
-    for quantity, bound in bounds.items():
-        part = parts[quantity.part]
+    for quantity in bounds:
+        part = statistics.parts[quantity.part]
         if quantity.side == "upper" and _made(part.reach):
             kind = REACHES.index(quantity.norm if quantity.norm in REACHES else "norm")
-            reach = part.reach[:, kind, k] * (1.0 + SLACK)
-            out[quantity] = np.fmin(bound, dual_norm(low, length, reach, _over_length(quantity, part)))
+            for low, k in budget.estimator.leads(quantity, statistics, budget.norms):
+                reach = part.reach[:, kind, k] * (1.0 + SLACK)
+                out[quantity] = np.fmin(out[quantity], dual_norm(low, length, reach, _over_length(quantity, part)))
     return out
 
 

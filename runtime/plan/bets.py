@@ -246,7 +246,7 @@ def expected_bets(
         seen_along = along[first].seen
         spread = cell if seen_along is None else ((d - 1) * cell + seen_along) / d
         before += size
-    unmade = dict.fromkeys(("along", "along_high"), np.full((2, BETS), np.nan))
+    unmade = dict.fromkeys(("along", "along_high", "thin"), np.full((2, BETS), np.nan))
     bets = {
         name: {"length": part.bound(), **part.half, "top": coordinates.bound(gradients[name]), **unmade}
         for name, part in along.items()

@@ -97,7 +97,7 @@ def _reach(y: Gradient, whole: float, cosines: Array, d: int) -> Array:
         image = Gradient(size, y.times)
         length = math.sqrt(image.l2**2 + float(y.times.sum()) * deviation**2)
         out.append((largest(image, deviation, np.zeros_like(size)), float(y.times @ folded(size, deviation)), length))
-    return np.array(out).T
+    return np.column_stack((*out, np.zeros(3)))
 
 
 def folded(size: Array, deviation: float) -> Array:

@@ -18,7 +18,8 @@ e^-L of TARGETS; dividing by the total stake makes every bound of the form value
 - top: w = +-e_j for every coordinate j of a part. The largest |y_j| is that of one fixed j and sign: no union over coordinates.
 - length: w = v, the direction of what the part of y is estimated to be. With D = sum of beta n v, D.y <= |D| |P y| bounds |P y|.
 - half: in the last stage alone, along the direction of X, the mean of the first half (adaptive.py). From below and from above.
-- along: w = v of a threat's direction, from below and from above.
+- along: w = v of a threat's direction, from below and from above; and of a proposal's larger coordinates (THIN), from below, which
+  bound |y|_1 by more than the proposal itself where |y|_2 is known well and the mean of the samples is mostly noise (direction.py).
 
 The estimate of y is a proposed direction (proposal.py) until samples say more: then as much of it as they say, and of their mean
 across it what is not noise. Where none was proposed it is their mean, and the first stage has no direction.
@@ -34,8 +35,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..statistics.summary import BETS, TARGETS, Moments
+from ..statistics.summary import BETS, TARGETS, THIN, Moments
 from ..threats.projections import Projection
+from .factors import multiply_up
 from .stakes import (
     REACH,
     RHO_MAX,
@@ -48,6 +50,7 @@ from .stakes import (
     first_spread,
     likely_along,
     stages,
+    thinned,
     vote_square,
 )
 
@@ -106,6 +109,7 @@ class Tally:
         w: torch.Tensor | None = None,
         trial: tuple[float, int] = (0.0, 0),
     ) -> None:
+        parts = parts if w is None else {**parts, THIN: Projection(vector=thinned(w.cpu().numpy()))}
         self.parts, self.d, self.sizes, self.device = parts, d, stages(n), device
         self.rho_max, self.tail = RHO_MAX, TAIL
         """The largest rho of the prediction, and the allowance of a bet."""
@@ -151,6 +155,7 @@ class Tally:
         self._blind, self._w = w is None, zeros(d) if w is None else w.to(device, torch.float64)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
+        self._buffers, self._factors = zeros(2, 0, d), zeros(2, BETS, 0, d)
         # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
         self._rows = max(CHUNK, (2**18 if device.type == "cpu" else 2**24) // d // CHUNK * CHUNK)
 
@@ -271,10 +276,18 @@ class Tally:
         self.sums[half] += torch.stack((f, torch.ones_like(f))) @ u
         t = u @ stage.directions
         s = f - self._prediction(t[:, 0])
-        x = u * s[:, None]
-        self._square += (x * x).sum(dim=0)
+        x, square = self._room(u)
+        torch.mul(u, s[:, None], out=x)
+        self._square += torch.mul(x, x, out=square).sum(dim=0)
         self._on_coordinates(x)
         self._along(t, s)
+
+    def _room(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two buffers of u's shape, the same for every piece."""
+        if self._buffers.shape[1] < len(u):
+            self._buffers = u.new_empty((2, *u.shape))
+        first, second = self._buffers[:, : len(u)]
+        return first, second
 
     def _count(self, f: torch.Tensor) -> int:
         """Count votes; which half they belong to."""
@@ -296,10 +309,29 @@ class Tally:
     def _on_coordinates(self, x: torch.Tensor) -> None:
         """The bets on coordinates, of rows x = u (f - h)."""
         assert self._stage is not None
+        # Of a single product torch takes the factors in another order.
+        if self.device.type == "cpu" and len(x) // CHUNK * self.d != 1:
+            self._multiply_up(x, self._stage.beta)
+            return
         for bet, beta in enumerate(self._stage.beta):
             scaled, xi = x * beta, beta * REACH
             self.top[0, bet] += log_product((1.0 - scaled).clamp_(min=1.0 - xi))
             self.top[1, bet] += log_product((1.0 + scaled).clamp_(min=1.0 - xi))
+
+    def _multiply_up(self, x: torch.Tensor, beta: torch.Tensor) -> None:
+        """The same, and the same numbers, in one pass."""
+        groups, left = divmod(len(x), CHUNK)
+        shape, least = (2, BETS, groups + left, self.d), 1.0 - beta * REACH
+        if self._factors.shape[2] < shape[2]:
+            self._factors = x.new_empty(shape)
+        out = self._factors[:, :, : shape[2]]
+        for rows, height, where in ((x[: groups * CHUNK], CHUNK, out[:, :, :groups]), (x[groups * CHUNK :], 1, out[:, :, groups:])):
+            if len(rows):
+                multiply_up(rows.numpy(), height, beta.numpy(), least.numpy(), where.numpy())
+        for sign in range(2):
+            for bet in range(BETS):
+                logs = out[sign, bet].log_()
+                self.top[sign, bet] += logs[:groups].sum(dim=0) + logs[groups:].sum(dim=0)
 
     def _along(self, t: torch.Tensor, s: torch.Tensor) -> None:
         """The bets along directions, of rows with noise t along them and f - h = s."""
@@ -345,6 +377,8 @@ class Tally:
             if part.vector is not None:
                 bets[name]["along_high"] = next(lines)
         lead = (self.stake[:, :, 0] / torch.clamp(staked[:, :1], min=TINY)).cpu().numpy()
+        thin = self.parts[THIN].vector if THIN in self.parts else None
+        lead = np.concatenate((lead, np.zeros((1, self.d)) if thin is None else thin[None]))
         n = np.array(self.drawn, dtype=np.int64)
         return Moments(n=n, count=count, sum_uf=sums[:, 0], sum_u=sums[:, 1], b=self.b, bets=bets, lead=lead)
 

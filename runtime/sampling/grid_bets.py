@@ -56,7 +56,7 @@ class GridTally(Tally):
         self._rows = ROWS if cpu else self._strip
         self._m, self._k = torch.empty((2, self._strip, d), dtype=torch.float64, device=device)
         # Factors of bets on coordinates since the last logarithm, and of how many samples.
-        self._factors, self._pending = torch.ones_like(self.top) if cpu else self.top, 0
+        self._pending_factors, self._pending = torch.ones_like(self.top), 0
 
     def _mean(self, z: torch.Tensor, rho: torch.Tensor, rim: torch.Tensor) -> torch.Tensor:
         return mean_along(self._ratio, z, rho, rim)
@@ -114,14 +114,14 @@ class GridTally(Tally):
         law, beta, votes = self.law, self._stage.beta.numpy(), np.flatnonzero(exact.numpy())
         while len(votes):
             some, votes = votes[: CHUNK - self._pending], votes[CHUNK - self._pending :]
-            multiply(codes.numpy(), some, s.numpy(), law.low, law.mean, beta, 1.0 - beta * REACH, self._factors.numpy())
+            multiply(codes.numpy(), some, s.numpy(), law.low, law.mean, beta, 1.0 - beta * REACH, self._pending_factors.numpy())
             self._pending += len(some)
             if self._pending == CHUNK:
                 self._take_logarithms()
 
     def _take_logarithms(self) -> None:
-        self.top += self._factors.log_()
-        self._factors.fill_(1.0)
+        self.top += self._pending_factors.log_()
+        self._pending_factors.fill_(1.0)
         self._pending = 0
 
     def moments(self) -> Moments:

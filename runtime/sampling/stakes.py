@@ -4,11 +4,13 @@ Every number here is fixed before the samples that it is used on: a bad one cost
 which belong together. The functions take floats, NumPy arrays or torch tensors; `xp` is numpy or torch, as the arguments are.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..bounds.chernoff import tail_square
+from ..kernels.arrays import Array
 
 # |t| beyond this is clipped, t standard normal; E[(|t| - REACH)+], rounded up: 2 (phi(REACH) - REACH Q(REACH)) = 2.2546e-6.
 REACH, TAIL = 4.4, 2.26e-6
@@ -19,6 +21,8 @@ RHO_MAX = 0.95
 MORE = 1.3
 # What a proposed direction is taken to see of y before samples say more, give or take, over the largest |y|_2 there is.
 LIKELY, DOUBT = 0.9, 0.5
+# Of a normal-shaped w this gives the least bound of |y|_1 for a wide range of |y|_2 and what is known of it.
+THINNED = 0.7
 # E (f - h)^2 over eps, with h along such a direction.
 LEFT = 0.6
 # Along the mean's direction less was seen than along the half-space's own, and f - h is smaller than f.
@@ -63,6 +67,14 @@ def likely_along(seen: Any, drawn: int, eps: Any, z: Any, rim: Any) -> Any:
     """w.y along a proposed w, from its mean over the samples drawn: few votes against do not turn w around."""
     doubt = (eps + z * rim) / (eps + z * rim + drawn * (DOUBT * rim) ** 2)
     return seen + doubt * (LIKELY * rim - seen)
+
+
+def thinned(w: Array) -> Array:
+    """A unit vector w, its coordinates shrunk by THINNED of their root mean square, to 0 at most; w itself where none is left."""
+    size = np.maximum(np.abs(w) - THINNED / math.sqrt(len(w)), 0.0)
+    length = float(np.linalg.norm(size))
+    thin = np.copysign(size / length, w) if length > 0.0 else w
+    return np.asarray(thin / np.linalg.norm(thin))
 
 
 def best_stake(xp: Any, target: Any, n: int, spread: Any) -> Any:

@@ -43,6 +43,9 @@ _VOTES = ("count", "n", "b", "sums", "classes", "class_count", "looks", "selecti
 # Attributes of a part.
 _ABOUT: Mapping[str, Callable[[Any], Any]] = {"d": int, "coordinates": int, "dual": float, "largest": int, "key": str}
 
+# Scalars of a part that version 2 had not.
+NEW = ("along_high", "thin", "reach")
+
 ALL_ROWS = slice(None)
 
 
@@ -131,9 +134,10 @@ def _read_2(file: h5py.File, rows: slice) -> Statistics:
     parts = {}
     for name, group in file["parts"].items():
         about = {field: kind(group.attrs[field]) for field, kind in _ABOUT.items() if field != "largest"}
-        columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS if field not in ("norm_b", "along_high", "reach")}
-        columns |= {"along_high": np.full_like(columns["along"], np.nan), "norm_b": group["lp_b"][rows]}
-        columns["reach"] = np.full((len(columns["along"]), len(REACHES), BETS), np.nan)
+        columns: dict[str, Any] = {field: group[field][rows] for field in SCALARS if field not in ("norm_b", *NEW)}
+        unmade = np.full_like(columns["along"], np.nan)
+        columns |= {"along_high": unmade, "thin": unmade, "norm_b": group["lp_b"][rows]}
+        columns["reach"] = np.full((len(unmade), len(REACHES), BETS + 1), np.nan)
         parts[name] = Part(**about, largest=0, **columns)
     votes: dict[str, Any] = {name: file[name][rows] for name in ("count", "n", "b", "sums")}
     none = none_counted(len(votes["count"]))

@@ -14,14 +14,16 @@ import numpy as np
 
 from ..kernels.arrays import Array, Counts
 from ..threats.projections import Identity, Projection, norm
-from ..threats.sets import Threat, projections
+from ..threats.sets import ALL, Threat, projections
 from .votes import Tail, check_classes, none_counted
 
 # Values of L = log(1/level) that the bets are tuned to; a bound may be taken at any level.
 TARGETS = (6.0, 10.0, 17.0)
 BETS = len(TARGETS)
 # A bet's bound is value -+ slope L: shape (2, BETS) for (value, slope).
-BET_NAMES = ("length", "half_low", "half_high", "top", "along", "along_high")
+BET_NAMES = ("length", "half_low", "half_high", "top", "along", "along_high", "thin")
+# The part that stands for a direction of the proposal's larger coordinates.
+THIN = "larger coordinates of the proposal"
 # The norms of a part that the dual-norm bound of direction.py knows.
 REACHES = ("linf", "l1", "norm")
 # The noise of statistics, where nothing else is said: floats that are taken for Gaussian ones.
@@ -47,7 +49,7 @@ class Moments:
     bets: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     """Part -> name of a bet -> (value, slope), shape (2, BETS); empty where none were made."""
     lead: Array | None = None
-    """Unit directions that the whole gradient's length was bet along, over all stages, shape (BETS, d)."""
+    """Unit directions that the whole gradient's length was bet along, then THIN's (0: none), shape (BETS + 1, d)."""
     classes: Counts = field(default_factory=lambda: none_counted(1))
     """Classes and their counts (votes.kept_classes), shape (1, C); (1, 0) where they were not counted."""
     class_count: Counts = field(default_factory=lambda: none_counted(1))
@@ -101,8 +103,10 @@ class Part:
     """v.y >= value - slope L along a direction v."""
     along_high: Array
     """v.y <= value + slope L along it."""
+    thin: Array
+    """Of the whole gradient: w.y >= value - slope L along the larger coordinates w of a proposal."""
     reach: Array
-    """Norms of P w, w the directions that `length` of the whole gradient is along: shape (N, len(REACHES), BETS), NaN as bets."""
+    """Norms of P w, w the directions that `length` of the whole gradient is along and `thin`'s: (N, len(REACHES), BETS + 1)."""
 
     @property
     def identity(self) -> Identity:
@@ -205,8 +209,9 @@ def _check_part(name: str, part: Part, size: int) -> None:
     crossed = [low > high * (1 + 1e-6) + 1e-9 for low, high in ((part.linf, part.l1), (part.linf_b, part.l1_b))]
     if any((value < 0).any() for value in norms) or any(wrong.any() for wrong in crossed):
         raise ValueError(f"statistics: the norms of {name!r} contradict each other")
-    if part.reach.shape != (size, len(REACHES), BETS) or (part.reach < 0).any():
-        raise ValueError(f"statistics: reach of {name!r} has shape {part.reach.shape}, expected {(size, len(REACHES), BETS)}, >= 0")
+    shape = (size, len(REACHES), BETS + 1)
+    if part.reach.shape != shape or (part.reach < 0).any():
+        raise ValueError(f"statistics: reach of {name!r} has shape {part.reach.shape}, expected {shape}, >= 0")
     for kind in BET_NAMES:
         bet = getattr(part, kind)
         if bet.shape != (size, 2, BETS) or (bet[:, 1] < 0).any():
@@ -221,7 +226,7 @@ def _check_part(name: str, part: Part, size: int) -> None:
 def _reaches(m: Moments, projection: Projection) -> Array:
     """Part.reach of one input; a direction that does not exist reaches nothing, and its bet says nothing."""
     if m.lead is None:
-        return np.full((len(REACHES), BETS), np.nan)
+        return np.full((len(REACHES), BETS + 1), np.nan)
     images = [projection(w) for w in m.lead]
     kinds = [norm(x, math.inf) for x in images], [norm(x, 1.0) for x in images], [projection.norm(w) for w in m.lead]
     return np.array(kinds)
@@ -244,6 +249,8 @@ def summarise(
         columns: dict[str, Any] = {scalar: np.array([row[scalar] for row in rows]) for scalar in SUMS}
         columns |= {bet: np.stack([m.bets.get(name, {}).get(bet, none) for m in moments]) for bet in BET_NAMES}
         columns["reach"] = np.stack([_reaches(m, projection) for m in moments])
+        if name == ALL:
+            columns["thin"] = np.stack([m.bets.get(THIN, {}).get("along", none) for m in moments])
         parts[name] = Part(**projection.identity(d)._asdict(), **columns)
     stacked: dict[str, Any] = {name: np.stack([getattr(m, name) for m in moments]) for name in ("count", "n")}
     stacked |= {name: np.concatenate([getattr(m, name) for m in moments]) for name in ("classes", "class_count")}

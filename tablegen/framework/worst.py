@@ -189,9 +189,9 @@ def solve_vote(information: Information, r: float, angle: float, start: Sequence
     """`worst_vote`, left less exact the farther it is from the vote `side`: what a scan for that vote needs. HARD says so."""
     p = problem(information, r, angle)
     best, met = _search(p.hinges, p.levels, None if start is None else np.array(start, dtype=np.float64)[p.kept], side)
-    # Only information that drives the multipliers away can be impossible.
     # No vote is above 1.
     gap = min(best.gap + best.beyond, max(1.0 - best.value, 0.0))
+    # Only information that drives the multipliers away can be impossible.
     if gap > TOLERANCE or best.value - best.error > 1.0 or np.any(np.abs(best.a) * p.hinges.size > 1e3):
         proof = _proof(p.hinges, p.levels, met)
         if proof is not None:

@@ -148,6 +148,10 @@ def test_where_gradients_are_proposed_bets_on_the_length_get_seven_eighths_of_it
         found = {event.what: event.level / level for event in gradient.events if event.bound == bound}
         expected = {"bets on the length": 0.875, "the gradient along X": 0.0625, "X along the gradient": 0.0625}
         assert found == pytest.approx(expected, rel=1e-9)
+    l1 = split(0.01, [LINF, L2], proposed=True)
+    found = {event.what: event.level / l1.norms[LENGTH] for event in l1.events if event.bound == "upper l1 of all"}
+    expected = {"the means along the vector that the norm is attained at": 0.75, "bets along the larger coordinates": 0.25}
+    assert found == pytest.approx(expected, rel=1e-9)
     # Nothing else moves, nor anything of the paper's.
     others = [[event for event in one.events if not event.bound.startswith("lower l2")] for one in (votes, gradient)]
     assert others[0] == others[1]

@@ -17,7 +17,7 @@ from certlut.sampling.bets import Tally
 from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.threats.declare import Direction, Line, Lp, Sparse, Subspace
 from certlut.threats.projections import Projection
-from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, complement
+from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, complement, projections
 from reference.naive_statistics import Array, Known, half_space
 from reference.simulate import allowed, quantities, sampled, unit
 
@@ -67,10 +67,37 @@ def _beside(bounds: dict[Quantity, Array], statistics: Statistics, rim: Array, l
         if quantity.side == "upper":
             part = statistics.parts[quantity.part]
             reach = part.reach[:, {"linf": 0, "l1": 1}.get(quantity.norm, 2), k] * (1.0 + 1e-12)
-            out[quantity] = np.minimum(
-                bound, dual_norm(low, upper, reach, math.sqrt(part.coordinates) if quantity.norm == "l1" else 1.0)
-            )
+            kappa = part.coordinates ** {"l1": 1.0 / 2.0, "lp": 1.0 / 6.0}.get(quantity.norm, 0.0)
+            out[quantity] = np.minimum(bound, dual_norm(low, upper, reach, kappa))
     return out
+
+
+def test_upper_bounds_go_by_the_proposal_too() -> None:
+    d, rng = 300, np.random.default_rng(4)
+    threats = (L1, L2, LINF, Subspace(np.arange(d) < 90, math.inf, "few"), Lp(3.0), Sparse(2), Line(np.ones(d), "line"))
+    known = half_space(*[x / np.linalg.norm(x) for x in [rng.standard_normal(d)]], 1.3)
+    w = known.y / np.linalg.norm(known.y) + 0.01 * rng.standard_normal(d)
+    w /= np.linalg.norm(w)
+    statistics = sampled(known, threats, 3, 1500, 0, partial(Tally, w=torch.from_numpy(w)))
+    statistics = replace(statistics, proposal={"by": "gradient"})
+    q, rim = np.full(3, 0.9), np.full(3, 0.18)
+    levels = {quantity: 0.001 * (1.0 + i) for i, quantity in enumerate(quantities(threats))}
+    bounds = gradient_bounds(statistics, _budget(levels), q, rim)
+    alone = {quantity: ADAPTIVE.bound(quantity, statistics, q, level) for quantity, level in levels.items()}
+    expected = tighten(alone, statistics.parts, rim)
+    expected |= _beside(expected, statistics, rim, 0.875 * levels[LENGTH], 0)
+    bet, upper, helped = statistics.parts[ALL].thin, np.minimum(expected[Quantity(ALL, "l2", "upper")], rim), 0
+    thin = np.sign(w) * np.maximum(np.abs(w) - 0.7 / math.sqrt(d), 0.0)
+    thin /= np.linalg.norm(thin)
+    for quantity in levels:
+        if quantity.norm == "l1":
+            low = bet[:, 0, 0] - bet[:, 1, 0] * (math.log(1.0 / (0.25 * levels[quantity])) + 1e-6)
+            part = projections(threats)[quantity.part]
+            found = dual_norm(low, upper, np.abs(part(thin)).sum(), math.sqrt(part.rank(d)))
+            helped += int((found < expected[quantity]).sum())
+            expected[quantity] = np.minimum(expected[quantity], found)
+        assert bounds[quantity] == pytest.approx(expected[quantity], rel=1e-10), quantity
+    assert helped > 0
 
 
 # What was bet on the length bounds dual norms

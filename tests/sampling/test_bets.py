@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from certlut.bounds.adaptive import ADAPTIVE
 from certlut.sampling import bets
 from certlut.sampling.bets import Tally, log_product
-from certlut.sampling.stakes import BETA_MAX, MU_MAX, REACH, TAIL, chosen_b, stages
-from certlut.statistics.summary import BETS, TARGETS
+from certlut.sampling.stakes import BETA_MAX, MU_MAX, REACH, TAIL, chosen_b, stages, thinned
+from certlut.statistics.summary import BETS, TARGETS, THIN
 from certlut.threats.declare import Direction, Line, Lp, Subspace
+from certlut.threats.projections import Projection
 from certlut.threats.sets import ALL, L1, L2, LENGTH, LINF, Quantity, Threat, projections
 from reference.naive_bets import factor, naive_tally, tail
 from reference.naive_statistics import Array, Known, best_b, half_space, phi, slab, stripes, worst_votes
@@ -144,6 +145,23 @@ def test_a_logarithm_of_products_is_the_sum_of_logarithms() -> None:
         assert float(log_product(torch.full((32,), extreme, dtype=torch.float64))) == pytest.approx(32 * math.log(extreme))
 
 
+@pytest.mark.parametrize("rows", [1, 15, 32, 47, 160])
+@pytest.mark.parametrize("d", [1, 2, 7, 512, 1031])
+def test_bets_on_coordinates_in_one_pass_are_those_of_logarithms_of_products_to_the_last_bit(rows: int, d: int) -> None:
+    tally = Tally(projections((L2,)), d, 1000, (9, 100), CPU)
+    x, beta = torch.from_numpy(np.random.default_rng(rows).standard_normal((rows, d))), torch.tensor([0.02, 0.07, 0.2]).double()
+    tally._multiply_up(x, beta)
+    # Twice: buffers are used again.
+    tally._multiply_up(x, beta)
+    expected = torch.zeros_like(tally.top)
+    for _ in range(2):
+        for bet, staked in enumerate(beta):
+            for sign in range(2):
+                factors = (1.0 + (2 * sign - 1) * (x * staked)).clamp_(min=1.0 - staked * REACH)
+                expected[sign, bet] += log_product(factors)
+    assert torch.equal(tally.top, expected)
+
+
 def _proposal(kind: str, d: int) -> Array | None:
     """A direction for the half-space of `_rows`."""
     anything = np.random.default_rng(d).standard_normal(d)
@@ -167,6 +185,8 @@ def _every_part(d: int) -> list[Threat]:
 @pytest.mark.parametrize("proposed", ["nothing", "the gradient", "its opposite", "anything"])
 def test_bets_are_those_of_a_plain_loop(d: int, n: int, stop: int, proposed: str) -> None:
     parts, w = projections(_every_part(d)), _proposal(proposed, d)
+    if w is not None:
+        parts[THIN] = Projection(vector=thinned(w))
     u, f = (a[:stop] for a in _rows(d, n))
     # Copies that were in favour, against, or not asked.
     trial = {"the gradient": (0.15, 300), "its opposite": (-0.1, 50)}.get(proposed, (0.0, 0))
@@ -238,7 +258,7 @@ def test_the_last_directions_of_the_last_stage_are_those_of_the_first_half_mean(
         parts = projections(threats)
         for column, by in enumerate(parts.values()):
             expected = by.embed(x) if by.vector is None else by.vector
-            v = tally._stage.directions[:, column - len(parts)].numpy()
+            v = tally._stage.directions[:, column - len(tally.parts)].numpy()
             assert v == pytest.approx(expected / np.linalg.norm(expected), abs=1e-14)
 
 
@@ -340,6 +360,9 @@ def test_bounds_hold_whatever_was_proposed(place: int) -> None:
         for quantity in quantities(threats):
             rate = float(missed(known, threats, statistics, quantity, level).mean())
             assert rate <= allowed(level, runs), (name, str(quantity))
+        thin = statistics.parts[ALL].thin
+        missed_thin = thin[:, 0, 0] - thin[:, 1, 0] * (math.log(1.0 / level) + 1e-6) > thinned(w) @ known.y
+        assert float(missed_thin.mean()) <= allowed(level, runs), name
         together = float(missed_together(known, threats, statistics, level).mean())
         assert together <= allowed(level, runs), name
 
