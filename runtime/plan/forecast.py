@@ -54,6 +54,8 @@ def forecast(
         ValueError: an argument out of range.
     """
     _check(ns, threats, d, q, rho, n0, cosine)
+    # Nothing can be proposed of no gradient.
+    cosine = cosine if rho > 0.0 else None
     vote = Vote(q, rho)
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)

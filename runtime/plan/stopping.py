@@ -172,9 +172,7 @@ class Stopping:
             return {threat.name: np.zeros(len(self.looks)) for threat in self._planned.threats}
         if (place, length) not in self._known:
             q, threats, sizes = float(ndtr(place * Z_STEP)), self._planned.threats, [self.looks.sizes[k] for k in self._places]
-            # Nothing can be proposed of no gradient.
-            cosine = self._cosine if length > 0.0 else None
-            expected = forecast(sizes, threats, self._d, q, length, self._n0, sigma=self.method.table.sigma, cosine=cosine)
+            expected = forecast(sizes, threats, self._d, q, length, self._n0, sigma=self.method.table.sigma, cosine=self._cosine)
             looks = np.array(self._places) + 1
             radii = self._planned.radii(replace(expected, looks=looks, schedule=self.looks.describe()))
             self._known[place, length] = {threat.name: self._scale * radii[threat.name] for threat in threats}
