@@ -48,15 +48,13 @@ def forecast(
         rho: |y|_2 over its maximum phi(Phi^-1(q)), from 0 to 1.
         n0: selection samples, which b comes from.
         shape: of the gradient, in model.SHAPES.
-        cosine: of a proposed direction with the gradient; None: votes propose.
+        cosine: of a proposed direction with the gradient; None, or no gradient: votes propose.
 
     Raises:
         ValueError: an argument out of range.
     """
     _check(ns, threats, d, q, rho, n0, cosine)
-    # Nothing can be proposed of no gradient.
-    cosine = cosine if rho > 0.0 else None
-    vote = Vote(q, rho)
+    vote, cosine = Vote(q, rho), cosine if rho > 0.0 else None
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)
     wanted = projections(threats)
