@@ -3,7 +3,7 @@
 The inputs are smooth random patterns of ten classes, made here; the network is trained on others of them. Each input goes through
 what `certlut sample` and `certlut certify` do.
 
-Run: python benchmarks/end_to_end.py [--inputs N] [--samples N] [--processes P] [--threads T]
+Run: python benchmarks/end_to_end.py [--inputs N] [--samples N] [--processes P] [--threads T] [--noise gaussian|grid]
 """
 
 import argparse
@@ -24,7 +24,9 @@ from rich.table import Table
 import certlut.runs.sample
 import certlut.sampling.bets
 import certlut.sampling.engine
+import certlut.sampling.grid_batches
 import certlut.sampling.noise
+import certlut.sampling.tails
 from certlut.inputs.data import Arrays
 from certlut.jobs.journal import Journal
 from certlut.jobs.shards import Shard
@@ -33,6 +35,7 @@ from certlut.runs.merge import merge
 from certlut.runs.results import read_tsv
 from certlut.runs.sample import sample_dataset
 from certlut.sampling.card import Sampling
+from certlut.sampling.memory import keep_freed
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.file import read_statistics
 from networks import small
@@ -41,13 +44,13 @@ SIGMA, ALPHA, CLASSES = 0.5, 0.001, 10
 
 
 def patterns(count: int, seed: int) -> Arrays:
-    """`count` images in [0, 1]: the low-frequency pattern of a class, and another random one on top."""
+    """`count` images of 8 bits a number, in [0, 1]: the low-frequency pattern of a class, and another random one on top."""
     low = np.random.default_rng(0).standard_normal((CLASSES, 3, 4, 4))
     rng = np.random.default_rng(seed)
     labels = rng.integers(CLASSES, size=count)
     mixed = torch.from_numpy(low[labels] + 4.0 * rng.standard_normal((count, 3, 4, 4)))
     images = torch.nn.functional.interpolate(mixed, size=(32, 32), mode="bilinear", align_corners=False)
-    return Arrays((0.5 + 0.05 * images).clamp(0.0, 1.0).float().numpy(), labels)
+    return Arrays((255.0 * (0.5 + 0.05 * images).clamp(0.0, 1.0)).round().div(255.0).float().numpy(), labels)
 
 
 def train(data: Arrays, epochs: int = 6) -> torch.nn.Module:
@@ -88,17 +91,30 @@ def sample_shard(arguments: argparse.Namespace, shard: Shard, folder: Path) -> d
     torch.set_num_threads(arguments.threads)
     clock, model = Clock(), small(CLASSES).eval()
     model.load_state_dict(torch.load(folder / "net.pt"))
-    inside = {
-        "  noise": (certlut.sampling.noise, "_each"),
-        "  model": (certlut.sampling.engine, "scores_of"),
-        "  sums and bets": (certlut.sampling.bets.Tally, "add"),
-        "  write the statistics": (certlut.runs.sample, "write_statistics"),
-    }
-    for name, (module, function) in inside.items():
+    keep_freed()
+    inside: list[tuple[str, Any, str]] = [
+        ("  noise", certlut.sampling.noise, "each"),
+        ("  noise", certlut.sampling.grid_batches, "each"),
+        ("  model", certlut.sampling.engine, "scores_of"),
+        ("  proposals", certlut.sampling.engine.Engine, "proposal"),
+        ("  sums and bets", certlut.sampling.bets.Tally, "add"),
+        ("  tails", certlut.sampling.tails.TailTally, "add"),
+        ("  tails", certlut.sampling.tails.GridTails, "add"),
+        ("  write the statistics", certlut.runs.sample, "write_statistics"),
+    ]
+    for name, module, function in inside:
         setattr(module, function, clock.timed(getattr(module, function), name))
     Journal.append = clock.timed(Journal.append, "  journal")
     sampler = Sampler(model, SIGMA, CLASSES)
-    card = Sampling(n=arguments.samples, alpha=ALPHA, batch_size=arguments.batch_size, seed=0, early_stop=arguments.early_stop)
+    card = Sampling(
+        n=arguments.samples,
+        alpha=ALPHA,
+        batch_size=arguments.batch_size,
+        seed=0,
+        early_stop=arguments.early_stop,
+        noise=arguments.noise,
+        grid_step="1/255" if arguments.noise == "grid" else None,
+    )
     with clock.stage("sample"):
         sample_dataset(sampler, patterns(arguments.inputs, 1), folder / "stats.h5", card, shard=shard, progress=shard.index == 0)
     return clock.seconds
@@ -112,6 +128,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--batch-size", type=int, default=1000)
     parser.add_argument("--early-stop", action="store_true")
+    parser.add_argument("--noise", default="gaussian")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

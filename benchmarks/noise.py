@@ -18,8 +18,10 @@ from scipy.stats import chi2, norm
 
 from certlut.sampling.cells import TOTAL, Law, law
 from certlut.sampling.grid import Stream, draw, draw_torch, form_torch, perturb
+from certlut.sampling.grid_bets import GridTally
 from certlut.sampling.noise import FIRST, BatchSize, Segment, batches
-from certlut.sampling.sums import Sums
+from certlut.sampling.sums import Ranks, look_up
+from certlut.threats.sets import L1, L2, LINF, projections
 
 D, SIGMA, STEP = 3 * 32 * 32, 0.25, Fraction(1, 255)
 TAUS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0)
@@ -40,10 +42,10 @@ def loops(rows: int) -> dict[str, Callable[[], None]]:
     codes, noisy = np.empty((rows, D), dtype=np.int16), np.empty((rows, D), dtype=np.float32)
     marked = np.empty((rows, D), dtype=np.int16)
     draw(split, Stream(2, 0, 1), 0, marked)
-    everyone = np.ones(rows, dtype=np.bool_)
     generator = np.random.Generator(np.random.Philox(1))
-    sums, counts = Sums(fine, D), Sums(split, D)
-    bets = Sums(fine, D, np.random.default_rng(0).random((len(fine.mean), 8)))
+    ranks, means = Ranks(split, D), np.empty((rows, D))
+    tally = GridTally(projections((L1, L2, LINF)), D, 2**40, (1, 100), torch.device("cpu"), law=split)
+    votes = torch.arange(rows) % 10 > 0
     segments = [Segment(0, 0, FIRST, 0, rows)]
 
     def field() -> None:
@@ -70,9 +72,9 @@ def loops(rows: int) -> dict[str, Callable[[], None]]:
             split, Stream(1, 0, 1), 0, codes, levels.numpy(), STEP, noisy
         ),
         "noisy inputs: grid, torch operations on the CPU": on_torch,
-        "of a sample against: sum of cell means": lambda: sums.add(codes, everyone),
-        f"of a sample against: the same and tails beyond {len(TAUS)} thresholds": lambda: counts.add(marked, everyone),
-        "of a sample against: sums of 8 tables": lambda: bets.add(codes, everyone),
+        "cell means, float64": lambda: look_up(codes, fine.low, fine.mean, means),
+        "sums and bets, a tenth of votes against": lambda: tally.add(torch.from_numpy(marked), votes),
+        f"of a sample against: tails beyond {len(TAUS)} thresholds": lambda: ranks.add(marked),
     }
 
 

@@ -11,6 +11,7 @@ FILE.npz: x and y; FILE: a model of them, {sigma} in its name standing for the n
 
 import argparse
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,7 +88,9 @@ def rows(arguments: argparse.Namespace, sampler: Sampler, data: Any, table: cert
         d = one.statistics.d
         own = {t.name: sigma * np.asarray(table.radius(q, *t.cut(bounds, d)))[0] / t.kappa(d) for t in threats}
         oracle = [max(own[o.name] / containment(t, o, d) for o in threats) for t in threats]
-        yield Row({"votes": one.statistics, "gradient": sampler.sample(x, cards["gradient"], index).statistics}, oracle)
+        drawn = {"votes": one.statistics, "gradient": sampler.sample(x, cards["gradient"], index).statistics}
+        # One class against the rest: divided votes are another matter.
+        yield Row({by: replace(s, selection=np.zeros_like(s.selection)) for by, s in drawn.items()}, oracle)
 
 
 def main() -> None:

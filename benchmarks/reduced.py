@@ -63,9 +63,10 @@ class Reduced(Tally):
         # v first, then what the directions have across it, where they have.
         frame = torch.linalg.qr(torch.cat((self.v[:, None], stage.directions), dim=1))[0]
         seen, v = frame.shape[1], frame.T @ self.v
-        whole = self.sums, self.top, self._square
+        whole = self.sums, self.top, self._square, self.d
         self.sums, self.top = torch.zeros(2, 2, seen).double(), torch.zeros(2, BETS, seen).double()
-        self._square = torch.zeros(seen).double()
+        self._square, self.d = torch.zeros(seen).double(), seen
+        self._buffers, self._factors = torch.empty(2, 0, seen).double(), torch.empty(2, BETS, 0, seen).double()
         self._stage = dataclasses.replace(stage, directions=frame.T @ stage.directions)
         half, votes, squares = int(self._index == 3), 0, 0.0
         for start in range(0, size, ROWS):
@@ -80,7 +81,7 @@ class Reduced(Tally):
                 s = f - torch.special.ndtr((z + rho * (u @ self._stage.directions[:, 0])) / (1.0 - rho * rho).sqrt())
             squares += float(s @ s)
         inside, square, self._stage = self.sums[half], self._square, stage
-        self.sums, self.top, self._square = whole
+        self.sums, self.top, self._square, self.d = whole
         for_, against = (math.sqrt(count) * torch.as_tensor(self.rng.standard_normal(self.d)) for count in (votes, size - votes))
         drawn = torch.stack((for_, for_ + against))
         self.sums[half] += drawn - (drawn @ frame) @ frame.T + inside @ frame.T

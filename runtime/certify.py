@@ -24,7 +24,7 @@ from .plan.stopping import Method, rules_of
 from .runs.certify import result_rows
 from .runs.results import ABSTAIN, FIRST, LAST, Row, check_settings, read_rows, write_settings, write_tsv
 from .sampling.card import Sampling
-from .sampling.sampler import Drawn, Labelled, Sampler
+from .sampling.sampler import Drawn, Labelled, Rules, Sampler
 from .sampling.scores import Model
 from .statistics.file import Sampled
 from .statistics.summary import Statistics
@@ -147,6 +147,7 @@ class Certifier:
         self.table = table if isinstance(table, Table) else load(table)
         self.table.check_sigma(self.sampler.sigma)
         self.tails = find_tails(certificate)
+        self._known_rules: dict[str, Rules | None] = {}
 
     def certify(
         self,
@@ -181,8 +182,14 @@ class Certifier:
         """
         goal = Goal(target, precision)
         card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size, goal=goal, looks=looks)
-        rules = rules_of(card, self._method(card), self.sampler.sigma)
-        return self._certificate(self.sampler.sample(x, card, index, rules), card.alpha)
+        return self._certificate(self.sampler.sample(x, card, index, self._rules(card)), card.alpha)
+
+    def _rules(self, card: Sampling) -> Rules | None:
+        """The same ones for the same settings: they remember what they have forecast."""
+        key = str(card.settings())
+        if key not in self._known_rules:
+            self._known_rules[key] = rules_of(card, self._method(card), self.sampler.sigma)
+        return self._known_rules[key]
 
     def _method(self, card: Sampling) -> Method:
         return Method(self.sampler.threats, card.alpha, self.estimator, self.table, self.tails)
@@ -251,8 +258,7 @@ class Certifier:
         goal = Goal(target, precision)
         card = replace(self.card, n0=n0, n=n, alpha=alpha, batch_size=batch_size, goal=goal, looks=looks)
         card = self.sampler.fit(pairs, card)
-        method = self._method(card)
-        rules = rules_of(card, method, self.sampler.sigma)
+        method, rules = self._method(card), self._rules(card)
         settings = self.sampler.settings(pairs, card)
         settings |= {**method.settings(), "alpha": card.alpha}
         verb = f"certifying sigma={self.sampler.sigma:g}"

@@ -93,9 +93,11 @@ def evaluate(
 
 
 def _nothing(found: Evaluation) -> Evaluation:
-    """The same inputs with nothing certified."""
+    """The same inputs with nothing certified, and bounds that say nothing."""
     none = np.zeros_like(found.q_lower)
-    return replace(found, q_lower=none, sure=none > 0.0, radius=dict.fromkeys(found.radius, none))
+    free = {"upper": np.inf, "lower": -np.inf}
+    bounds = {what: none + (0.0 if what.side == "lower" and what.norm == "l2" else free[what.side]) for what in found.bounds}
+    return replace(found, q_lower=none, sure=none > 0.0, radius=dict.fromkeys(found.radius, none), bounds=bounds)
 
 
 def _at_level(

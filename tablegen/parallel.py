@@ -47,7 +47,10 @@ def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: in
         calls: Iterable[Any] = (joblib.delayed(function)(*task) for task in tasks)
         try:
             yield from joblib.Parallel(return_as="generator_unordered")(calls)
-        except BrokenProcessPool:
+        except Exception as error:
+            # Dask's own name for it needs Dask.
+            if not isinstance(error, BrokenProcessPool) and type(error).__name__ != "KilledWorker":
+                raise
             raise ChildProcessError(
                 "a worker process ended in the middle of its task (killed for memory, by a scheduler?): what was finished is kept, "
                 "the same command goes on; --jobs 1 starts none"

@@ -209,6 +209,7 @@ def test_what_looks_without_a_share_leave_is_not_certified_at_any_alpha(shipped:
         assert not found.sure.any()
         assert (found.q_lower == 0.0).all()
         assert all((radius == 0.0).all() for radius in found.radius.values())
+        assert {(float(low), float(high)) for low, high in zip(*found.length, strict=True)} == {(0.0, math.inf)}
 
 
 def test_inputs_of_several_looks_are_each_judged_at_their_own(shipped: Table) -> None:
@@ -363,3 +364,20 @@ def test_the_samples_that_a_target_needs_are_forecast(z: float, low: float, high
     assert low <= mean <= high
     assert 500 <= median <= 20_000
     assert certified >= 0.95 if z > 1.1 else certified <= 0.9
+
+
+def test_a_target_out_of_reach_does_not_stop_another(shipped: Table) -> None:
+    # l1 is reached after some thousand samples, l2 never.
+    both, alone = (_certifier(shipped).certify(_at(0.9), n=20_000, target=t) for t in ({"l2": 3.0, "l1": 0.44}, {"l1": 0.44}))
+    assert (both.verdict, alone.verdict) == ("futile", "certified")
+    assert both.n == alone.n > 500
+    assert both.radius["l1"] >= 0.44
+
+
+@pytest.mark.parametrize("length", [0.0, 0.4, 1.0])
+def test_lengths_from_none_to_the_largest_can_be_forecast_with_a_proposal(length: float, shipped: Table) -> None:
+    method = Method((L1, L2, LINF), 0.001, "adaptive", shipped, find_tails("tails"))
+    rule = Stopping(Goal({"l1": 1.0}), Looks.geometric(20_000), method, 300, 1.0, cosine=0.97)
+    found = [rule._reaches("l1", float(ndtr(z)), length) for z in (0.05, 0.4, 1.2)]
+    assert found[0] is False
+    assert found[2] is True

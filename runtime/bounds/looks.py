@@ -134,7 +134,7 @@ class Verdict(enum.Enum):
     CERTIFIED = "certified"
     """Every target is reached."""
     FUTILE = "futile"
-    """Some target is out of reach, surely or by a forecast."""
+    """What is not reached of the targets is out of reach, surely or by a forecast."""
     PRECISE = "precise"
     """More samples are not expected to add enough."""
 

@@ -4,10 +4,10 @@ What is certified at a look comes from `evaluate`, at that look's level. All els
 gives up too early, a certificate; never validity (bounds/looks.py). The guess is the planner's (forecast.py): a half-space seen
 through noise with
 
-- q between the observed frequency and its upper confidence bound, as is best for the input;
+- q as large as its upper confidence bound;
 - |y|_2 / phi(z) within DEVIATIONS of what the inner product of the half means says, or any where that says nothing.
 
-An input is futile where no such half-space is expected to reach every target with all n samples.
+An input is futile where no such half-space is expected to reach, with all n samples, any target that is not reached yet.
 """
 
 import functools
@@ -36,7 +36,7 @@ PRINTED = 1e-6
 UNLIKELY, DEVIATIONS = 0.005, 2.0
 # Forecasts are made on a grid and read off it: z by lines, the length by the nearest points on both sides.
 Z_STEP, Z_MOST = 0.1, 5.0
-LENGTHS = (0.0, 0.25, 0.5, 0.7, 0.85, 0.95, 1.0)
+LENGTHS = (0.0, 0.4, 0.7, 0.9, 1.0)
 # What the model's gradient is expected to propose.
 COSINE = 0.97
 
@@ -106,32 +106,32 @@ class Stopping:
         drawn, certified = np.full(paths, sizes[-1]), np.zeros(paths, dtype=bool)
         for path, counts in enumerate(votes.tolist()):
             for place, (count, n) in enumerate(zip(counts, self.looks.sizes, strict=True)):
-                likely, most = (count + 0.5) / (n + 1.0), float(upper_probability(count, n, UNLIKELY))
-                certified[path] = self._reaches(likely, length, place)
-                if certified[path] or not any(self._reaches(at, length) for at in (likely, most)):
+                likely, most = _likely(count, n)
+                left = [name for name in self.goal.targets if not self._reaches(name, likely, length, place)]
+                certified[path] = not left
+                if not any(self._reaches(name, most, length) for name in left):
                     drawn[path] = n
                     break
         return float(drawn.mean()), float(np.median(drawn)), float(certified.mean())
 
     def _verdict(self, statistics: Statistics, found: Mapping[str, float], i: int, look: int) -> Verdict:
-        targets = self.goal.targets
-        if targets and all(found[name] >= radius + PRINTED for name, radius in targets.items()):
+        left = [name for name, radius in self.goal.targets.items() if found[name] < radius + PRINTED]
+        if self.goal.targets and not left:
             return Verdict.CERTIFIED
         if look == len(self.looks):
             return Verdict.GO_ON
-        count, n = int(statistics.count[i].sum()), int(statistics.n[i].sum())
-        likely, most = (count + 0.5) / (n + 1.0), float(upper_probability(count, n, UNLIKELY))
+        likely, most = _likely(int(statistics.count[i].sum()), int(statistics.n[i].sum()))
         lengths = _lengths(statistics, i, likely)
-        if targets and not any(self._reaches(q, length) for q in (likely, most) for length in lengths):
+        if left and not any(self._reaches(name, most, length) for name in left for length in lengths):
             return Verdict.FUTILE
         if self.goal.precision is not None and self._gain(likely, most, lengths, look) < self.goal.precision:
             return Verdict.PRECISE
         return Verdict.GO_ON
 
-    def _reaches(self, q: float, length: float, place: int = -1) -> bool:
-        """Whether such a half-space is expected to reach every target that the planner knows of, at the last look or another."""
+    def _reaches(self, name: str, q: float, length: float, place: int = -1) -> bool:
+        """Whether such a half-space is expected to reach a target, at the last look or another; what cannot be planned may be."""
         expected = self._expected(q, length)
-        return all(expected[threat.name][place] >= self.goal.targets[threat.name] for threat in self._planned.threats)
+        return name not in expected or bool(expected[name][place] >= self.goal.targets[name])
 
     def _gain(self, likely: float, most: float, lengths: Sequence[float], look: int) -> float:
         """The largest part of a radius that n samples are expected to add; inf where they may give one and there is none yet."""
@@ -157,7 +157,9 @@ class Stopping:
             return {threat.name: np.zeros(len(self.looks)) for threat in self._planned.threats}
         if (place, length) not in self._known:
             q, threats, sizes = float(ndtr(place * Z_STEP)), self._planned.threats, [self.looks.sizes[k] for k in self._places]
-            expected = forecast(sizes, threats, self._d, q, length, self._n0, sigma=self.method.table.sigma, cosine=self._cosine)
+            # Nothing can be proposed of no gradient.
+            cosine = self._cosine if length > 0.0 else None
+            expected = forecast(sizes, threats, self._d, q, length, self._n0, sigma=self.method.table.sigma, cosine=cosine)
             looks = np.array(self._places) + 1
             radii = self._planned.radii(replace(expected, looks=looks, schedule=self.looks.describe()))
             self._known[place, length] = {threat.name: self._scale * radii[threat.name] for threat in threats}
@@ -192,6 +194,11 @@ def targeted(
         f"{asked} at up to {looks.n:,} samples, {len(looks)} looks; a forecast, not a bound\n"
         f"samples of an input: {mean:,.0f} on average, median {median:,.0f}; certified: {100.0 * certified:.0f} %"
     )
+
+
+def _likely(count: int, n: int) -> tuple[float, float]:
+    """(q as it is likely, q as large as it may be)."""
+    return (count + 0.5) / (n + 1.0), float(upper_probability(count, n, UNLIKELY))
 
 
 def _plannable(threat: Threat) -> bool:

@@ -20,7 +20,6 @@ from ..inputs.data import load_data
 from ..inputs.models import load_model
 from ..jobs.atomic import replacing
 from ..jobs.progress import progress_bar
-from ..jobs.shards import group_size
 from ..lookup.table import Table
 from ..plan.stopping import Method
 from ..runs.sample import sample_dataset
@@ -184,9 +183,8 @@ def kept(study: Study, out: Path, sigma: float, name: str = "statistics", goal: 
         "skip": config.skip,
         "split": config.split,
     }
-    drawn: dict[str, Any] = {"sigma": sigma, "n0": config.n0, "n": config.n, "alpha": config.alpha, "seed": config.seed}
-    drawn |= {"format": STATISTICS_VERSION, "inputs a batch": group_size(config.n, config.batch_size)}
-    drawn |= {"targets": dict(goal.targets)} if goal else {}
+    # What another version draws otherwise has another name.
+    drawn = {"sigma": sigma, "alpha": config.alpha, "format": STATISTICS_VERSION} | _card(config, goal).settings()
     key = hashlib.sha256(json.dumps(settings | drawn, sort_keys=True).encode()).hexdigest()[:8]
     return out / f"{name}_{sigma:g}_{key}.h5", settings
 
@@ -196,6 +194,10 @@ def _sampled(
 ) -> Sampled:
     """The statistics of one sigma, from the file that an earlier run left, where it had the same settings."""
     c, (path, settings) = study.config, kept(study, out, sigma, name, goal)
-    card = Sampling(n0=c.n0, n=c.n, alpha=c.alpha, batch_size=c.batch_size, seed=c.seed, goal=goal)
     method = Method(study.threats, c.alpha, "adaptive", study.table, find_tails("tails")) if goal else None
+    card = _card(c, goal)
     return sample_dataset(study.sampler(sigma), study.test, path, card, settings, progress=progress, skip=c.skip, method=method)
+
+
+def _card(config: Config, goal: Goal) -> Sampling:
+    return Sampling(n0=config.n0, n=config.n, alpha=config.alpha, batch_size=config.batch_size, seed=config.seed, goal=goal)

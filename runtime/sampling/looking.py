@@ -115,9 +115,11 @@ class Looking:
     def _again(self, slot: int, n: int) -> Iterator[Rows]:
         """All samples of an input once more."""
         classes = torch.cat([*self._seen[slot].halves[FIRST], *self._seen[slot].halves[SECOND]]).long()
-        segments, start = both_halves(slot, self.inputs[slot].idx, 0, n), 0
-        for batch in self.engine.noise(self.inputs, segments, self.card, BatchSize(self.card.batch_size)):
-            yield batch.u, classes[start : start + len(batch.u)], batch.pieces
+        # Alone: its noise needs no room for the others.
+        one, start = self.inputs[slot], 0
+        for batch in self.engine.noise([one], both_halves(0, one.idx, 0, n), self.card, BatchSize(self.card.batch_size)):
+            pieces = [Piece(replace(segment, slot=slot), rows) for segment, rows in batch.pieces]
+            yield batch.u, classes[start : start + len(batch.u)], pieces
             start += len(batch.u)
 
     def _tally(self, rows: Iterable[Rows], card: Sampling) -> Iterator[tuple[int, Moments]]:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 BLOCK_ROWS = 1024
 BLOCK_SIZE = 2**18
 SELECTION, FIRST, SECOND = 0, 1, 2
+# Numbers that noise is added to at a time.
+SCRATCH = 3 * 2**12
 
 
 def block_rows(d: int) -> int:
@@ -180,7 +182,8 @@ def _perturb(out: torch.Tensor, center: torch.Tensor, u: torch.Tensor, sigma: fl
     if out.device.type != "cpu" or out.dtype == torch.bfloat16:
         torch.add(center, u, alpha=sigma, out=out)
         return
-    step = block_rows(u.shape[1])
+    # Rows whose float64 sums fit into a cache, and into memory that no page has to be fetched for.
+    step = max(1, SCRATCH // u.shape[1])
     for start in range(0, len(u), step):
         scaled = u[start : start + step].numpy() * sigma
         np.add(scaled, center.numpy(), out=scaled)

@@ -14,7 +14,7 @@ from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from ..threats.families import Family
 from .cells import Law
-from .sums import Sums
+from .sums import Ranks
 
 Counts = npt.NDArray[np.int64]
 
@@ -141,7 +141,7 @@ class GridTails(TailTally):
         super().__init__(families, d, np.array(law.taus), device)
         self.law, self._cells = law, torch.from_numpy(law.mean.copy()).to(device)
         self._edges = self._edges - CLEARANCE / float(law.ratio)
-        self._sums = Sums(law, d, np.empty((len(law.mean), 0)))
+        self._ranks = Ranks(law, d)
 
     def add(self, against: torch.Tensor) -> None:
         """Count the codes of samples that voted against, shape (B, d)."""
@@ -149,7 +149,7 @@ class GridTails(TailTally):
             return
         if self._bins.numel():
             if self.device.type == "cpu":
-                self._sums.add(against.numpy(), np.ones(len(against), dtype=np.bool_))
+                self._ranks.add(against.numpy())
             else:
                 self._add_on_device(against)
         height = max(1, ALONG // self.d)
@@ -164,4 +164,4 @@ class GridTails(TailTally):
             self._place(rank < 0, rank.abs())
 
     def _beyond(self) -> Counts:
-        return self._sums.tails() if self.device.type == "cpu" else super()._beyond()
+        return self._ranks.beyond() if self.device.type == "cpu" else super()._beyond()

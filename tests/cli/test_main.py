@@ -191,6 +191,42 @@ def test_sample_opens_no_table(tmp_path: Path, inputs: Path, monkeypatch: pytest
     fails("certify", tmp_path / "s.h5", "--out", tmp_path / "r.tsv", match="absent.h5: no such table file")
 
 
+def test_a_model_without_a_gradient_is_said_in_a_line_and_refused_where_one_is_insisted_on(tmp_path: Path, inputs: Path) -> None:
+    lines = ("import torch", "class Hard(torch.nn.Linear):", "    @torch.no_grad()")
+    lines += ("    def forward(self, x):", "        return super().forward(x.flatten(1))", "def net():", "    return Hard(4, 2)")
+    (tmp_path / "hard.py").write_text("\n".join(lines) + "\n")
+    common = (
+        "--data",
+        inputs / "data.npz",
+        "--sigma",
+        0.5,
+        "--num-classes",
+        2,
+        "--n",
+        200,
+        "--no-check",
+        "--out",
+        tmp_path / "s.h5",
+    )
+    fails("sample", "--model", "hard:net", *common, "--proposal", "gradient", match="its scores carry no gradient", cwd=tmp_path)
+    fails(
+        "sample",
+        "--model",
+        "hard:net",
+        *common,
+        "--proposal",
+        "best",
+        match="proposal = 'best': expected one of auto",
+        cwd=tmp_path,
+    )
+    said = "certlut: directions are proposed from votes: the model gives no gradient (its scores carry no gradient)"
+    for proposal, expected in (("auto", said), ("votes", "")):
+        (tmp_path / "s.h5").unlink(missing_ok=True)
+        status, _, stderr = here("sample", "--model", "hard:net", *common, "--proposal", proposal, cwd=tmp_path)
+        assert status == 0, stderr
+        assert [line for line in stderr.splitlines() if line.startswith("certlut: ")] == [expected] * bool(expected)
+
+
 def test_targets_save_samples_and_what_the_looks_spend_is_explained(tmp_path: Path, inputs: Path) -> None:
     common = ("--data", inputs / "data.npz", "--model", inputs / "net.pt2", "--sigma", 0.5, "--num-classes", 2, "--no-check")
     stats, out = tmp_path / "stats.h5", tmp_path / "out.tsv"

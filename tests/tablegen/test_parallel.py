@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from distributed.scheduler import KilledWorker
 
 from certlut.tablegen.parallel import run
 
@@ -59,3 +60,22 @@ def test_a_worker_that_is_killed_is_said_in_one_line() -> None:
         list(run(os._exit, [(3,)] * 3, 2))
     # The next one gets workers of its own.
     assert list(run(pow, [(2, 3)], 2)) == [8]
+
+
+def test_so_is_one_on_a_cluster_and_other_errors_are_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parallel:
+        raised: Exception
+
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def __call__(self, _: object) -> list[int]:
+            raise self.raised
+
+    monkeypatch.setattr("joblib.Parallel", Parallel)
+    Parallel.raised = KilledWorker("task", None, 3)
+    with pytest.raises(ChildProcessError, match=r"^a worker process ended in the middle of its task"):
+        list(run(pow, [(2, 3)], 2))
+    Parallel.raised = ZeroDivisionError("of its own")
+    with pytest.raises(ZeroDivisionError, match="of its own"):
+        list(run(pow, [(2, 3)], 2))
