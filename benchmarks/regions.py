@@ -83,7 +83,7 @@ def explorer(kind: str, out: Path) -> Path:
     smooth = np.rint(PchipInterpolator(around, values, axis=1)(EXPLORER_THETA)).astype(int)
     axes = {"z": Z, "rho": RHO, "theta": EXPLORER_THETA}
     content: dict[str, Any] = {name: [round(float(x), 6) for x in axis] for name, axis in axes.items()}
-    content |= {"steps": STEPS, "ratio": smooth.ravel().tolist()}
+    content["ratio"] = smooth.ravel().tolist()
     path = out / f"{kind}.json"
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
     part.unlink()

@@ -64,7 +64,7 @@ def exact_slices(exact: Exact) -> list[Slice]:
 
 
 def explorer(table: Table) -> dict[str, Any]:
-    """Kind of information -> regions for drawing: 10,000 z / r, rounded, with its axes, in the order z, rho, theta.
+    """Kind of information -> regions for drawing: `steps` z / r, rounded, with its axes, in the order z, rho, theta.
 
     "gradient" is a coarse copy of the table; the others are regions of a vote whose errors are a ball, at MORE information.
     """
@@ -74,6 +74,6 @@ def explorer(table: Table) -> dict[str, Any]:
     ratio = np.rint(STEPS * np.minimum(z / np.maximum(radius, 1e-12), 1.0)).astype(int)
     axes = {"z": EXPLORER_Z, "rho": EXPLORER_RHO, "theta": EXPLORER_THETA}
     own: dict[str, Any] = {name: [round(float(x), 6) for x in axis] for name, axis in axes.items()}
-    own |= {"steps": STEPS, "ratio": ratio.ravel().tolist(), "digest": table.digest[:16]}
     folder = files(__package__) / "explorer"
-    return {"gradient": own} | {kind: json.loads((folder / f"{kind}.json").read_text(encoding="utf-8")) for kind in MORE}
+    more = {kind: json.loads((folder / f"{kind}.json").read_text(encoding="utf-8")) for kind in MORE}
+    return {"gradient": own | {"ratio": ratio.ravel().tolist()}, **more, "steps": STEPS, "digest": table.digest[:16]}

@@ -1,5 +1,6 @@
 """The thread pools of a process that samples: torch's, BLAS's and OpenMP's, and Numba's, set together."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,13 +21,16 @@ def set_threads(threads: int) -> None:
 class Pools:
     """Keeps to so many threads, or where none are said to the process's share of the machine, which others change."""
 
-    def __init__(self, threads: int | None, share: Share) -> None:
-        self._fixed, self._share = threads if threads is not None else stated(), share
-        self._set = 0
+    def __init__(self, threads: int | None, share: Share, every: float = 2.0) -> None:
+        self._fixed, self._share, self._every = threads if threads is not None else stated(), share, every
+        self._set, self._next = 0, 0.0
 
     def keep(self) -> None:
-        """Set the pools where the share has changed."""
+        """Set the pools where the share has changed; others are counted again after so many seconds."""
+        if time.monotonic() < self._next:
+            return
         threads = self._share.threads() if self._fixed is None else self._fixed
+        self._next = time.monotonic() + self._every
         if threads != self._set:
             set_threads(threads)
             self._set = threads

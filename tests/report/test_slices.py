@@ -7,7 +7,7 @@ import pytest
 from scipy.special import ndtr
 
 from certlut import Table
-from certlut.report.slices import MORE, QS, SIZES, exact_slices, explorer
+from certlut.report.slices import MORE, QS, SIZES, STEPS, exact_slices, explorer
 from certlut.tablegen import radius
 from certlut.tablegen.framework import region
 from reference.known_balls import explored
@@ -37,7 +37,7 @@ def test_the_region_is_convex_and_within_reach_of_the_half_space_only_near_the_l
 
 def interpolated(made: dict[str, Any], place: tuple[float, float, float]) -> float:
     """z / r at (z, rho, theta), as the page does it."""
-    cell = np.array(made["ratio"], dtype=float).reshape([len(made[name]) for name in ("z", "rho", "theta")]) / made["steps"]
+    cell = np.array(made["ratio"], dtype=float).reshape([len(made[name]) for name in ("z", "rho", "theta")]) / STEPS
     for name, x in zip(("z", "rho", "theta"), place, strict=True):
         axis = made[name]
         i = min(int(np.searchsorted(axis, x, "right")) - 1, len(axis) - 2)
@@ -48,12 +48,13 @@ def interpolated(made: dict[str, Any], place: tuple[float, float, float]) -> flo
 
 def test_the_explorers_copy_is_small_and_close_to_the_table(shipped: Table) -> None:
     everything = explorer(shipped)
-    assert list(everything) == ["gradient", "curvature", "tails"]
+    assert list(everything) == ["gradient", *MORE, "steps", "digest"]
     assert len(json.dumps(everything, separators=(",", ":"))) < 300_000
     made = everything["gradient"]
-    assert made["digest"] == shipped.digest[:16]
+    assert everything["digest"] == shipped.digest[:16]
+    assert everything["steps"] == STEPS
     assert min(made["ratio"]) >= 1
-    assert max(made["ratio"]) <= made["steps"]
+    assert max(made["ratio"]) <= STEPS
     rng = np.random.default_rng(90)
     for _ in range(300):
         z, rho, theta = rng.uniform(0.1, 3.3), rng.uniform(0.0, 0.95), rng.uniform(0.0, 120.0)
@@ -66,7 +67,7 @@ def test_the_explorers_copy_is_small_and_close_to_the_table(shipped: Table) -> N
 @pytest.mark.parametrize("kind", MORE)
 def test_the_explorers_other_regions_are_those_of_errors_in_a_ball(kind: str, shipped: Table) -> None:
     made = explorer(shipped)[kind]
-    assert made["ratio"] == np.clip(made["ratio"], made["steps"] / 4.0, made["steps"]).tolist()
+    assert made["ratio"] == np.clip(made["ratio"], STEPS / 4.0, STEPS).tolist()
     rng = np.random.default_rng(91)
     for _ in range(8):
         z, rho, theta = rng.uniform(0.1, 2.6), rng.uniform(0.05, 0.95), rng.uniform(0.0, 180.0)

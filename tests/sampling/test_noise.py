@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from certlut.sampling.memory import BatchSize, most_rows, out_of_memory
+from certlut.sampling.memory import BatchSize, keep_freed, most_rows, out_of_memory
 from certlut.sampling.noise import BLOCK_ROWS, BLOCK_SIZE, FIRST, SECOND, SELECTION, Segment, batches, block_rows, fill_block
 from reference.naive_noise import naive_noise
 
@@ -180,6 +181,17 @@ def test_buffers_smaller_than_a_batch_change_no_noise(monkeypatch: pytest.Monkey
     drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
     assert [len(u) for u in drawn] == [300, 300, 100]
     assert np.array_equal(np.concatenate(drawn), naive_noise(2, 1, FIRST, 700, 2000))
+
+
+def test_a_command_keeps_what_it_frees_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    libraries = [SimpleNamespace(mallopt=lambda parameter, value: told.append((parameter, value))), SimpleNamespace()]
+    monkeypatch.setattr("certlut.sampling.memory.sys.platform", "linux")
+    for library in libraries:
+        monkeypatch.setattr("certlut.sampling.memory.ctypes.CDLL", lambda name, library=library: library)
+        keep_freed()
+    # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+    assert told == [(-3, 2**30), (-1, 2**31 - 1)]
 
 
 def test_what_counts_as_out_of_memory() -> None:

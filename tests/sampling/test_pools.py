@@ -99,12 +99,16 @@ def test_what_is_asked_for_is_kept_and_a_share_follows_the_others(tmp_path: Path
     for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with Share(tmp_path) as share:
-        fixed, shared = Pools(1, share), Pools(None, share)
+        fixed, shared, slow = Pools(1, share), Pools(None, share, every=0.0), Pools(None, share)
         fixed.keep()
         assert torch.get_num_threads() == 1
         shared.keep()
+        slow.keep()
         assert torch.get_num_threads() == cores()
         with Share(tmp_path):
+            # Not counted again so soon.
+            slow.keep()
+            assert torch.get_num_threads() == cores()
             shared.keep()
             assert torch.get_num_threads() == max(1, cores() // 2)
         shared.keep()

@@ -52,7 +52,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       for (const [dj, wj] of [[0, 1 - b], [1, b]])
         for (const [dk, wk] of [[0, 1 - c], [1, c]])
           ratio += wi * wj * wk * data.ratio[((i + di) * J + j + dj) * K + k + dk];
-    return (z * data.steps) / ratio;
+    return (z * kinds.steps) / ratio;
   };
   const path = (points) => "M" + points.map(([x, y]) => x.toFixed(2) + " " + (-y).toFixed(2)).join("L") + "Z";
   const ball = (p, r) => {
