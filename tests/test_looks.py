@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from certlut import Certifier, Direction, Table
 from certlut.bounds.looks import Goal, Looks, Verdict
@@ -381,3 +381,26 @@ def test_lengths_from_none_to_the_largest_can_be_forecast_with_a_proposal(length
     found = [rule._reaches("l1", float(ndtr(z)), length) for z in (0.05, 0.4, 1.2)]
     assert found[0] is False
     assert found[2] is True
+
+
+class Three(torch.nn.Module):
+    """Class 1 near half of the time, the others seldom: the runner-up is far behind."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        u = x.reshape(len(x), -1).to(torch.float64)
+        # Votes of about .55, .15 and .15 by two coordinates, and of two more classes.
+        first = (u[:, 0] > -0.06).to(torch.float64)
+        side = 1.0 + (u[:, 1] > 0.0) + 2.0 * (u[:, 2] > 0.0)
+        return torch.stack([first, *((1.0 - first) * (side == k) for k in (1.0, 2.0, 3.0, 4.0))], dim=1)
+
+
+def test_votes_that_are_divided_are_not_given_up_while_two_classes_may_be_apart(shipped: Table) -> None:
+    certifier = Certifier(Three(), SIGMA, 5, shipped, seed=1, proposal="votes")
+    whole = certifier.certify(np.zeros(3), n0=200, n=8000)
+    assert 0.5 < whole.count / whole.n < 0.6
+    # More than half of what the vote alone could certify with endless samples.
+    target = 0.9 * whole.radius["l2"]
+    assert target > 1.5 * SIGMA * float(-ndtri(1.0 - whole.count / whole.n))
+    c = certifier.certify(np.zeros(3), n0=200, n=8000, target={"l2": target})
+    assert c.verdict == "certified"
+    assert certifier.certify(np.zeros(3), n0=200, n=8000, target={"l2": 3.0 * target}).n <= 1000

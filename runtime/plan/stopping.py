@@ -7,7 +7,8 @@ through noise with
 - q as large as its upper confidence bound;
 - |y|_2 / phi(z) within DEVIATIONS of what the inner product of the half means says, or any where that says nothing.
 
-An input is futile where no such half-space is expected to reach, with all n samples, any target that is not reached yet.
+An input is futile where no such half-space is expected to reach, with all n samples, any target that is not reached yet; nor, where
+selection votes are divided, its two leading classes as far apart as their bounds allow.
 """
 
 import functools
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from ..bounds.binomial import upper_probability
+from ..bounds.binomial import lower_probability, upper_probability
+from ..bounds.classes import runner_up, undecided
 from ..bounds.looks import Goal, Looks, Verdict, hopeless
 from ..evaluate import evaluate
 from ..kernels.arrays import Array
@@ -27,7 +29,7 @@ from ..lookup.tails import TailTable
 from ..sampling.card import Sampling
 from ..sampling.stakes import vote_square
 from ..statistics.summary import Statistics
-from ..threats.sets import ALL, Threat, projections
+from ..threats.sets import ALL, L2, Threat, containment, projections
 from .forecast import forecast
 
 # Results are rounded down to six decimals: a target is reached where what is printed reaches it.
@@ -123,7 +125,11 @@ class Stopping:
         likely, most = _likely(int(statistics.count[i].sum()), int(statistics.n[i].sum()))
         lengths = _lengths(statistics, i, likely)
         if left and not any(self._reaches(name, most, length) for name in left for length in lengths):
-            return Verdict.FUTILE
+            apart = self._apart(statistics, i)
+            if not any(
+                apart >= self.goal.targets[t.name] * containment(t, L2, self._d) for t in self.method.threats if t.name in left
+            ):
+                return Verdict.FUTILE
         if self.goal.precision is not None and self._gain(likely, most, lengths, look) < self.goal.precision:
             return Verdict.PRECISE
         return Verdict.GO_ON
@@ -132,6 +138,15 @@ class Stopping:
         """Whether such a half-space is expected to reach a target, at the last look or another; what cannot be planned may be."""
         expected = self._expected(q, length)
         return name not in expected or bool(expected[name][place] >= self.goal.targets[name])
+
+    def _apart(self, statistics: Statistics, i: int) -> float:
+        """The largest l2 radius that the two leading classes may have (classes.py); 0 where they are not asked."""
+        if statistics.class_count.shape[1] < 3 or not undecided(statistics.selection[i : i + 1])[0]:
+            return 0.0
+        _, second = runner_up(statistics.classes[i : i + 1], statistics.class_count[i : i + 1])
+        count, n = statistics.count[i].sum(), statistics.n[i].sum()
+        high, low = upper_probability(count, n, UNLIKELY), lower_probability(second[0], n, UNLIKELY)
+        return 0.5 * statistics.sigma * float(ndtri(high) - ndtri(low))
 
     def _gain(self, likely: float, most: float, lengths: Sequence[float], look: int) -> float:
         """The largest part of a radius that n samples are expected to add; inf where they may give one and there is none yet."""
