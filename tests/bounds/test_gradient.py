@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -128,15 +129,14 @@ def test_a_dual_norm_that_the_bets_reach_is_bounded_as_often_as_the_level_says(m
     rate, bound = _missed(known, statistics)
     assert rate <= allowed(LEVEL, RUNS)
     # Had it been a bound from above, it would be wrong: the truth is near.
-    original = ADAPTIVE.lead
+    original = ADAPTIVE.leads
 
-    def mirrored(s: Statistics, level: float) -> tuple[Array, int]:
-        found = original(s, level)
-        assert found is not None
+    def mirrored(quantity: Quantity, s: Statistics, levels: Mapping[Quantity, float]) -> Iterator[tuple[Array, int]]:
+        low, k = next(original(quantity, s, levels))
         bet = s.parts[ALL].length
-        return 2.0 * bet[:, 0, found[1]] - found[0] + 2.0 * bet[:, 1, found[1]], found[1]
+        yield 2.0 * bet[:, 0, k] - low + 2.0 * bet[:, 1, k], k
 
-    monkeypatch.setattr(type(ADAPTIVE), "lead", lambda _, s, level: mirrored(s, level))
+    monkeypatch.setattr(type(ADAPTIVE), "leads", lambda _, *rest: mirrored(*rest))
     assert _missed(known, statistics)[0] > allowed(LEVEL, RUNS)
     monkeypatch.undo()
     # |Zbar|_1 says nothing here; the bound is less than |y|_2 gives.
