@@ -18,7 +18,7 @@ import joblib
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.special import ndtr, ndtri
+from scipy import special
 from scipy.stats import binom, multivariate_normal
 
 from certlut.bounds.binomial import upper_probability
@@ -43,11 +43,11 @@ class Profile(NamedTuple):
 
 def true_tails(rng: np.random.Generator, kind: str, eps: float, d: int) -> np.ndarray:
     """P(against, e.u >= tau) along the direction where it is largest."""
-    beyond = ndtr(-TAU)
+    beyond = special.ndtr(-TAU)
     if kind in ("half-space", "dense"):
         cosine = rng.uniform(0.3, 0.95) if kind == "half-space" else rng.uniform(0.05, 0.3)
         both = multivariate_normal(cov=[[1.0, cosine], [cosine, 1.0]])
-        return np.array([both.cdf([ndtri(eps), -tau]) for tau in TAU])
+        return np.array([both.cdf([special.ndtri(eps), -tau]) for tau in TAU])
     if kind == "union":
         parts = int(10.0 ** rng.uniform(0.0, math.log10(d)))
         one = -math.expm1(math.log1p(-eps) / parts)
@@ -63,11 +63,11 @@ def true_tails(rng: np.random.Generator, kind: str, eps: float, d: int) -> np.nd
 def draw(rng: np.random.Generator, kind: str) -> Profile:
     n, d = int(10.0 ** rng.uniform(4.0, 6.0)), int(10.0 ** rng.uniform(1.0, math.log10(3072.0)))
     eps = float(10.0 ** rng.uniform(-4.0, math.log10(0.4)))
-    p = np.minimum.accumulate(np.minimum(true_tails(rng, kind, eps, d), ndtr(-TAU)))
+    p = np.minimum.accumulate(np.minimum(true_tails(rng, kind, eps, d), special.ndtr(-TAU)))
     mass = np.maximum(-np.diff(np.append(p, 0.0)), 0.0)
     worst = rng.multinomial(n, np.append(mass, 1.0 - mass.sum()))[:-1][::-1].cumsum()[::-1]
     # The other directions see votes that do not look at them.
-    others = binom.ppf(rng.random(TAU.size) ** (1.0 / (2 * d)), n, 0.9 * eps * ndtr(-TAU))
+    others = binom.ppf(rng.random(TAU.size) ** (1.0 / (2 * d)), n, 0.9 * eps * special.ndtr(-TAU))
     bounds = upper_probability(np.maximum(worst, others), n, SHARE * ALPHA / TAU.size)
     return Profile(kind, n, d, float(upper_probability(rng.binomial(n, eps), n, 0.9 * ALPHA)), bounds)
 
@@ -86,7 +86,7 @@ def families(d: int) -> dict[str, Covering]:
 
 def exact(profile: Profile, factor: float) -> dict[str, float]:
     """The exact radii, shifts up to `factor` times Phi^-1(1 - eps) being covered otherwise."""
-    covered = -factor * float(ndtri(profile.eps))
+    covered = -factor * float(special.ndtri(profile.eps))
     return {name: tail_radius(c.p, c.w, profile.eps, TAU, profile.p, covered) for name, c in families(profile.d).items()}
 
 
@@ -98,7 +98,7 @@ def losses(table: TailTable, profiles: list[Profile], jobs: int, factor: float, 
     for name in families(10):
         loss, gain = [], []
         for profile, radii in zip(profiles, found, strict=True):
-            covering, zeroth = families(profile.d)[name], -float(ndtri(profile.eps))
+            covering, zeroth = families(profile.d)[name], -float(special.ndtri(profile.eps))
             covered = [[[factor * zeroth]]]
             size = table.radii([profile.eps], TAU, profile.p[None], [covering], math.inf, covered)[0, 0]
             loss.append(1.0 - size / radii[name])
