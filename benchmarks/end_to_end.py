@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 import certlut.runs.sample
+import certlut.sampling.batches
 import certlut.sampling.bets
 import certlut.sampling.engine
-import certlut.sampling.grid_batches
 import certlut.sampling.noise
 import certlut.sampling.tails
 from certlut.inputs.data import Arrays
@@ -93,8 +93,7 @@ def sample_shard(arguments: argparse.Namespace, shard: Shard, folder: Path) -> d
     model.load_state_dict(torch.load(folder / "net.pt"))
     keep_freed()
     inside: list[tuple[str, Any, str]] = [
-        ("  noise", certlut.sampling.noise, "each"),
-        ("  noise", certlut.sampling.grid_batches, "each"),
+        ("  noise", certlut.sampling.batches, "_each"),
         ("  model", certlut.sampling.engine, "scores_of"),
         ("  proposals", certlut.sampling.engine.Engine, "proposal"),
         ("  sums and bets", certlut.sampling.bets.Tally, "add"),

@@ -17,9 +17,10 @@ from rich.table import Table
 from scipy.stats import chi2, norm
 
 from certlut.sampling.cells import TOTAL, Law, law
-from certlut.sampling.grid import Stream, draw, draw_torch, form_torch, perturb
+from certlut.sampling.grid import draw, draw_torch, form_torch, perturb
 from certlut.sampling.grid_bets import GridTally
 from certlut.sampling.noise import FIRST, BatchSize, Segment, batches
+from certlut.sampling.streams import Stream
 from certlut.sampling.sums import Ranks, look_up
 from certlut.threats.sets import L1, L2, LINF, projections
 

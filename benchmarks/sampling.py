@@ -27,8 +27,8 @@ from certlut.report.bundled import network
 from certlut.sampling.card import Sampling
 from certlut.sampling.engine import Choice, Engine, Input
 from certlut.sampling.memory import BatchSize, keep_freed
-from certlut.sampling.noise import FIRST, Segment
 from certlut.sampling.pools import set_threads
+from certlut.sampling.streams import FIRST, Segment
 from certlut.threats.families import families
 from certlut.threats.sets import L1, L2, LINF, projections
 from networks import resnet, small

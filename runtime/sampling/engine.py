@@ -23,15 +23,17 @@ from ..statistics.votes import Tail, kept_classes
 from ..threats.families import Family
 from ..threats.projections import Projection
 from ..threats.sets import ALL
+from .batches import Batch, batches
 from .bets import Tally
 from .card import Sampling
-from .grid_batches import Grid, GridBatch, grid_batches
 from .grid_bets import GridTally
+from .grid_noise import Grid, GridNoise
 from .levels import levels
 from .memory import BatchSize, out_of_memory
-from .noise import FIRST, SECOND, SELECTION, Batch, Piece, Segment, batches
+from .noise import Gaussian
 from .proposal import VOTES, Proposal, Source, batch_rows, obstacle, propose
 from .scores import Model, line_of, placement, scores_of, set_to_eval
+from .streams import FIRST, SECOND, SELECTION, Piece, Segment
 from .tails import GridTails, TailTally
 
 WHOLE = {ALL: Projection()}
@@ -206,17 +208,15 @@ class Engine:
             idx = inputs[int(missing.to(torch.uint8).argmax())].idx
             raise ValueError(f"the model returned NaN scores at input {idx}")
 
-    def noise(
-        self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling, size: BatchSize
-    ) -> Iterator[Batch] | Iterator[GridBatch]:
+    def noise(self, inputs: Sequence[Input], segments: Sequence[Segment], card: Sampling, size: BatchSize) -> Iterator[Batch]:
         """Noise and noisy inputs, of the kind that the card asks for; the model is not asked."""
         seed, (device, dtype) = _seed(card), placement(self.model, inputs[0].x)
         if (grid := self.grid(card)) is not None:
             whole = np.stack([levels_of(x, grid.step, f"input {idx}").reshape(-1) for idx, x in inputs])
-            return grid_batches(seed, torch.from_numpy(whole).to(device), grid, segments, size)
+            return batches(GridNoise(seed, torch.from_numpy(whole).to(device), grid), segments, size)
         centers = torch.stack([x.detach().to(device, torch.float64).reshape(-1) for _, x in inputs])
         rounded = dtype if torch.finfo(dtype).bits <= 32 else torch.float32
-        return batches(seed, centers, self.sigma, segments, size, rounded)
+        return batches(Gaussian(seed, centers, self.sigma, rounded), segments, size)
 
     @torch.inference_mode()
     def _score(

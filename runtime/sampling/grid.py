@@ -9,7 +9,6 @@ The model receives (level + k) step: level + k is an integer, times the step's n
 it by the denominator rounds once. That is the float32 that a loader makes of a stored level, level / 255: a function of level + k.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import torch
 from ..kernels.jit import jit
 from ..kernels.philox import LANES, M0, M1, ROUNDS, W0, W1, Words, word, words
 from .cells import LEADING, OPEN, Law
+from .streams import LEADING_BITS, OTHER_BITS, Stream
 
 Codes = npt.NDArray[np.int16]
 Levels = npt.NDArray[np.int32]
@@ -35,15 +35,6 @@ STRIP, DEVICE_STRIP = 2**15, 2**24
 _MASK = 2**32 - 1
 
 
-@dataclass(frozen=True)
-class Stream:
-    """What the draws of one input and stage depend on: each at least 0 and below 2^63."""
-
-    seed: int
-    index: int
-    stage: int
-
-
 def draw(law: Law, stream: Stream, start: int, codes: Codes) -> None:
     """Rows start, start + 1, ... of a stream, in place: the codes of the parts.
 
@@ -53,7 +44,8 @@ def draw(law: Law, stream: Stream, start: int, codes: Codes) -> None:
         start: first row.
         codes: int16, shape (rows, d), contiguous.
     """
-    _draw(*_seeds(stream), start * codes.shape[1], law.guide, law.first, law.edges, law.codes, _flat(codes))
+    counters = np.stack([stream.counter(plane) for plane in (LEADING_BITS, OTHER_BITS)])
+    _draw(stream.key, counters, start * codes.shape[1], law.guide, law.first, law.edges, law.codes, _flat(codes))
 
 
 def form(law: Law, codes: Codes, levels: Levels, step: Fraction, out: npt.NDArray[np.float32]) -> None:
@@ -77,12 +69,6 @@ def perturb(
     for row in range(0, len(codes), rows):
         draw(law, stream, start + row, codes[row : row + rows])
         form(law, codes[row : row + rows], levels, step, out[row : row + rows])
-
-
-def _seeds(stream: Stream) -> tuple[Words, Words]:
-    """The key, and the counters that the two planes start from, shape (2, 4)."""
-    counters = [[1, plane, stream.stage, stream.index] for plane in (0, 1)]
-    return np.array([stream.seed, 0], np.uint64), np.array(counters, np.uint64)
 
 
 def _flat(codes: Codes) -> Codes:

@@ -23,8 +23,8 @@ from ..threats.projections import Projection
 from .card import Sampling
 from .engine import Choice, Counted, Engine, Input, both_halves
 from .memory import BatchSize
-from .noise import FIRST, SECOND, Piece
 from .proposal import VOTES, Proposal
+from .streams import FIRST, SECOND, Piece
 
 DEAR = 10
 

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 
 import torch
 
+from .batches import batches
 from .card import PROPOSALS, SHARPNESS
 from .memory import BatchSize, out_of_memory
-from .noise import Segment, batches
+from .noise import Gaussian
 from .scores import Model, line_of, scores_of
+from .streams import Segment
 
-# A stage of the noise (noise.py), disjoint from the selection's and both halves'.
+# A stage of the noise (streams.py), disjoint from the selection's and both halves'.
 PROPOSAL = 3
 # Copies that T comes from, whatever the batches are.
 PILOT = 100
@@ -185,7 +187,7 @@ class _Draw:
         center = self.x.detach().to(source.device, torch.float64).reshape(1, -1)
         rounded = source.dtype if torch.finfo(source.dtype).bits <= 32 else torch.float32
         segments = [Segment(0, self.index, PROPOSAL, 0, n)]
-        for batch in batches(source.seed, center, source.sigma, segments, self.size, rounded):
+        for batch in batches(Gaussian(source.seed, center, source.sigma, rounded), segments, self.size):
             start = 0
             while start < len(batch.noisy):
                 where = slice(start, start + self.size.rows)

@@ -18,7 +18,7 @@ from ..threats.families import families, users
 from ..threats.sets import Threat, check_shape, projections
 from .card import AUTO, Sampling, whole
 from .engine import Choice, Engine, Input, levels_of
-from .grid_batches import Grid
+from .grid_noise import Grid
 from .identity import data_digest, places, probe, state_digest
 from .levels import infer_step
 from .looking import Looked, Looking, Wanted

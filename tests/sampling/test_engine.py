@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from certlut.sampling.bets import Tally
 from certlut.sampling.card import Sampling
 from certlut.sampling.engine import Choice, Engine, Input
-from certlut.sampling.noise import FIRST, SECOND, SELECTION
+from certlut.sampling.streams import FIRST, SECOND, SELECTION
 from certlut.statistics.summary import Moments
 from certlut.threats.families import Family
 from certlut.threats.projections import Projection

@@ -12,7 +12,8 @@ import torch
 from scipy.stats import binom, chi2
 
 from certlut.sampling.cells import OPEN, TOTAL, Law, law
-from certlut.sampling.grid import STRIP, Codes, Stream, draw, draw_torch, form, form_torch, perturb
+from certlut.sampling.grid import STRIP, Codes, draw, draw_torch, form, form_torch, perturb
+from certlut.sampling.streams import Stream
 
 BYTE = Fraction(1, 255)
 LAWS = [law(Fraction(1), (0.6, 0.7, 2.0)), law(Fraction(4)), law(255 * Fraction(0.12), (1.0, 3.0)), law(Fraction(255))]

@@ -16,10 +16,11 @@ from scipy.special import ndtr
 from certlut.bounds.adaptive import ADAPTIVE
 from certlut.sampling.bets import Tally
 from certlut.sampling.cells import TOTAL, Law, law
-from certlut.sampling.grid import Stream, draw
+from certlut.sampling.grid import draw
 from certlut.sampling.grid_bets import EXACT, GridTally
 from certlut.sampling.prediction import mean_along, mean_error, most_rho
 from certlut.sampling.stakes import BETA_MAX, MU_MAX, REACH, TAIL
+from certlut.sampling.streams import Stream
 from certlut.statistics.summary import Moments, Statistics, summarise
 from certlut.threats.declare import Direction, Line, Subspace
 from certlut.threats.sets import ALL, L1, L2, LINF, Quantity, Threat, projections

@@ -20,9 +20,9 @@ from certlut.runs.sample import sample_dataset
 from certlut.sampling.card import Sampling
 from certlut.sampling.cells import law
 from certlut.sampling.engine import Choice, Engine, Input
-from certlut.sampling.grid import Stream, draw
-from certlut.sampling.noise import FIRST, SECOND, SELECTION
+from certlut.sampling.grid import draw
 from certlut.sampling.sampler import Sampler
+from certlut.sampling.streams import FIRST, SECOND, SELECTION, Stream
 from certlut.statistics.summary import GAUSSIAN, Moments
 from certlut.threats.families import Family
 
@@ -202,7 +202,7 @@ def test_the_step_of_the_data_is_found_and_data_on_none_are_refused() -> None:
 
 
 def test_a_law_that_costs_too_much_of_alpha_is_refused_before_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("certlut.sampling.grid_batches.Grid.charge", lambda self, n, d: 0.002)
+    monkeypatch.setattr("certlut.sampling.grid_noise.Grid.charge", lambda self, n, d: 0.002)
     _refused(
         lambda: Sampler(Scores(24), SIGMA, 3).sample(_x(), _card(grid_step="1/16")), "noise: its law costs 0.002 of alpha = 0.01"
     )

@@ -88,12 +88,8 @@ def _undecided(statistics: Statistics) -> list[bool]:
     return [bool(abs(one - 0.7) > 0.12) for one in share]
 
 
-@pytest.mark.parametrize("block", [1024, 64])
 @pytest.mark.parametrize("proposal", ["votes", "auto"])
-def test_statistics_at_every_look_are_those_of_a_run_with_as_many_samples(
-    proposal: str, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("certlut.sampling.noise.BLOCK_ROWS", block)
+def test_statistics_at_every_look_are_those_of_a_run_with_as_many_samples(proposal: str) -> None:
     card = _card(proposal=proposal)
     rule = Until(Looks.geometric(3000, 4), _undecided)
     inputs = _inputs()

@@ -1,4 +1,3 @@
-import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -6,33 +5,48 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from scipy.stats import kstest
 
+from certlut.sampling.batches import Batch, batches
 from certlut.sampling.memory import BatchSize, keep_freed, most_rows, out_of_memory
-from certlut.sampling.noise import BLOCK_ROWS, BLOCK_SIZE, FIRST, SECOND, SELECTION, Segment, batches, block_rows, fill_block
-from reference.naive_noise import naive_noise
+from certlut.sampling.noise import BLOCK_ROWS, BLOCK_SIZE, Gaussian, block_rows, draw_blocks
+from certlut.sampling.normals import draw
+from certlut.sampling.streams import FIRST, SECOND, SELECTION, Segment, Stream
+
+
+def _batches(
+    seed: int,
+    centers: torch.Tensor,
+    sigma: float,
+    segments: list[Segment],
+    size: BatchSize,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Batch]:
+    return batches(Gaussian(seed, centers, sigma, dtype), segments, size)
 
 
 def _rows(seed: int, segments: list[Segment], d: int, batch_size: int) -> list[npt.NDArray[np.float64]]:
     """The noise of each batch."""
     centers = torch.zeros((1 + max((s.slot for s in segments), default=0), d), dtype=torch.float64)
-    return [batch.u.numpy().copy() for batch in batches(seed, centers, 1.0, segments, BatchSize(batch_size), torch.float32)]
+    return [batch.u.numpy().copy() for batch in _batches(seed, centers, 1.0, segments, BatchSize(batch_size))]
 
 
-def _stream(seed: int, index: int, stage: int, n: int, d: int, batch_size: int) -> npt.NDArray[np.float64]:
-    return np.concatenate(_rows(seed, [Segment(0, index, stage, 0, n)], d, batch_size))
+def _drawn(seed: int, index: int, stage: int, n: int, d: int) -> npt.NDArray[np.float64]:
+    """All rows at once."""
+    out = np.empty((n, d))
+    draw(Stream(seed, index, stage), 0, out)
+    return out
 
 
 @pytest.mark.parametrize(("n", "d"), [(3000, 7), (1024, 5), (1, 3), (5000, 1), (700, 1000), (5, 2**17), (3, 2**18 + 1)])
 @pytest.mark.parametrize("batch_size", [1, 64, 1000, 1024, 3001])
-def test_noise_is_the_blocks_in_order_whatever_the_batch_size(n: int, d: int, batch_size: int) -> None:
+def test_noise_is_the_streams_rows_in_order_whatever_the_batch_size(n: int, d: int, batch_size: int) -> None:
     if batch_size == 1 and n > 1000:
         n = 1100
     drawn = _rows(11, [Segment(0, 2, FIRST, 0, n)], d, batch_size)
     assert {u.dtype for u in drawn} == {np.dtype(np.float64)}
     assert [len(u) for u in drawn[:-1]] == [batch_size] * (len(drawn) - 1)
     assert 0 < len(drawn[-1]) <= batch_size
-    assert np.array_equal(np.concatenate(drawn), naive_noise(11, 2, FIRST, n, d))
+    assert np.array_equal(np.concatenate(drawn), _drawn(11, 2, FIRST, n, d))
 
 
 def test_no_samples_are_no_batches() -> None:
@@ -40,44 +54,28 @@ def test_no_samples_are_no_batches() -> None:
     assert _rows(1, [], 4, 10) == []
 
 
+# What a GPU does, on this machine's tensors and generator
+
+
 def test_a_block_has_a_bounded_size_that_depends_on_d_alone() -> None:
     assert [block_rows(d) for d in (1, 256, 257, 3072, 2**18, 2**20)] == [1024, 1024, 1020, 85, 1, 1]
     assert (BLOCK_ROWS, BLOCK_SIZE) == (1024, 2**18)
 
 
-def test_noise_is_standard_normal() -> None:
-    u = _stream(3, 0, FIRST, 40_960, 25, 1000)
-    size = u.size
-    assert abs(u.mean()) < 5.0 / np.sqrt(size)
-    assert abs(u.var() - 1.0) < 5.0 * np.sqrt(2.0 / size)
-    assert abs((u**4).mean() - 3.0) < 5.0 * np.sqrt(96.0 / size)
-    assert kstest(u.ravel(), "norm").pvalue > 1e-4
-    # Rows, columns and neighbouring blocks are uncorrelated.
-    columns = np.corrcoef(u.T) - np.eye(25)
-    assert np.abs(columns).max() < 5.0 / np.sqrt(len(u))
-    assert abs(np.mean(u[1:] * u[:-1])) < 5.0 / np.sqrt(size)
-    assert abs(np.mean(u[1024:] * u[:-1024])) < 5.0 / np.sqrt(size)
-
-
-def test_streams_of_another_seed_index_stage_or_block_are_independent_and_share_nothing() -> None:
-    keys = list(itertools.product((0, 1, 2**32, 2**63 - 1), (0, 1, 2**31), (SELECTION, FIRST, SECOND), (0, 1, 7)))
-    blocks = torch.empty(len(keys), 1000, dtype=torch.float64)
-    for row, key in zip(blocks, keys, strict=True):
-        fill_block(row, *key)
-    correlation = np.corrcoef(blocks.numpy()) - np.eye(len(keys))
-    assert np.abs(correlation).max() < 6.0 / np.sqrt(1000)
-    # Nor is one a shifted piece of another: no number occurs twice.
-    assert len(np.unique(blocks.numpy())) == blocks.numel()
-
-
-def test_a_block_is_made_of_its_key_alone() -> None:
-    first, again, other = (torch.empty(40, 3, dtype=torch.float64) for _ in range(3))
-    fill_block(first, 5, 1, FIRST, 2)
+@pytest.mark.parametrize(("start", "rows", "d"), [(0, 85, 3072), (10, 200, 3072), (1023, 2, 5), (2048, 1024, 5), (7, 1, 2**18)])
+def test_rows_of_blocks_do_not_depend_on_how_they_are_asked_for(start: int, rows: int, d: int) -> None:
+    stream, out = Stream(5, 1, FIRST), torch.empty((rows, d), dtype=torch.float64)
+    whole = torch.empty((-(-(start + rows) // block_rows(d)) * block_rows(d), d), dtype=torch.float64)
+    draw_blocks(stream, 0, whole)
     torch.manual_seed(9)
-    fill_block(other, 5, 1, FIRST, 3)
-    fill_block(again, 5, 1, FIRST, 2)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    draw_blocks(stream, start, out)
+    assert torch.equal(out, whole[start : start + rows])
+    assert abs(float(out.mean())) < 6.0 / out.numel() ** 0.5
+    others = [Stream(5, 1, SECOND), Stream(5, 2, FIRST), Stream(6, 1, FIRST)]
+    for other in others:
+        again = torch.empty_like(out)
+        draw_blocks(other, start, again)
+        assert len(torch.unique(torch.cat((out, again)))) == 2 * out.numel()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 1024, 1500, 10_000])
@@ -96,7 +94,7 @@ def test_batches_span_segments_and_each_row_is_its_segments(batch_size: int, d: 
     centers = torch.arange(3.0, dtype=torch.float64)[:, None] * torch.ones(d, dtype=torch.float64)
     drawn: list[list[npt.NDArray[np.float64]]] = [[] for _ in segments]
     sizes = []
-    for batch in batches(4, centers, 0.25, segments, BatchSize(batch_size), torch.float32):
+    for batch in _batches(4, centers, 0.25, segments, BatchSize(batch_size)):
         sizes.append(len(batch.u))
         assert [piece.rows.start for piece in batch.pieces] == [0] + [piece.rows.stop for piece in batch.pieces[:-1]]
         assert batch.pieces[-1].rows.stop == len(batch.u) == len(batch.noisy)
@@ -107,7 +105,7 @@ def test_batches_span_segments_and_each_row_is_its_segments(batch_size: int, d: 
     total = sum(s.stop - s.start for s in segments)
     assert sizes == [batch_size] * (total // batch_size) + [total % batch_size] * (total % batch_size > 0)
     for segment, parts in zip(segments, drawn, strict=True):
-        expected = naive_noise(4, segment.index, segment.stage, segment.stop, d)[segment.start :]
+        expected = _drawn(4, segment.index, segment.stage, segment.stop, d)[segment.start :]
         assert np.array_equal(np.concatenate([np.empty((0, d)), *parts]), expected)
 
 
@@ -126,7 +124,7 @@ def test_threads_change_nothing() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_a_noisy_input_is_rounded_once_and_can_be_formed_again(dtype: torch.dtype) -> None:
     centers = torch.full((1, 300), 1 / 3, dtype=torch.float64)
-    for batch in batches(2, centers, 0.1, [Segment(0, 0, FIRST, 0, 2000)], BatchSize(1500), dtype):
+    for batch in _batches(2, centers, 0.1, [Segment(0, 0, FIRST, 0, 2000)], BatchSize(1500), dtype):
         exact = centers + 0.1 * batch.u
         # torch goes from float64 to float16 by way of float32.
         expected = torch.from_numpy(exact.numpy().astype(np.float16)) if dtype == torch.float16 else exact.to(dtype)
@@ -140,14 +138,14 @@ def test_a_batch_size_halved_on_the_way_changes_no_noise() -> None:
     size, center = BatchSize(1000), torch.zeros((1, 5), dtype=torch.float64)
 
     def draw() -> Iterator[npt.NDArray[np.float64]]:
-        for batch in batches(2, center, 1.0, [Segment(0, 1, FIRST, 0, 3000)], size, torch.float32):
+        for batch in _batches(2, center, 1.0, [Segment(0, 1, FIRST, 0, 3000)], size):
             yield batch.u.numpy().copy()
             size.halve(torch.device("cpu"))
 
     with pytest.warns(RuntimeWarning, match="out of memory: batches of"):
         seen = list(draw())
     assert [len(u) for u in seen] == [1000, 500, 250, 125, 62, 31, 15, 7, 3] + [1] * 1007
-    assert np.array_equal(np.concatenate(seen), naive_noise(2, 1, FIRST, 3000, 5))
+    assert np.array_equal(np.concatenate(seen), _drawn(2, 1, FIRST, 3000, 5))
     assert not size.halve(torch.device("cpu"))
 
 
@@ -163,7 +161,7 @@ def test_buffers_that_memory_refuses_are_halved_until_they_fit(monkeypatch: pyte
     with pytest.warns(RuntimeWarning, match="out of memory: batches of (500|250) from here on"):
         drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
     assert [len(u) for u in drawn] == [250, 250, 200]
-    assert np.array_equal(np.concatenate(drawn), naive_noise(2, 1, FIRST, 700, 2000))
+    assert np.array_equal(np.concatenate(drawn), _drawn(2, 1, FIRST, 700, 2000))
 
 
 def test_noise_leaves_a_gpu_most_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,10 +175,10 @@ def test_noise_leaves_a_gpu_most_of_its_memory(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_buffers_smaller_than_a_batch_change_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("certlut.sampling.noise.most_rows", lambda d, device, dtype: 300)
+    monkeypatch.setattr("certlut.sampling.batches.most_rows", lambda d, device, dtype: 300)
     drawn = _rows(2, [Segment(0, 1, FIRST, 0, 700)], 2000, 1000)
     assert [len(u) for u in drawn] == [300, 300, 100]
-    assert np.array_equal(np.concatenate(drawn), naive_noise(2, 1, FIRST, 700, 2000))
+    assert np.array_equal(np.concatenate(drawn), _drawn(2, 1, FIRST, 700, 2000))
 
 
 def test_a_command_keeps_what_it_frees_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ import torch
 
 from certlut.sampling.card import SHARPNESS
 from certlut.sampling.memory import BatchSize
-from certlut.sampling.noise import FIRST, SECOND, SELECTION
 from certlut.sampling.proposal import PILOT, PROPOSAL, VOTES, Source, batch_rows, propose
 from certlut.sampling.scores import Model
+from certlut.sampling.streams import FIRST, SECOND, SELECTION
 
 CPU = torch.device("cpu")
 SIGMA, D = 0.5, 12

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from certlut.sampling.cells import law
-from certlut.sampling.grid import Stream, draw
+from certlut.sampling.grid import draw
+from certlut.sampling.streams import Stream
 from certlut.sampling.sums import COLUMNS, Ranks, look_up, multiply, numbers
 
 TAUS = (0.5, 1.0, 1.1, 3.0)

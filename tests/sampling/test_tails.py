@@ -10,7 +10,8 @@ from scipy.stats import norm
 
 from certlut.bounds.tails import tail_bounds
 from certlut.sampling.cells import Law, law
-from certlut.sampling.grid import Stream, draw
+from certlut.sampling.grid import draw
+from certlut.sampling.streams import Stream
 from certlut.sampling.tails import CLEARANCE, SLACK, GridTails, TailTally
 from certlut.threats.families import Family
 

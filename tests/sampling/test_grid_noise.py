@@ -7,12 +7,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from certlut.sampling import grid_batches as module
+from certlut.sampling.batches import Batch, batches
 from certlut.sampling.cells import law
-from certlut.sampling.grid import Stream, draw, form
-from certlut.sampling.grid_batches import Grid, GridBatch, grid_batches
+from certlut.sampling.grid import draw, form
+from certlut.sampling.grid_noise import Grid, GridNoise
 from certlut.sampling.memory import BatchSize
-from certlut.sampling.noise import FIRST, SECOND, Segment
+from certlut.sampling.streams import FIRST, SECOND, Segment, Stream
 
 BYTE = Fraction(1, 255)
 GRID = Grid.of(0.25, BYTE, (1.0, 2.0))
@@ -53,7 +53,7 @@ def test_draws_do_not_depend_on_batches_or_threads(d: int, rows: int, threads: i
     try:
         seen = [
             (batch.u.numpy().copy(), batch.noisy.numpy().copy(), batch.pieces)
-            for batch in grid_batches(11, levels, GRID, SEGMENTS, BatchSize(rows))
+            for batch in batches(GridNoise(11, levels, GRID), SEGMENTS, BatchSize(rows))
         ]
     finally:
         torch.set_num_threads(before)
@@ -70,12 +70,12 @@ def test_draws_do_not_depend_on_batches_or_threads(d: int, rows: int, threads: i
 
 
 def test_no_samples_are_no_batches() -> None:
-    assert list(grid_batches(1, _levels(1, 4), GRID, [], BatchSize(10))) == []
-    assert list(grid_batches(1, _levels(1, 4), GRID, [Segment(0, 0, FIRST, 5, 5)], BatchSize(10))) == []
+    assert list(batches(GridNoise(1, _levels(1, 4), GRID), [], BatchSize(10))) == []
+    assert list(batches(GridNoise(1, _levels(1, 4), GRID), [Segment(0, 0, FIRST, 5, 5)], BatchSize(10))) == []
 
 
 def test_inputs_that_a_model_changed_are_formed_again() -> None:
-    for batch in grid_batches(11, _levels(2, 7), GRID, SEGMENTS, BatchSize(200)):
+    for batch in batches(GridNoise(11, _levels(2, 7), GRID), SEGMENTS, BatchSize(200)):
         kept = batch.noisy.clone()
         batch.noisy.zero_()
         batch.perturb()
@@ -86,15 +86,10 @@ def test_the_route_of_other_devices_gives_the_same_bits(monkeypatch: pytest.Monk
     """Every operation of a GPU's route, on this machine's tensors."""
     levels = _levels(2, 37)
     codes, noisy = _expected(levels)
-    assert module.perturb is not None
-
-    def by_torch(grid: Grid, levels: torch.Tensor, codes: torch.Tensor, noisy: torch.Tensor, task: module._Task) -> None:
-        module.draw_torch(grid.law, task.stream, task.start, codes[task.rows])
-        module.form_torch(grid.law, codes[task.rows], levels[task.slot], grid.step, noisy[task.rows])
-
-    monkeypatch.setattr(module, "_prepare", by_torch)
+    monkeypatch.setattr(GridNoise, "draw", GridNoise.draw_torch)
     seen = [
-        (batch.u.numpy().copy(), batch.noisy.numpy().copy()) for batch in grid_batches(11, levels, GRID, SEGMENTS, BatchSize(90))
+        (batch.u.numpy().copy(), batch.noisy.numpy().copy())
+        for batch in batches(GridNoise(11, levels, GRID), SEGMENTS, BatchSize(90))
     ]
     assert np.array_equal(np.concatenate([u for u, _ in seen]), codes)
     assert np.concatenate([x for _, x in seen]).tobytes() == noisy.tobytes()
@@ -104,14 +99,14 @@ def test_smaller_batches_from_where_memory_ran_out() -> None:
     size, seen = BatchSize(400), []
     codes, _ = _expected(_levels(2, 5))
 
-    def batches() -> list[GridBatch]:
-        for batch in grid_batches(11, _levels(2, 5), GRID, SEGMENTS, size):
+    def drawn() -> list[Batch]:
+        for batch in batches(GridNoise(11, _levels(2, 5), GRID), SEGMENTS, size):
             seen.append(batch.u.numpy().copy())
             size.halve(torch.device("cpu"))
         return []
 
     with pytest.warns(RuntimeWarning, match="out of memory: batches of"):
-        batches()
+        drawn()
     assert [len(u) for u in seen] == [400, 200, 100, 50, 2]
     assert np.array_equal(np.concatenate(seen), codes)
 
