@@ -66,7 +66,7 @@ class Reduced(Tally):
         whole = self.sums, self.top, self._square, self.d
         self.sums, self.top = torch.zeros(2, 2, seen).double(), torch.zeros(2, BETS, seen).double()
         self._square, self.d = torch.zeros(seen).double(), seen
-        self._buffers, self._factors = torch.empty(2, 0, seen).double(), torch.empty(2, BETS, 0, seen).double()
+        self._squares, self._pending_factors = torch.empty(self._strip, seen).double(), torch.ones(2, BETS, seen).double()
         self._stage = dataclasses.replace(stage, directions=frame.T @ stage.directions)
         half, votes, squares = int(self._index == 3), 0, 0.0
         for start in range(0, size, ROWS):

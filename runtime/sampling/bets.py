@@ -24,6 +24,13 @@ e^-L of TARGETS; dividing by the total stake makes every bound of the form value
 The estimate of y is a proposed direction (proposal.py) until samples say more: then as much of it as they say, and of their mean
 across it what is not noise. Where none was proposed it is their mean, and the first stage has no direction.
 
+Bets on coordinates are many, x = u_j s with s = f - h, and most samples have s near 0. Where |s| < EXACT the loss may be clipped at
+-a, a = beta REACH |s|, with the same TAIL, as |x| <= |s| |u_j|; and since (log(1 + z) - z) / z^2 increases with z,
+
+    log(1 + max(beta x, -a)) >= beta x - kappa beta^2 x^2,    kappa = 1/2 + a / (3 (1 - a)) >= (-log(1 - a) - a) / a^2.       (2)
+
+Sums of s u_j and of kappa s^2 u_j^2 serve all stakes of either sign, and with smaller logarithms (1) holds all the more.
+
 h takes out what the direction of y predicts of the vote: f is compared with Phi((z + rho t)/sqrt(1 - rho^2)), t = v.u, the vote of
 a half-space seen through noise; E[u h] = rho phi(z) v.
 """
@@ -37,7 +44,7 @@ import torch
 
 from ..statistics.summary import BETS, TARGETS, THIN, Moments
 from ..threats.projections import Projection
-from .factors import multiply_up
+from .factors import multiply
 from .stakes import (
     REACH,
     RHO_MAX,
@@ -56,6 +63,9 @@ from .stakes import (
 
 # Factors to a logarithm: each lies between 1 - xi and some 3.
 CHUNK = 16
+EXACT = 0.25
+# On a CPU: rows at a time of what is small; numbers at a time of noise, in a cache. Numbers at a time that fill a GPU.
+ROWS, STRIP, DEVICE_STRIP = 2**14, 2**17, 2**24
 TINY = 1e-300
 
 
@@ -155,9 +165,12 @@ class Tally:
         self._blind, self._w = w is None, zeros(d) if w is None else w.to(device, torch.float64)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
-        self._buffers, self._factors = zeros(2, 0, d), zeros(2, BETS, 0, d)
-        # Rows at a time: temporaries stay in a cache on a CPU, and fill a GPU.
-        self._rows = max(CHUNK, (2**18 if device.type == "cpu" else 2**24) // d // CHUNK * CHUNK)
+        self._cpu = cpu = device.type == "cpu"
+        self._strip = max(1, (STRIP if cpu else DEVICE_STRIP) // d)
+        self._rows = ROWS if cpu else self._strip
+        self._squares = torch.empty((self._strip, d), dtype=torch.float64, device=device)
+        # Factors of bets on coordinates since the last logarithm, and of how many samples.
+        self._pending_factors, self._pending = torch.ones_like(self.top), 0
 
     def add(self, u: torch.Tensor, votes: torch.Tensor) -> None:
         """Count rows of noise u (float64, shape (B, d)) and whether each voted for the class (bool, shape (B,))."""
@@ -273,21 +286,57 @@ class Tally:
         stage = self._stage
         assert stage is not None
         half = self._count(f)
-        self.sums[half] += torch.stack((f, torch.ones_like(f))) @ u
-        t = u @ stage.directions
-        s = f - self._prediction(t[:, 0])
-        x, square = self._room(u)
-        torch.mul(u, s[:, None], out=x)
-        self._square += torch.mul(x, x, out=square).sum(dim=0)
-        self._on_coordinates(x)
+        t, s = f.new_empty((len(f), stage.directions.shape[1])), torch.empty_like(f)
+        for start in range(0, len(f), self._strip):
+            rows = slice(start, start + self._strip)
+            m = self._means(u[rows])
+            torch.mm(m, stage.directions, out=t[rows])
+            torch.sub(f[rows], self._prediction(self._seen(u[rows], t[rows])), out=s[rows])
+            exact = s[rows].abs() >= EXACT
+            self._add_up(m, f[rows], s[rows], torch.where(exact, 0.0, s[rows]), half)
+            self._multiply(m, s[rows], exact)
         self._along(t, s)
 
-    def _room(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two buffers of u's shape, the same for every piece."""
-        if self._buffers.shape[1] < len(u):
-            self._buffers = u.new_empty((2, *u.shape))
-        first, second = self._buffers[:, : len(u)]
-        return first, second
+    def _means(self, u: torch.Tensor) -> torch.Tensor:
+        """E[u | what is known of it], overwritten by the next."""
+        return u
+
+    def _seen(self, u: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """What h sees of rows that have t along the stage's directions."""
+        return t[:, 0]
+
+    def _add_up(self, m: torch.Tensor, f: torch.Tensor, s: torch.Tensor, near: torch.Tensor, half: int) -> None:
+        """Sums over all rows, and (2) of those whose s is `near` 0; of the others that is 0."""
+        assert self._stage is not None
+        beta = self._stage.beta[:, None]
+        a = beta * REACH * near.abs()
+        lost = (0.5 + a / (3.0 * (1.0 - a))) * (beta * near) ** 2
+        linear = torch.stack((f, torch.ones_like(f), near)) @ m
+        square = torch.cat(((s * s)[None], lost)) @ torch.mul(m, m, out=self._squares[: len(m)])
+        self.sums[half] += linear[:2]
+        self._square += square[0]
+        won = beta * linear[2]
+        self.top += torch.stack((-won, won)) - square[1:]
+
+    def _multiply(self, m: torch.Tensor, s: torch.Tensor, exact: torch.Tensor) -> None:
+        """The bets on coordinates of the other rows."""
+        assert self._stage is not None
+        if not self._cpu:
+            # All rows: to pick some would wait for the device.
+            self._on_coordinates(m * torch.where(exact, s, 0.0)[:, None])
+            return
+        beta, votes = self._stage.beta.numpy(), np.flatnonzero(exact.numpy())
+        while len(votes):
+            some, votes = votes[: CHUNK - self._pending], votes[CHUNK - self._pending :]
+            multiply(m.numpy(), some, s.numpy(), beta, 1.0 - beta * REACH, self._pending_factors.numpy())
+            self._pending += len(some)
+            if self._pending == CHUNK:
+                self._take_logarithms()
+
+    def _take_logarithms(self) -> None:
+        self.top += self._pending_factors.log_()
+        self._pending_factors.fill_(1.0)
+        self._pending = 0
 
     def _count(self, f: torch.Tensor) -> int:
         """Count votes; which half they belong to."""
@@ -307,31 +356,12 @@ class Tally:
         return h
 
     def _on_coordinates(self, x: torch.Tensor) -> None:
-        """The bets on coordinates, of rows x = u (f - h)."""
+        """The bets on coordinates, of rows x = m s."""
         assert self._stage is not None
-        # Of a single product torch takes the factors in another order.
-        if self.device.type == "cpu" and len(x) // CHUNK * self.d != 1:
-            self._multiply_up(x, self._stage.beta)
-            return
         for bet, beta in enumerate(self._stage.beta):
-            scaled, xi = x * beta, beta * REACH
-            self.top[0, bet] += log_product((1.0 - scaled).clamp_(min=1.0 - xi))
-            self.top[1, bet] += log_product((1.0 + scaled).clamp_(min=1.0 - xi))
-
-    def _multiply_up(self, x: torch.Tensor, beta: torch.Tensor) -> None:
-        """The same, and the same numbers, in one pass."""
-        groups, left = divmod(len(x), CHUNK)
-        shape, least = (2, BETS, groups + left, self.d), 1.0 - beta * REACH
-        if self._factors.shape[2] < shape[2]:
-            self._factors = x.new_empty(shape)
-        out = self._factors[:, :, : shape[2]]
-        for rows, height, where in ((x[: groups * CHUNK], CHUNK, out[:, :, :groups]), (x[groups * CHUNK :], 1, out[:, :, groups:])):
-            if len(rows):
-                multiply_up(rows.numpy(), height, beta.numpy(), least.numpy(), where.numpy())
-        for sign in range(2):
-            for bet in range(BETS):
-                logs = out[sign, bet].log_()
-                self.top[sign, bet] += logs[:groups].sum(dim=0) + logs[groups:].sum(dim=0)
+            scaled, least = x * beta, 1.0 - beta * REACH
+            self.top[0, bet] += log_product((1.0 - scaled).clamp_(min=least))
+            self.top[1, bet] += log_product((1.0 + scaled).clamp_(min=least))
 
     def _along(self, t: torch.Tensor, s: torch.Tensor) -> None:
         """The bets along directions, of rows with noise t along them and f - h = s."""
@@ -353,6 +383,8 @@ class Tally:
 
     def moments(self) -> Moments:
         """Sums and settled bets of the rows seen; the first time the device is waited for."""
+        if self._pending:
+            self._take_logarithms()
         self._settle()
         self._taken = 0
         sums, count = self.sums.cpu().numpy(), self.count.cpu().numpy()

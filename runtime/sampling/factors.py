@@ -1,9 +1,7 @@
-"""Factors of bets on coordinates (bets.py), multiplied up in one pass over the noise instead of one for every bet and sign.
-
-A product is taken factor by factor in the order of the rows: to the last bit what torch's `prod` along the rows gives.
-"""
+"""Factors of bets on coordinates (bets.py), multiplied up for every bet and sign in one pass over the noise."""
 
 import numpy as np
+import numpy.typing as npt
 
 from ..kernels.arrays import Array
 from ..kernels.jit import jit
@@ -13,25 +11,24 @@ COLUMNS = 512
 
 
 @jit
-def multiply_up(x: Array, height: int, beta: Array, least: Array, out: Array) -> None:
-    """Products over rows g, g + G, ... of x, shape (height G, d), into out[:, b, g], shape (2, bets, G, d).
+def multiply(m: Array, rows: npt.NDArray[np.int64], s: Array, beta: Array, least: Array, factors: Array) -> None:
+    """Multiply factors[0, b, j] by max(1 - x, least[b]) and factors[1, b, j] by max(1 + x, least[b]), x = beta[b] s m_j.
 
-    Factors are max(1 - beta[b] x, least[b]), then max(1 + beta[b] x, least[b]).
+    For the given rows of m, shape (B, d), and s, shape (B,); factors of shape (2, bets, d).
     """
-    groups, d, bets = out.shape[2], x.shape[1], beta.shape[0]
-    products = np.empty((2, bets, COLUMNS))
-    for g in range(groups):
-        for left in range(0, d, COLUMNS):
-            width = min(COLUMNS, d - left)
-            products[:] = 1.0
-            for place in range(height):
-                values = x[place * groups + g, left : left + width]
-                for bet in range(bets):
-                    staked, floor = beta[bet], least[bet]
-                    down, up = products[0, bet], products[1, bet]
-                    for j in range(width):
-                        scaled = values[j] * staked
-                        lower, upper = 1.0 - scaled, 1.0 + scaled
-                        down[j] *= lower if lower > floor else floor
-                        up[j] *= upper if upper > floor else floor
-            out[:, :, g, left : left + width] = products[:, :, :width]
+    d, values, products = factors.shape[2], np.empty(COLUMNS), np.empty((2, beta.shape[0], COLUMNS))
+    for left in range(0, d, COLUMNS):
+        width = min(COLUMNS, d - left)
+        products[:, :, :width] = factors[:, :, left : left + width]
+        for row in rows:
+            for j in range(width):
+                values[j] = s[row] * m[row, left + j]
+            for bet in range(beta.shape[0]):
+                staked, floor = beta[bet], least[bet]
+                down, up = products[0, bet], products[1, bet]
+                for j in range(width):
+                    x = staked * values[j]
+                    lower, upper = 1.0 - x, 1.0 + x
+                    down[j] *= lower if lower > floor else floor
+                    up[j] *= upper if upper > floor else floor
+        factors[:, :, left : left + width] = products[:, :, :width]

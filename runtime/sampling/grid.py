@@ -1,9 +1,9 @@
 """Gaussian noise on a grid, drawn: the parts of cells.py from counter-based random bits, and the inputs that they make.
 
-Number p of a stream has 64 random bits of its own. The leading 16 are a quarter of word p / 4 of the stream's plane 0, the other 48
-the upper part of word p of plane 1, made only where an edge of the law lies among what the 16 leave open (one draw in a hundred). A
-plane is Philox4x64-10 with key (seed, 0), counting from (1, plane, stage, index). Any row can be drawn without those before it: a
-draw depends on nothing else, be it batch size, shard, thread or device, and its law is that of the integer weights, exactly.
+Number p of a stream has 64 random bits of its own. The leading 16 are a quarter of word p / 4 of one of its planes, the other 48
+the upper part of word p of another, made only where an edge of the law lies among what the 16 leave open (one draw in a hundred). A
+plane is Philox's words in order (streams.py). Any row can be drawn without those before it: a draw depends on nothing else, be it
+batch size, shard, thread or device, and its law is that of the integer weights, exactly.
 
 The model receives (level + k) step: level + k is an integer, times the step's numerator still an exact one below 2^24, and dividing
 it by the denominator rounds once. That is the float32 that a loader makes of a stored level, level / 255: a function of level + k.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from ..kernels.jit import jit
-from ..kernels.philox import LANES, M0, M1, ROUNDS, W0, W1, Words, word, words
+from ..kernels.philox import LANES, M0, M1, PER_CALL, ROUNDS, W0, W1, Words, word, words
 from .cells import LEADING, OPEN, Law
 from .streams import LEADING_BITS, OTHER_BITS, Stream
 
@@ -27,8 +27,7 @@ Levels = npt.NDArray[np.int32]
 
 # Numbers that a word of plane 0 serves; a call; LANES calls.
 PER_WORD = 64 // LEADING
-PER_CALL = 4 * PER_WORD
-PER_CHUNK = LANES * PER_CALL
+PER_CHUNK = LANES * PER_CALL * PER_WORD
 # Numbers at a time: in a cache from their draw to their use; what a GPU holds of their bits.
 STRIP, DEVICE_STRIP = 2**15, 2**24
 
@@ -82,24 +81,24 @@ def _draw(
     key: Words, counters: Words, start: int, guide: Codes, first: npt.NDArray[np.uint16], edges: Words, codes: Codes, out: Codes
 ) -> None:
     """Numbers start, start + 1, ... of a stream."""
-    bits, leading = np.empty((4, LANES), dtype=np.uint64), np.empty(PER_CHUNK, dtype=np.uint16)
+    bits, leading = np.empty((PER_CALL, LANES), dtype=np.uint64), np.empty(PER_CHUNK, dtype=np.uint16)
     counter, stop = counters[0].copy(), start + len(out)
-    k0, k1 = key[0], key[1]
-    a, b, c, d = counters[1, 0], counters[1, 1], counters[1, 2], counters[1, 3]
+    k0, k1, others, index = key[0], key[1], counters[1, 0], counters[1, 1]
     for chunk in range(start // PER_CHUNK, -(-stop // PER_CHUNK)):
         counter[0] = counters[0, 0] + np.uint64(chunk * LANES)
         words(key, counter, bits)
         for lane in range(LANES):
-            for place in range(4):
+            for place in range(PER_CALL):
+                four, first_of = bits[place, lane], (PER_CALL * lane + place) * PER_WORD
                 for quarter in range(PER_WORD):
-                    leading[(4 * lane + place) * PER_WORD + quarter] = np.uint16(bits[place, lane] >> np.uint64(LEADING * quarter))
+                    leading[first_of + quarter] = np.uint16(four >> np.uint64(LEADING * quarter))
         before = chunk * PER_CHUNK
         for i in range(max(start - before, 0), min(stop - before, PER_CHUNK)):
             lead = leading[i]
             code = guide[lead]
             if code == OPEN:
                 number = np.uint64(before + i)
-                rest = word(k0, k1, a + (number >> np.uint64(2)), b, c, d, number & np.uint64(3))
+                rest = word(k0, k1, others + (number >> np.uint64(1)), index, number & np.uint64(1))
                 r = (np.uint64(lead) << np.uint64(64 - LEADING)) | (rest >> np.uint64(LEADING))
                 low, high = np.int64(first[lead]), np.int64(first[np.int64(lead) + 1])
                 while low < high:
@@ -151,41 +150,32 @@ def form_torch(law: Law, codes: torch.Tensor, levels: torch.Tensor, step: Fracti
 
 def _draw_strip(law: Law, stream: Stream, start: int, out: torch.Tensor) -> None:
     tables, stop = _tables(law, out.device), start + len(out)
-    calls = torch.arange(start // PER_CALL, -(-stop // PER_CALL), device=out.device)
-    quarters = (_philox(stream, 0, calls)[:, :, None] >> tables.shifts) & (2**LEADING - 1)
-    leading = quarters.view(-1)[start % PER_CALL :][: len(out)]
+    per_call = PER_CALL * PER_WORD
+    calls = torch.arange(start // per_call, -(-stop // per_call), device=out.device)
+    quarters = (_philox(stream, LEADING_BITS, calls)[:, :, None] >> tables.shifts) & (2**LEADING - 1)
+    leading = quarters.view(-1)[start % per_call :][: len(out)]
     out.copy_(tables.guide[leading])
     left = (out == OPEN).nonzero()[:, 0]
     numbers = start + left
-    rest = _philox(stream, 1, numbers >> 2).gather(1, (numbers & 3)[:, None])[:, 0]
+    rest = _philox(stream, OTHER_BITS, numbers >> 1).gather(1, (numbers & 1)[:, None])[:, 0]
     low = 64 - LEADING
     r = (leading[left] << low) | ((rest >> LEADING) & (2**low - 1))
     out[left] = tables.codes[torch.searchsorted(tables.edges, r ^ -(2**63), right=True)]
 
 
 def _philox(stream: Stream, plane: int, ahead: torch.Tensor) -> torch.Tensor:
-    """The calls at (1 + ahead, plane, stage, index) as int64 that stand for 64 bits, shape (calls, 4)."""
-    a, c = ahead + 1, torch.full_like(ahead, stream.stage)
-    b, d = torch.full_like(ahead, plane), torch.full_like(ahead, stream.index)
-    k0, k1 = stream.seed, 0
+    """The calls so far ahead in a plane, as int64 that stand for 64 bits: shape (calls, 2)."""
+    first, index = (int(word) for word in stream.counter(plane))
+    (k0, k1), start = (int(word) for word in stream.key), _signed(first)
+    a, b = (ahead + start) & _MASK, ((ahead + start) >> 32) & _MASK
+    c, d = torch.full_like(ahead, index & _MASK), torch.full_like(ahead, index >> 32)
     for _ in range(ROUNDS):
-        a, b, c, d = (
-            _high(int(M1), c) ^ b ^ _signed(k0),
-            c * _signed(int(M1)),
-            _high(int(M0), a) ^ d ^ _signed(k1),
-            a * _signed(int(M0)),
-        )
-        k0, k1 = k0 + int(W0), k1 + int(W1)
-    return torch.stack((a, b, c, d), dim=1)
+        p, q = a * int(M0), c * int(M1)
+        a, b, c, d = ((q >> 32) & _MASK) ^ b ^ k0, q & _MASK, ((p >> 32) & _MASK) ^ d ^ k1, p & _MASK
+        k0, k1 = (k0 + int(W0)) & _MASK, (k1 + int(W1)) & _MASK
+    return torch.stack((a | (b << 32), c | (d << 32)), dim=1)
 
 
 def _signed(x: int) -> int:
-    """The int64 with the low 64 bits of x."""
-    return (x + 2**63) % 2**64 - 2**63
-
-
-def _high(a: int, b: torch.Tensor) -> torch.Tensor:
-    """The upper 64 bits of a b, both unsigned; >> of a negative int64 draws in ones, which the masks take away."""
-    a0, a1, b0, b1 = a & _MASK, a >> 32, b & _MASK, (b >> 32) & _MASK
-    middle = a1 * b0 + (((a0 * b0) >> 32) & _MASK)
-    return a1 * b1 + ((middle >> 32) & _MASK) + (((a0 * b1 + (middle & _MASK)) >> 32) & _MASK)
+    """The int64 with the 64 bits of x."""
+    return x - 2**64 if x >= 2**63 else x

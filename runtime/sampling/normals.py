@@ -7,7 +7,7 @@ to 1/2. Phi^-1 of the tail is a polynomial on each of 64 cells an octave, Taylor
 
 what it leaves out being at most 2^-49 / 7 of w: less than a rounding. No products are fused, so that the bits are any machine's.
 
-Words are Philox4x64-10's (kernels/philox.py): word i of call j is number 256 (j / 64) + 64 i + j % 64.
+Words are Philox's (kernels/philox.py): word i of call j is number 128 (j // 64) + 64 i + j % 64.
 """
 
 from functools import lru_cache
@@ -18,14 +18,14 @@ from numpy.polynomial import polynomial
 from ..kernels.arrays import Array
 from ..kernels.jit import jit
 from ..kernels.normal import densities, upper_quantile
-from ..kernels.philox import LANES, Words, words
+from ..kernels.philox import LANES, PER_CALL, Words, words
 from .streams import NORMALS, Stream
 
 # The exponent of 2^-65 and the first mantissa bits: which cell a tail is in.
 OCTAVES, MANTISSA, DEGREE = 64, 6, 6
 _SHIFT = np.uint64(52 - MANTISSA)
 _FIRST = np.float64(2.0**-65).view(np.uint64) >> _SHIFT
-PER_CHUNK = 4 * LANES
+PER_CHUNK = PER_CALL * LANES
 
 
 @lru_cache(maxsize=1)
@@ -52,7 +52,7 @@ def draw(stream: Stream, start: int, out: Array) -> None:
 @jit
 def _draw(key: Words, counter: Words, start: int, cells: Array, out: Array) -> None:
     """Numbers start, start + 1, ... of a stream."""
-    bits, tails = np.empty((4, LANES), dtype=np.uint64), np.empty(PER_CHUNK)
+    bits, tails = np.empty((PER_CALL, LANES), dtype=np.uint64), np.empty(PER_CHUNK)
     made = np.empty(PER_CHUNK)
     raw, places = bits.reshape(-1), tails.view(np.uint64)
     at, stop = counter.copy(), start + len(out)

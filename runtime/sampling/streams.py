@@ -14,7 +14,7 @@ LEADING_BITS, OTHER_BITS, NORMALS = 0, 1, 2
 
 @dataclass(frozen=True)
 class Stream:
-    """What the draws of one input and stage depend on: each at least 0 and below 2^63."""
+    """What the draws of one input and stage depend on: seed and index at least 0 and below 2^63, the stage below 4."""
 
     seed: int
     index: int
@@ -22,12 +22,12 @@ class Stream:
 
     @property
     def key(self) -> Words:
-        """Of Philox: two words."""
-        return np.array([self.seed, 0], np.uint64)
+        """Of Philox: the seed's halves."""
+        return np.array([self.seed % 2**32, self.seed >> 32], np.uint64)
 
     def counter(self, plane: int) -> Words:
-        """What Philox counts from in a plane: four words, of which the first goes up. Planes and streams cannot overlap."""
-        return np.array([1, plane, self.stage, self.index], np.uint64)
+        """What Philox counts from in a plane: two words, of which the first goes up; up to 2^60 calls later nothing overlaps."""
+        return np.array([plane << 62 | self.stage << 60, self.index], np.uint64)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is kept of grid noise, from its codes (cells.py): cell means, k, counts beyond thresholds, products of bets' factors."""
+"""What is kept of grid noise, from its codes (cells.py): cell means, k, counts beyond thresholds."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ from .cells import Law
 
 Codes = npt.NDArray[np.int16]
 
-# Coordinates at a time: their counts and products stay in a cache while the rows go by.
+# Coordinates at a time: their counts stay in a cache while the rows go by.
 COLUMNS = 512
 
 
@@ -46,32 +46,6 @@ def numbers(codes: Codes, bits: int, out: Array) -> None:
     for row in range(codes.shape[0]):
         for j in range(codes.shape[1]):
             out[row, j] = codes[row, j] >> bits
-
-
-@jit
-def multiply(
-    codes: Codes, rows: npt.NDArray[np.int64], s: Array, low: int, table: Array, beta: Array, least: Array, factors: Array
-) -> None:
-    """Multiply factors[0, b, j] by max(1 - x, least[b]) and factors[1, b, j] by max(1 + x, least[b]), x = beta[b] s table[code].
-
-    For the given rows of codes, shape (B, d), and s, shape (B,); factors of shape (2, bets, d).
-    """
-    d, values, products = factors.shape[2], np.empty(COLUMNS), np.empty((2, beta.shape[0], COLUMNS))
-    for left in range(0, d, COLUMNS):
-        width = min(COLUMNS, d - left)
-        products[:, :, :width] = factors[:, :, left : left + width]
-        for row in rows:
-            for j in range(width):
-                values[j] = s[row] * table[np.int64(codes[row, left + j]) - low]
-            for bet in range(beta.shape[0]):
-                staked, floor = beta[bet], least[bet]
-                down, up = products[0, bet], products[1, bet]
-                for j in range(width):
-                    x = staked * values[j]
-                    lower, upper = 1.0 - x, 1.0 + x
-                    down[j] *= lower if lower > floor else floor
-                    up[j] *= upper if upper > floor else floor
-        factors[:, :, left : left + width] = products[:, :, :width]
 
 
 @jit

@@ -158,7 +158,7 @@ def naive_tally(
                 square += x * x / (d * len(rows))
                 for k in bets:
                     for place, sign in enumerate((-1.0, 1.0)):
-                        bent = REACH * abs(left) if cells is not None and abs(left) < 0.25 else 0.0
+                        bent = REACH * abs(left) if abs(left) < 0.25 else 0.0
                         top[0][k][2 * j + place].settle(sign * x, 0.0, stakes[k], sign * mean_h[j], bent=bent)
             for name in names:
                 v = directions[name]

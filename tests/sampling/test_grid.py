@@ -14,6 +14,7 @@ from scipy.stats import binom, chi2
 from certlut.sampling.cells import OPEN, TOTAL, Law, law
 from certlut.sampling.grid import STRIP, Codes, draw, draw_torch, form, form_torch, perturb
 from certlut.sampling.streams import Stream
+from reference.naive_noise import plane
 
 BYTE = Fraction(1, 255)
 LAWS = [law(Fraction(1), (0.6, 0.7, 2.0)), law(Fraction(4)), law(255 * Fraction(0.12), (1.0, 3.0)), law(Fraction(255))]
@@ -26,10 +27,10 @@ def _drawn(grid: Law, stream: Stream, start: int, rows: int, d: int) -> Codes:
 
 
 def _bits(stream: Stream, numbers: int) -> list[int]:
-    """The 64 random bits of the first numbers of a stream, straight from NumPy's generator."""
-    planes = [np.random.Philox(key=[stream.seed, 0], counter=[0, plane, stream.stage, stream.index]) for plane in (0, 1)]
-    leading = [int(word) >> shift & 0xFFFF for word in planes[0].random_raw(-(-numbers // 4)) for shift in (0, 16, 32, 48)]
-    return [lead << 48 | int(word) >> 16 for lead, word in zip(leading[:numbers], planes[1].random_raw(numbers), strict=True)]
+    """The 64 random bits of the first numbers of a stream."""
+    leading, others = (plane(stream.seed, stream.index, stream.stage, place, 0, numbers).ravel().tolist() for place in (0, 1))
+    quarters = [word >> shift & 0xFFFF for word in leading[: -(-numbers // 4)] for shift in (0, 16, 32, 48)]
+    return [lead << 48 | word >> 16 for lead, word in zip(quarters[:numbers], others[:numbers], strict=True)]
 
 
 @pytest.mark.parametrize("grid", LAWS, ids=lambda grid: str(float(grid.ratio)))
@@ -59,8 +60,8 @@ def test_known_bits_reach_every_part_to_its_last_weight(grid: Law, monkeypatch: 
     bits = np.array([r for r, _ in told] + [0] * (-len(told) % 16), dtype=np.uint64)
     shifts = np.array([0, 16, 32, 48], dtype=np.uint64)
     planes = ((bits >> np.uint64(48)).reshape(-1, 4) << shifts).sum(axis=1, dtype=np.uint64), bits << np.uint64(16)
-    calls = [torch.from_numpy(plane.view(np.int64).reshape(-1, 4)) for plane in planes]
-    monkeypatch.setattr("certlut.sampling.grid._philox", lambda _stream, plane, ahead: calls[plane][ahead])
+    calls = [torch.from_numpy(plane_.view(np.int64).reshape(-1, 2)) for plane_ in planes]
+    monkeypatch.setattr("certlut.sampling.grid._philox", lambda _stream, place, ahead: calls[place][ahead])
     out = torch.empty((1, len(bits)), dtype=torch.int16)
     draw_torch(grid, Stream(0, 0, 0), 0, out)
     assert out[0, : len(told)].tolist() == [code for _, code in told]

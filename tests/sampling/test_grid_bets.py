@@ -14,10 +14,10 @@ import torch
 from scipy.special import ndtr
 
 from certlut.bounds.adaptive import ADAPTIVE
-from certlut.sampling.bets import Tally
+from certlut.sampling.bets import EXACT, Tally
 from certlut.sampling.cells import TOTAL, Law, law
 from certlut.sampling.grid import draw
-from certlut.sampling.grid_bets import EXACT, GridTally
+from certlut.sampling.grid_bets import GridTally
 from certlut.sampling.prediction import mean_along, mean_error, most_rho
 from certlut.sampling.stakes import BETA_MAX, MU_MAX, REACH, TAIL
 from certlut.sampling.streams import Stream
@@ -97,7 +97,7 @@ def test_pieces_of_any_size_make_the_same_bets(d: int, monkeypatch: pytest.Monke
     whole = _fed(grid, codes, f, threats, n).moments()
     for pieces in ((1,), (24, 25, 26, 50, 51, 101, 102), range(1, n), (50, 50, 50)):
         _same(_fed(grid, codes, f, threats, n, pieces).moments(), whole)
-    monkeypatch.setattr("certlut.sampling.grid_bets.STRIP", 7 * d)
+    monkeypatch.setattr("certlut.sampling.bets.STRIP", 7 * d)
     _same(_fed(grid, codes, f, threats, n).moments(), whole)
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from certlut.sampling.batches import Batch, batches
-from certlut.sampling.cells import law
 from certlut.sampling.grid import draw, form
 from certlut.sampling.grid_noise import Grid, GridNoise
 from certlut.sampling.memory import BatchSize
@@ -112,7 +111,7 @@ def test_smaller_batches_from_where_memory_ran_out() -> None:
 
 
 def test_what_the_law_costs_is_n_d_times_its_variation_rounded_up() -> None:
-    assert GRID.law is law(Fraction(255, 4), (1.0, 2.0))
+    assert (GRID.law.ratio, GRID.law.taus) == (Fraction(255, 4), (1.0, 2.0))
     n, d = 10**6, 150_528
     exact = Fraction(GRID.law.variation) * n * d
     assert exact <= Fraction(GRID.charge(n, d)) <= exact * (1 + Fraction(1, 10**9))

@@ -11,6 +11,7 @@ from certlut.sampling.memory import BatchSize
 from certlut.sampling.proposal import PILOT, PROPOSAL, VOTES, Source, batch_rows, propose
 from certlut.sampling.scores import Model
 from certlut.sampling.streams import FIRST, SECOND, SELECTION
+from reference.naive_noise import naive_noise
 
 CPU = torch.device("cpu")
 SIGMA, D = 0.5, 12
@@ -47,13 +48,8 @@ def proposed(model: Model, mode: str = "gradient", **changed: Any) -> Any:
 
 
 def copies(n: int, seed: int = 5, index: int = 2) -> torch.Tensor:
-    """x + sigma u, block by block straight from the counter-based generator."""
-    rows = 1024
-    u = [
-        np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, block, 3, index])).standard_normal((rows, D))
-        for block in range(-(-n // rows))
-    ]
-    return X.double() + SIGMA * torch.from_numpy(np.concatenate(u)[:n]).reshape(n, 3, 4)
+    """x + sigma u."""
+    return X.double() + SIGMA * torch.from_numpy(naive_noise(seed, index, PROPOSAL, n, D)).reshape(n, 3, 4)
 
 
 def test_w_is_the_normalised_gradient_of_the_softened_vote() -> None:

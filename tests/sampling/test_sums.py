@@ -6,7 +6,7 @@ import pytest
 from certlut.sampling.cells import law
 from certlut.sampling.grid import draw
 from certlut.sampling.streams import Stream
-from certlut.sampling.sums import COLUMNS, Ranks, look_up, multiply, numbers
+from certlut.sampling.sums import COLUMNS, Ranks, look_up, numbers
 
 TAUS = (0.5, 1.0, 1.1, 3.0)
 
@@ -30,21 +30,6 @@ def test_counts_and_values_are_those_of_a_plain_loop(d: int) -> None:
         assert np.array_equal(m, grid.mean[place])
         assert np.array_equal(k_, np.floor(codes / 2.0**grid.bits))
     assert np.array_equal(kept.beyond(), beyond)
-
-
-@pytest.mark.parametrize("d", [1, 7, COLUMNS + 3])
-def test_factors_are_multiplied_up(d: int) -> None:
-    grid, rng = law(Fraction(4), TAUS), np.random.default_rng(d)
-    codes, s, beta = np.empty((30, d), dtype=np.int16), rng.uniform(-1.0, 1.0, 30), np.array([0.02, 0.1, 0.2])
-    draw(grid, Stream(2, d, 1), 0, codes)
-    rows, least, factors = np.array([3, 4, 11, 29]), 1.0 - 2.0 * beta, rng.uniform(0.5, 2.0, (2, 3, d))
-    x = s[rows, None] * grid.mean[codes[rows].astype(np.int64) - grid.low]
-    expected = factors.copy()
-    for bet in range(3):
-        for sign in range(2):
-            expected[sign, bet] *= np.maximum(1.0 + (2 * sign - 1) * beta[bet] * x, least[bet]).prod(axis=0)
-    multiply(codes, rows, s, grid.low, grid.mean, beta, least, factors)
-    assert factors == pytest.approx(expected, rel=1e-13)
 
 
 def test_the_tails_of_a_half_space_are_found() -> None:
