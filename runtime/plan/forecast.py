@@ -21,10 +21,11 @@ from ..lookup.tail_format import THRESHOLDS
 from ..sampling.stakes import chosen_b, vote_square
 from ..statistics.summary import SCALARS, SUMS, Part, Statistics
 from ..statistics.votes import Tail, none_counted
-from ..threats.sets import Threat, projections
+from ..threats.sets import ALL, Threat, projections
 from .bets import expected_bets
-from .model import Gradient, Vote, gradient, largest
+from .model import LEAST, Gradient, Vote, deviation, gradient, largest
 from .tails import largest_counts
+from .thin import NOTHING, soft
 
 
 def forecast(
@@ -62,11 +63,14 @@ def forecast(
     whole = rho * vote.rim
     gradients = {name: gradient(k, whole * math.sqrt(k / d), shape) for name, k in ranks.items()}
     halves = np.array([(n // 2, n - n // 2) for n in ns])
-    bets = [expected_bets(vote, n, gradients, ranks, eps0, b, cosine) for n in ns]
+    larger = {} if cosine is None else {name: soft(y, whole, cosine, d) for name, y in gradients.items()}
+    thin = larger.get(ALL, NOTHING)
+    bets = [expected_bets(vote, n, gradients, ranks, eps0, b, cosine, (thin.along_y / thin.l2, thin.along_w / thin.l2)) for n in ns]
     parts = {}
     for name, projection in wanted.items():
         sums = [_sums(gradients[name], ranks[name], vote, b, *half) for half in halves]
-        reaches = [_reach(gradients[name], whole, cosines, d) for _, cosines in bets]
+        of_thin = np.array(larger[name][:3]) / thin.l2 if larger else np.zeros(3)
+        reaches = [np.column_stack((_reach(gradients[name], whole, cosines, d), of_thin)) for _, cosines in bets]
         rows = [one | made[name] | {"reach": reach} for one, (made, _), reach in zip(sums, bets, reaches, strict=True)]
         columns: dict[str, Any] = {scalar: np.stack([row[scalar] for row in rows]) for scalar in SCALARS}
         parts[name] = Part(**projection.identity(d)._asdict(), **columns)
@@ -90,14 +94,14 @@ def forecast(
 
 
 def _reach(y: Gradient, whole: float, cosines: Array, d: int) -> Array:
-    """Part.reach of one row: y's direction and, at right angles, one that is spread evenly; |y|_2 is `whole`."""
+    """Part.reach of one row, but for `thin`: y's direction and, at right angles, one that is spread evenly; |y|_2 is `whole`."""
     out = []
     for cosine in cosines:
-        size, deviation = y.size * (cosine / max(whole, 1e-300)), math.sqrt(max(1.0 - cosine**2, 1e-12) / d)
+        size, across = y.size * (cosine / max(whole, LEAST)), deviation(cosine, d)
         image = Gradient(size, y.times)
-        length = math.sqrt(image.l2**2 + float(y.times.sum()) * deviation**2)
-        out.append((largest(image, deviation, np.zeros_like(size)), float(y.times @ folded(size, deviation)), length))
-    return np.column_stack((*out, np.zeros(3)))
+        length = math.sqrt(image.l2**2 + float(y.times.sum()) * across**2)
+        out.append((largest(image, across, np.zeros_like(size)), float(y.times @ folded(size, across)), length))
+    return np.column_stack(out)
 
 
 def folded(size: Array, deviation: float) -> Array:
