@@ -121,7 +121,7 @@ class Coordinates:
 
 
 def bet_along(vote: Vote, stage: Stage, a: float, along: float, spread: float) -> tuple[float, Array, Array, float, Array]:
-    """(E (x - mu)^2, stakes on all samples, logarithms, what is known of the mean, stakes) along v with v.y = `along`, v.v_k = a."""
+    """(E (x - mu)^2, stakes on all samples, logarithms, what is known of the mean, stakes) along v; v.y = `along`, v.v_k = a."""
     beta = best_stake(np, _TARGETS, stage.n, max(spread, stage.spread))
     mu = float(centre(np, along - stage.mean_h * a))
     seen, logs = growth(vote, stage, a, along / vote.rim, beta, mu)
@@ -251,7 +251,7 @@ def expected_bets(
     cosine: float | None = None,
     thin: tuple[float, float] = (0.0, 0.0),
 ) -> Expected:
-    """At n samples; the first part is the whole gradient. `cosine`: of a proposed w with y; `thin`: its larger coordinates' v.y, v.w."""
+    """At n samples; the first part is the whole gradient. `cosine`: of a proposed w with y; `thin`: v.y and v.w along its THIN."""
     first, d = next(iter(gradients)), next(iter(ranks.values()))
     noise, square = float(vote_square(b, vote.eps)), max(gradients[first].l2 ** 2, LEAST)
     coordinates = Coordinates(max(y.linf for y in gradients.values()))

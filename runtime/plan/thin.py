@@ -1,7 +1,7 @@
 """The larger coordinates of a proposal (bets.THIN) at expected values.
 
-A proposal w with this cosine to y is taken for normal coordinates: around cosine times y's, and as much of it as is not along y spread
-evenly. Of N(m, s^2) soft-thresholded at k, a = (m - k) / s, the parts above k have means
+Coordinates of a proposal w are taken for normal numbers around what w has along y, what it has across y spread evenly over them.
+Of X ~ N(m, s^2) soft-thresholded at k, a = (m - k) / s, the part above k has the means
 
     E (X - k)+ = (m - k) Phi(a) + s phi(a),    E (X - k)+^2 = ((m - k)^2 + s^2) Phi(a) + (m - k) s phi(a).
 """
