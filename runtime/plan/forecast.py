@@ -21,11 +21,11 @@ from ..lookup.tail_format import THRESHOLDS
 from ..sampling.stakes import chosen_b, vote_square
 from ..statistics.summary import SCALARS, SUMS, Part, Statistics
 from ..statistics.votes import Tail, none_counted
-from ..threats.sets import ALL, Threat, projections
+from ..threats.sets import Threat, projections
 from .bets import expected_bets
 from .model import LEAST, Gradient, Vote, deviation, gradient, largest
 from .tails import largest_counts
-from .thin import NOTHING, soft
+from .thin import larger
 
 
 def forecast(
@@ -59,18 +59,15 @@ def forecast(
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)
     wanted = projections(threats)
-    ranks = {name: projection.rank(d) for name, projection in wanted.items()}
-    whole = rho * vote.rim
+    ranks, whole = {name: projection.rank(d) for name, projection in wanted.items()}, rho * vote.rim
     gradients = {name: gradient(k, whole * math.sqrt(k / d), shape) for name, k in ranks.items()}
     halves = np.array([(n // 2, n - n // 2) for n in ns])
-    larger = {} if cosine is None else {name: soft(y, whole, cosine, d) for name, y in gradients.items()}
-    thin = larger.get(ALL, NOTHING)
-    bets = [expected_bets(vote, n, gradients, ranks, eps0, b, cosine, (thin.along_y / thin.l2, thin.along_w / thin.l2)) for n in ns]
+    along, thin = larger(gradients, whole, cosine, d)
+    bets = [expected_bets(vote, n, gradients, ranks, eps0, b, cosine, along) for n in ns]
     parts = {}
     for name, projection in wanted.items():
         sums = [_sums(gradients[name], ranks[name], vote, b, *half) for half in halves]
-        of_thin = np.array(larger[name][:3]) / thin.l2 if larger else np.zeros(3)
-        reaches = [np.column_stack((_reach(gradients[name], whole, cosines, d), of_thin)) for _, cosines in bets]
+        reaches = [np.column_stack((_reach(gradients[name], whole, cosines, d), thin[name])) for _, cosines in bets]
         rows = [one | made[name] | {"reach": reach} for one, (made, _), reach in zip(sums, bets, reaches, strict=True)]
         columns: dict[str, Any] = {scalar: np.stack([row[scalar] for row in rows]) for scalar in SCALARS}
         parts[name] = Part(**projection.identity(d)._asdict(), **columns)

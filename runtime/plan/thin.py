@@ -7,6 +7,7 @@ Of X ~ N(m, s^2) soft-thresholded at k, a = (m - k) / s, the part above k has th
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,15 @@ class Soft(NamedTuple):
     """t.w."""
 
 
-NOTHING = Soft(0.0, 0.0, 1.0, 0.0, 0.0)
-"""Where nothing was proposed."""
+def larger(
+    gradients: Mapping[str, Gradient], whole: float, cosine: float | None, d: int
+) -> tuple[tuple[float, float], dict[str, Array]]:
+    """(v.y, v.w), v along t of the whole gradient, which is the first part; and for each part what norms (REACHES) v has in it."""
+    if cosine is None:
+        return (0.0, 0.0), dict.fromkeys(gradients, np.zeros(3))
+    found = {name: soft(y, whole, cosine, d) for name, y in gradients.items()}
+    t = next(iter(found.values()))
+    return (t.along_y / t.l2, t.along_w / t.l2), {name: np.array([one.linf, one.l1, one.l2]) / t.l2 for name, one in found.items()}
 
 
 def soft(y: Gradient, whole: float, cosine: float, d: int) -> Soft:
