@@ -39,7 +39,7 @@ PRINTED = 1e-6
 # Level of the upper bound of q, and deviations of |y|^2, that the guess allows for.
 UNLIKELY, DEVIATIONS = 0.005, 2.0
 # Forecasts are made on a grid and read off it: z by lines, the length by the nearest points on both sides.
-Z_STEP, Z_MOST = 0.1, 5.0
+Z_STEP, Z_MOST = 0.2, 5.0
 LENGTHS = (0.0, 0.4, 0.7, 0.9, 1.0)
 # Samples, and the part of a target, from which on a certified radius says how it will grow.
 TRUSTED, HALFWAY = 2000, 0.5
@@ -126,8 +126,7 @@ class Stopping:
         lengths = _lengths(statistics, i, likely)
         if left:
             apart = self._apart(statistics, i)
-            hopes = [name for name in left if self._within(name, apart) or any(self._reaches(name, most, y) for y in lengths)]
-            if not any(self._grows(name, found[name], likely, most, lengths, look) for name in hopes):
+            if not any(self._may_reach(name, found[name], (likely, most), lengths, apart, look) for name in left):
                 return Verdict.FUTILE
         if self.goal.precision is not None and self._gain(likely, most, lengths, look) < self.goal.precision:
             return Verdict.PRECISE
@@ -138,16 +137,17 @@ class Stopping:
         expected = self._expected(q, length, look or len(self.looks))
         return name not in expected or expected[name] >= self.goal.targets[name]
 
-    def _grows(self, name: str, radius: float, likely: float, most: float, lengths: Sequence[float], look: int) -> bool:
-        """Whether what is certified may reach the target with all samples; it may where there is too little to tell."""
-        target = self.goal.targets[name]
-        if self.looks.sizes[look - 1] < TRUSTED or radius < HALFWAY * target:
-            return True
-        for length in lengths:
-            now, then = (self._expected(q, length, at).get(name, 0.0) for q, at in ((likely, look), (most, len(self.looks))))
-            if now == 0.0 or radius * then >= target * now:
-                return True
-        return False
+    def _may_reach(
+        self, name: str, radius: float, q: tuple[float, float], lengths: Sequence[float], apart: float, look: int
+    ) -> bool:
+        """Whether all samples may certify a target, of which `radius` is certified, at q from likely to most."""
+        likely, most = q
+        if self.looks.sizes[look - 1] >= TRUSTED and radius >= HALFWAY * self.goal.targets[name]:
+            middle = lengths[len(lengths) // 2]
+            now, then = (self._expected(q, middle, at).get(name, 0.0) for q, at in ((likely, look), (most, len(self.looks))))
+            if now > 0.0:
+                return radius * then >= self.goal.targets[name] * now
+        return self._within(name, apart) or any(self._reaches(name, most, length) for length in lengths)
 
     def _within(self, name: str, apart: float) -> bool:
         """Whether an l2 ball of radius `apart` holds a target."""
