@@ -119,6 +119,7 @@ def sample(
     from ..sampling.memory import keep_freed
     from ..sampling.pools import pools
     from ..sampling.sampler import Sampler
+    from ..statistics.file import by_votes
     from ..threats.specs import parse_targets, parse_threats
 
     part = Shard.from_environment() if shard is None else Shard.parse(shard)
@@ -177,6 +178,8 @@ def sample(
         if card.schedule is not None:
             about += f", {100.0 * (1.0 - sampled.statistics.n.sum(axis=1).mean() / n):.1f} % of samples saved"
         print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs{about}")
+        if line := by_votes(part.path(out)):
+            print(line)
 
 
 def merge(
@@ -247,12 +250,15 @@ def certify(
     if statistics is None or any(given is not None for given in (sigma, d, n, columns)):
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
     from ..runs.certify import certify_statistics
+    from ..statistics.file import by_votes
     from ..threats.specs import parse_threats
 
     chosen = parse_threats(threat or ())
     budget, rows = certify_statistics(statistics, out, alpha, estimator, table, chosen, certificate=certificate)
     if explain:
         print(budget)
+        if line := by_votes(statistics):
+            print(line)
     _summary(out, rows)
 
 
