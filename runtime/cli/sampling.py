@@ -119,7 +119,6 @@ def sample(
     from ..sampling.memory import keep_freed
     from ..sampling.pools import pools
     from ..sampling.sampler import Sampler
-    from ..statistics.file import by_votes
     from ..threats.specs import parse_targets, parse_threats
 
     part = Shard.from_environment() if shard is None else Shard.parse(shard)
@@ -178,8 +177,7 @@ def sample(
         if card.schedule is not None:
             about += f", {100.0 * (1.0 - sampled.statistics.n.sum(axis=1).mean() / n):.1f} % of samples saved"
         print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs{about}")
-        if line := by_votes(part.path(out)):
-            print(line)
+        _tell_votes(part.path(out))
 
 
 def merge(
@@ -250,16 +248,21 @@ def certify(
     if statistics is None or any(given is not None for given in (sigma, d, n, columns)):
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
     from ..runs.certify import certify_statistics
-    from ..statistics.file import by_votes
     from ..threats.specs import parse_threats
 
-    chosen = parse_threats(threat or ())
-    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, chosen, certificate=certificate)
+    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, parse_threats(threat or ()), certificate=certificate)
     if explain:
         print(budget)
-        if line := by_votes(statistics):
-            print(line)
+        _tell_votes(statistics)
     _summary(out, rows)
+
+
+def _tell_votes(statistics: Path) -> None:
+    """Which inputs the gradient did not serve, where there are any."""
+    from ..statistics.file import by_votes
+
+    if line := by_votes(statistics):
+        print(line)
 
 
 def _summary(out: Path, rows: int) -> None:
