@@ -242,15 +242,15 @@ def certify(
             raise typer.BadParameter(
                 "--from-counts gives Cohen's radii: no --threat, --estimator, --certificate, --table or --explain"
             )
-        names = None if columns is None else columns.split(",")
-        _summary(out, certify_counts(from_counts, out, sigma, alpha, d, n, names))
+        _summary(out, certify_counts(from_counts, out, sigma, alpha, d, n, None if columns is None else columns.split(",")))
         return
     if statistics is None or any(given is not None for given in (sigma, d, n, columns)):
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
     from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats
 
-    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, parse_threats(threat or ()), certificate=certificate)
+    threats = parse_threats(threat or ())
+    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, threats, certificate=certificate)
     if explain:
         print(budget)
         _tell_votes(statistics)
