@@ -32,7 +32,7 @@ from certlut.sampling.card import Sampling
 from certlut.sampling.engine import Choice, Input
 from certlut.sampling.sampler import Sampler, check_input
 from certlut.statistics.records import join
-from certlut.statistics.summary import Statistics
+from certlut.statistics.summary import Moments, Statistics
 from certlut.threats.declare import Subspace, resolve
 from certlut.threats.sets import L2, Quantity, Threat, containment, projections
 
@@ -52,6 +52,17 @@ class Row(NamedTuple):
     """Radii, by threat."""
 
 
+def known(m: Moments, proposed: torch.Tensor | None) -> np.ndarray:
+    """y: along a proposal as the samples have it, across it their mean, made as long as the product of the halves says."""
+    b = float(m.count.sum() / m.n.sum())
+    x, y = halves = (m.sum_uf - b * m.sum_u) / m.n[:, None]
+    w = np.zeros(len(x)) if proposed is None else proposed.numpy()
+    mean = halves.mean(axis=0)
+    across = mean - (w @ mean) * w
+    size = max(float(x @ y - (w @ x) * (w @ y)), 0.0)
+    return mean - across + across * np.sqrt(size) / max(float(np.linalg.norm(across)), 1e-300)
+
+
 def known_bounds(y: np.ndarray, threats: tuple[Threat, ...]) -> Mapping[Quantity, np.ndarray]:
     """Every quantity's true value."""
     parts = projections(threats)
@@ -61,7 +72,7 @@ def known_bounds(y: np.ndarray, threats: tuple[Threat, ...]) -> Mapping[Quantity
 
 def setting(arguments: argparse.Namespace, sigma: float) -> tuple[torch.nn.Module, Any, int]:
     """(network, test inputs, classes)."""
-    if arguments.data not in bundled.NAMES:
+    if arguments.data not in EPOCHS:
         data = load_data(arguments.data)
         return load_model(arguments.model.replace("{sigma}", f"{sigma:g}"), "cpu"), data, 10
     data = bundled.load(arguments.data)
@@ -80,9 +91,9 @@ def rows(arguments: argparse.Namespace, sampler: Sampler, data: Any, table: cert
         q = lower_probability(np.array([votes]), np.array([n]), ALPHA)
         if one.predict != label or q[0] <= 0.5:
             continue
-        m = sampler.engine.moments([Input(index, check_input(x))], [Choice(one.predict)], more)[0]
-        b = float(m.count.sum() / m.n.sum())
-        y = (m.sum_uf - b * m.sum_u).sum(axis=0) / m.n.sum()
+        chosen, asked = Input(index, check_input(x)), Choice(one.predict)
+        w = sampler.engine.proposal(chosen, asked, cards["gradient"]).w
+        y = known(sampler.engine.moments([chosen], [asked], more)[0], w)
         rim = np.array([density(upper_quantile(1.0 - q[0]))])
         bounds = tighten(known_bounds(y, threats), one.statistics.parts, rim)
         d = one.statistics.d

@@ -28,7 +28,7 @@ from ..sampling.stakes import (
     vote_square,
 )
 from ..statistics.summary import BETS, TARGETS
-from .model import Gradient, Vote, largest
+from .model import LEAST, Gradient, Vote, largest
 
 STEP = 0.25
 NODES = np.arange(-8.0, 8.0 + 0.5 * STEP, STEP)
@@ -36,8 +36,6 @@ WEIGHTS = STEP * np.exp(-0.5 * NODES**2) / math.sqrt(2.0 * math.pi)
 _TARGETS = np.array(TARGETS)
 # Correlations closer to 1 than this are taken for it.
 _SMALL = 1e-6
-# A gradient shorter than this has a direction all the same.
-LEAST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,14 @@ class Coordinates:
         return np.stack((np.array(found), 1.0 / self.staked))
 
 
+def bet_along(vote: Vote, stage: Stage, a: float, along: float, spread: float) -> tuple[float, Array, Array, float, Array]:
+    """(E (x - mu)^2, stakes on all samples, logarithms, what is known of the mean, stakes) along v; v.y = `along`, v.v_k = a."""
+    beta = best_stake(np, _TARGETS, stage.n, max(spread, stage.spread))
+    mu = float(centre(np, along - stage.mean_h * a))
+    seen, logs = growth(vote, stage, a, along / vote.rim, beta, mu)
+    return seen, stage.size * beta, logs, stage.mean_h * a + mu, beta
+
+
 class Along:
     """Bets along the estimate of one part, which changes from stage to stage.
 
@@ -161,18 +167,11 @@ class Along:
         a = (self.along + stage.kept * self.across) / along * stage.norm / self.whole
         first = first_spread(vote.eps, vote.z, vote.rim, stage.guessed)
         spread = first if self.seen is None else self.seen
-        self.seen, staked, logs, known, beta = self._bet(vote, stage, min(a, 1.0), along, spread)
+        self.seen, staked, logs, known, beta = bet_along(vote, stage, min(a, 1.0), along, spread)
         self.value += stage.size * (beta * (known - TAIL) + logs[0])
         self.stakes.append((left, kept, staked))
         if math.isfinite(left):
             self._settle_half(vote, stage, left, spread, a, along)
-
-    def _bet(self, vote: Vote, stage: Stage, a: float, along: float, spread: float) -> tuple[float, Array, Array, float, Array]:
-        """(E (x - mu)^2, stakes on all samples, logarithms, what is known of the mean, stakes) along v with v.y = `along`."""
-        beta = best_stake(np, _TARGETS, stage.n, max(spread, stage.spread))
-        mu = float(centre(np, along - stage.mean_h * a))
-        seen, logs = growth(vote, stage, a, along / vote.rim, beta, mu)
-        return seen, stage.size * beta, logs, stage.mean_h * a + mu, beta
 
     def _settle_half(self, vote: Vote, stage: Stage, left: float, spread: float, a: float, along: float) -> None:
         """Along the mean itself."""
@@ -180,7 +179,7 @@ class Along:
         if self.along:
             share = self.square / (along * norm)
             a, along, spread = a * share, self.square / norm, share**2 * spread + (1.0 - share**2) * stage.spread
-        _, staked, logs, known, beta = self._bet(vote, stage, min(a, 1.0), along, spread)
+        _, staked, logs, known, beta = bet_along(vote, stage, min(a, 1.0), along, spread)
         low, high = known - TAIL + logs[0] / beta, known + TAIL - logs[1] / beta
         self.half = {"half_low": np.stack((low, 1.0 / staked)), "half_high": np.stack((high, 1.0 / staked))}
 
@@ -205,6 +204,36 @@ class Along:
         return np.sqrt(length)
 
 
+class Fixed:
+    """Bets along a unit vector v that does not change.
+
+    Args:
+        along_y, along_w: v.y and v.w, w what was proposed.
+        proposed: w.y.
+        square: |y|^2.
+    """
+
+    def __init__(self, along_y: float, along_w: float, proposed: float, square: float) -> None:
+        self.y, self.along, self.square = along_y, along_w * proposed, square
+        self.value, self.staked = np.zeros(BETS), np.zeros(BETS)
+        self.seen: float | None = None
+
+    def settle(self, vote: Vote, stage: Stage) -> None:
+        """One stage with a direction."""
+        assert stage.guessed is not None
+        a = (self.along + stage.kept * (self.y - self.along)) * stage.norm / self.square
+        spread = first_spread(vote.eps, vote.z, vote.rim, stage.guessed) if self.seen is None else self.seen
+        self.seen, staked, logs, known, beta = bet_along(vote, stage, min(a, 1.0), self.y, spread)
+        self.value += stage.size * (beta * (known - TAIL) + logs[0])
+        self.staked += staked
+
+    def bound(self) -> Array:
+        """(value, slope) of v.y; NaN where nothing was bet."""
+        if self.seen is None:
+            return np.full((2, BETS), np.nan)
+        return np.stack((self.value, np.ones(BETS))) / self.staked
+
+
 class Expected(NamedTuple):
     """Bets by their names, (value, slope) each of shape (2, BETS), by part, and the cosines of what they are along with y."""
 
@@ -220,12 +249,14 @@ def expected_bets(
     eps0: float,
     b: float,
     cosine: float | None = None,
+    thin: tuple[float, float] = (0.0, 0.0),
 ) -> Expected:
-    """At n samples; the first part is the whole gradient. `cosine`: of a proposed w with y."""
+    """At n samples; the first part is the whole gradient. `cosine`: of a proposed w with y; `thin`: v.y and v.w along its THIN."""
     first, d = next(iter(gradients)), next(iter(ranks.values()))
     noise, square = float(vote_square(b, vote.eps)), max(gradients[first].l2 ** 2, LEAST)
     coordinates = Coordinates(max(y.linf for y in gradients.values()))
     along = {name: Along(y.l2, ranks[name], cosine or 0.0, square) for name, y in gradients.items()}
+    larger = Fixed(*thin, (cosine or 0.0) * math.sqrt(square), square)
     spread, before = 0.0, 0
     for index, size in enumerate(stages(n)):
         if index == 0 and cosine is None:
@@ -243,10 +274,12 @@ def expected_bets(
         cell = coordinates.settle(vote, stage)
         for part in along.values():
             part.settle(vote, stage, noise)
+        if cosine is not None:
+            larger.settle(vote, stage)
         seen_along = along[first].seen
         spread = cell if seen_along is None else ((d - 1) * cell + seen_along) / d
         before += size
-    unmade = dict.fromkeys(("along", "along_high", "thin"), np.full((2, BETS), np.nan))
+    unmade = dict.fromkeys(("along", "along_high"), np.full((2, BETS), np.nan)) | {"thin": larger.bound()}
     bets = {
         name: {"length": part.bound(), **part.half, "top": coordinates.bound(gradients[name]), **unmade}
         for name, part in along.items()

@@ -23,8 +23,9 @@ from ..statistics.summary import SCALARS, SUMS, Part, Statistics
 from ..statistics.votes import Tail, none_counted
 from ..threats.sets import Threat, projections
 from .bets import expected_bets
-from .model import Gradient, Vote, gradient, largest
+from .model import LEAST, Gradient, Vote, deviation, gradient, largest
 from .tails import largest_counts
+from .thin import larger
 
 
 def forecast(
@@ -58,15 +59,15 @@ def forecast(
     eps0 = min((round(n0 * vote.eps) + 0.5) / (n0 + 1.0), 0.5)
     b = chosen_b(eps0)
     wanted = projections(threats)
-    ranks = {name: projection.rank(d) for name, projection in wanted.items()}
-    whole = rho * vote.rim
+    ranks, whole = {name: projection.rank(d) for name, projection in wanted.items()}, rho * vote.rim
     gradients = {name: gradient(k, whole * math.sqrt(k / d), shape) for name, k in ranks.items()}
     halves = np.array([(n // 2, n - n // 2) for n in ns])
-    bets = [expected_bets(vote, n, gradients, ranks, eps0, b, cosine) for n in ns]
+    along, thin = larger(gradients, whole, cosine, d)
+    bets = [expected_bets(vote, n, gradients, ranks, eps0, b, cosine, along) for n in ns]
     parts = {}
     for name, projection in wanted.items():
         sums = [_sums(gradients[name], ranks[name], vote, b, *half) for half in halves]
-        reaches = [_reach(gradients[name], whole, cosines, d) for _, cosines in bets]
+        reaches = [np.column_stack((_reach(gradients[name], whole, cosines, d), thin[name])) for _, cosines in bets]
         rows = [one | made[name] | {"reach": reach} for one, (made, _), reach in zip(sums, bets, reaches, strict=True)]
         columns: dict[str, Any] = {scalar: np.stack([row[scalar] for row in rows]) for scalar in SCALARS}
         parts[name] = Part(**projection.identity(d)._asdict(), **columns)
@@ -90,14 +91,14 @@ def forecast(
 
 
 def _reach(y: Gradient, whole: float, cosines: Array, d: int) -> Array:
-    """Part.reach of one row: y's direction and, at right angles, one that is spread evenly; |y|_2 is `whole`."""
+    """Part.reach of one row, but for `thin`: y's direction and, at right angles, one that is spread evenly; |y|_2 is `whole`."""
     out = []
     for cosine in cosines:
-        size, deviation = y.size * (cosine / max(whole, 1e-300)), math.sqrt(max(1.0 - cosine**2, 1e-12) / d)
+        size, across = y.size * (cosine / max(whole, LEAST)), deviation(cosine, d)
         image = Gradient(size, y.times)
-        length = math.sqrt(image.l2**2 + float(y.times.sum()) * deviation**2)
-        out.append((largest(image, deviation, np.zeros_like(size)), float(y.times @ folded(size, deviation)), length))
-    return np.column_stack((*out, np.zeros(3)))
+        length = math.sqrt(image.l2**2 + float(y.times.sum()) * across**2)
+        out.append((largest(image, across, np.zeros_like(size)), float(y.times @ folded(size, across)), length))
+    return np.column_stack(out)
 
 
 def folded(size: Array, deviation: float) -> Array:

@@ -11,6 +11,8 @@ from ..kernels.arrays import Array
 
 # normal: components of a random direction; flat: all of one size; sparse: normal in a hundredth of the coordinates, else 0.
 SHAPES = ("normal", "flat", "sparse")
+# A gradient shorter than this has a direction all the same.
+LEAST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class Vote:
     def rim(self) -> float:
         """The largest |y|_2."""
         return math.exp(-0.5 * self.z**2) / math.sqrt(2.0 * math.pi)
+
+
+def deviation(cosine: float, d: int) -> float:
+    """Of a coordinate of what a unit vector with this cosine to y has across y, spread evenly."""
+    return math.sqrt(max(1.0 - cosine**2, 1e-12) / d)
 
 
 def largest(y: Gradient, deviation: float, excess: Array) -> float:

@@ -8,7 +8,9 @@ through noise with
 - |y|_2 / phi(z) within DEVIATIONS of what the inner product of the half means says, or any where that says nothing.
 
 An input is futile where no such half-space is expected to reach, with all n samples, any target that is not reached yet; nor, where
-selection votes are divided, its two leading classes as far apart as their bounds allow.
+selection votes are divided, its two leading classes as far apart as their bounds allow. Real inputs differ from half-spaces by a
+factor that is much the same at all n: from TRUSTED samples on, what is certified so far is expected to grow by no more than the
+half-space's radius does, from q as it is likely now to q as large as it may be then.
 """
 
 import functools
@@ -37,8 +39,10 @@ PRINTED = 1e-6
 # Level of the upper bound of q, and deviations of |y|^2, that the guess allows for.
 UNLIKELY, DEVIATIONS = 0.005, 2.0
 # Forecasts are made on a grid and read off it: z by lines, the length by the nearest points on both sides.
-Z_STEP, Z_MOST = 0.1, 5.0
+Z_STEP, Z_MOST = 0.2, 5.0
 LENGTHS = (0.0, 0.4, 0.7, 0.9, 1.0)
+# Samples, and the part of a target, from which on a certified radius says how it will grow.
+TRUSTED, HALFWAY = 2000, 0.5
 # What the model's gradient is expected to propose.
 COSINE = 0.97
 
@@ -80,12 +84,10 @@ class Stopping:
     ) -> None:
         self.goal, self.looks, self.method = goal, looks, method
         self._d, self._n0, self._cosine = d, n0, cosine
-        # The last look alone is quicker to forecast.
-        self._places = range(len(looks)) if goal.precision is not None else range(len(looks) - 1, len(looks))
         self._scale = sigma / method.table.sigma
         wanted = [threat for threat in method.threats if threat.name in goal.targets or not goal.targets]
         self._planned = replace(method, threats=tuple(threat for threat in wanted if _plannable(threat)))
-        self._known: dict[tuple[int, float], dict[str, Array]] = {}
+        self._known: dict[tuple[int, float, int], dict[str, float]] = {}
 
     def by_votes(self, count: int, look: int, divided: bool) -> Verdict | None:
         """Nothing but a certain abstention."""
@@ -101,15 +103,13 @@ class Stopping:
 
     def expected_samples(self, q: float, length: float, paths: int = 400) -> tuple[float, float, float]:
         """(mean, median, part certified) of inputs (q, length) with simulated votes, for a goal with targets."""
-        self._places = range(len(self.looks))
-        self._known.clear()
         rng, sizes = np.random.default_rng(0), np.array(self.looks.sizes)
         votes = rng.binomial(np.diff(sizes, prepend=0), q, size=(paths, len(sizes))).cumsum(axis=1)
         drawn, certified = np.full(paths, sizes[-1]), np.zeros(paths, dtype=bool)
         for path, counts in enumerate(votes.tolist()):
-            for place, (count, n) in enumerate(zip(counts, self.looks.sizes, strict=True)):
+            for look, (count, n) in enumerate(zip(counts, self.looks.sizes, strict=True), 1):
                 likely, most = _likely(count, n)
-                left = [name for name in self.goal.targets if not self._reaches(name, likely, length, place)]
+                left = [name for name in self.goal.targets if not self._reaches(name, likely, length, look)]
                 certified[path] = not left
                 if not any(self._reaches(name, most, length) for name in left):
                     drawn[path] = n
@@ -124,20 +124,34 @@ class Stopping:
             return Verdict.GO_ON
         likely, most = _likely(int(statistics.count[i].sum()), int(statistics.n[i].sum()))
         lengths = _lengths(statistics, i, likely)
-        if left and not any(self._reaches(name, most, length) for name in left for length in lengths):
+        if left:
             apart = self._apart(statistics, i)
-            if not any(
-                apart >= self.goal.targets[t.name] * containment(t, L2, self._d) for t in self.method.threats if t.name in left
-            ):
+            if not any(self._may_reach(name, found[name], (likely, most), lengths, apart, look) for name in left):
                 return Verdict.FUTILE
         if self.goal.precision is not None and self._gain(likely, most, lengths, look) < self.goal.precision:
             return Verdict.PRECISE
         return Verdict.GO_ON
 
-    def _reaches(self, name: str, q: float, length: float, place: int = -1) -> bool:
-        """Whether such a half-space is expected to reach a target, at the last look or another; what cannot be planned may be."""
-        expected = self._expected(q, length)
-        return name not in expected or bool(expected[name][place] >= self.goal.targets[name])
+    def _reaches(self, name: str, q: float, length: float, look: int = 0) -> bool:
+        """Whether such a half-space is expected to reach a target, at a look or the last; what cannot be planned may be."""
+        expected = self._expected(q, length, look or len(self.looks))
+        return name not in expected or expected[name] >= self.goal.targets[name]
+
+    def _may_reach(
+        self, name: str, radius: float, q: tuple[float, float], lengths: Sequence[float], apart: float, look: int
+    ) -> bool:
+        """Whether all samples may certify a target, of which `radius` is certified, at q from likely to most."""
+        likely, most = q
+        if self.looks.sizes[look - 1] >= TRUSTED and radius >= HALFWAY * self.goal.targets[name]:
+            middle = lengths[len(lengths) // 2]
+            now, then = (self._expected(q, middle, at).get(name, 0.0) for q, at in ((likely, look), (most, len(self.looks))))
+            if now > 0.0:
+                return radius * then >= self.goal.targets[name] * now
+        return self._within(name, apart) or any(self._reaches(name, most, length) for length in lengths)
+
+    def _within(self, name: str, apart: float) -> bool:
+        """Whether an l2 ball of radius `apart` holds a target."""
+        return any(apart >= self.goal.targets[name] * containment(t, L2, self._d) for t in self.method.threats if t.name == name)
 
     def _apart(self, statistics: Statistics, i: int) -> float:
         """The largest l2 radius that the two leading classes may have (classes.py); 0 where they are not asked."""
@@ -152,31 +166,32 @@ class Stopping:
         """The largest part of a radius that n samples are expected to add; inf where they may give one and there is none yet."""
         gains = [0.0]
         for length in lengths:
-            best = self._expected(most, length)
-            for name, radius in self._expected(likely, length).items():
-                if radius[look - 1] > 0.0:
-                    gains.append(radius[-1] / radius[look - 1] - 1.0)
-                elif best[name][-1] > 0.0:
+            last = len(self.looks)
+            then, best = (self._expected(q, length, last) for q in (likely, most))
+            for name, radius in self._expected(likely, length, look).items():
+                if radius > 0.0:
+                    gains.append(then[name] / radius - 1.0)
+                elif best[name] > 0.0:
                     gains.append(np.inf)
         return max(gains)
 
-    def _expected(self, q: float, length: float) -> dict[str, Array]:
-        """Threat -> radius expected at every look, by a line in z between two points of the grid; nothing for q <= 1/2."""
+    def _expected(self, q: float, length: float, look: int) -> dict[str, float]:
+        """Threat -> radius expected at a look, by a line in z between two points of the grid; nothing for q <= 1/2."""
         z = float(np.clip(ndtri(q), 0.0, Z_MOST - 1e-9)) / Z_STEP
         low, share = int(z), z - int(z)
-        below, above = (self._cell(place, length) for place in (low, low + 1))
+        below, above = (self._cell(place, length, look) for place in (low, low + 1))
         return {name: (1.0 - share) * below[name] + share * above[name] for name in above}
 
-    def _cell(self, place: int, length: float) -> dict[str, Array]:
-        if place == 0 or not self._planned.threats:
-            return {threat.name: np.zeros(len(self.looks)) for threat in self._planned.threats}
-        if (place, length) not in self._known:
-            q, threats, sizes = float(ndtr(place * Z_STEP)), self._planned.threats, [self.looks.sizes[k] for k in self._places]
-            expected = forecast(sizes, threats, self._d, q, length, self._n0, sigma=self.method.table.sigma, cosine=self._cosine)
-            looks = np.array(self._places) + 1
-            radii = self._planned.radii(replace(expected, looks=looks, schedule=self.looks.describe()))
-            self._known[place, length] = {threat.name: self._scale * radii[threat.name] for threat in threats}
-        return self._known[place, length]
+    def _cell(self, place: int, length: float, look: int) -> dict[str, float]:
+        threats = self._planned.threats
+        if place == 0 or not threats:
+            return {threat.name: 0.0 for threat in threats}
+        if (place, length, look) not in self._known:
+            q, n = float(ndtr(place * Z_STEP)), self.looks.sizes[look - 1]
+            expected = forecast([n], threats, self._d, q, length, self._n0, sigma=self.method.table.sigma, cosine=self._cosine)
+            radii = self._planned.radii(replace(expected, looks=np.array([look]), schedule=self.looks.describe()))
+            self._known[place, length, look] = {threat.name: self._scale * float(radii[threat.name][0]) for threat in threats}
+        return self._known[place, length, look]
 
 
 def rules_of(card: Sampling, method: Method | None, sigma: float) -> Callable[[int], Stopping] | None:

@@ -102,8 +102,9 @@ def test_lengths_are_within_a_tenth_in_3072_dimensions(q: float, n: int, runs: i
     sampled = replace(sampled, proposal={"by": "votes" if cosine is None else "gradient"})
     ahead = forecast([n], THREATS, 3072, q, 0.8, cosine=cosine)
     # What the bets were along reaches about as far.
-    reach = sampled.parts[ALL].reach.mean(axis=0)[:, :BETS]
-    assert reach == pytest.approx(ahead.parts[ALL].reach[0, :, :BETS], rel=0.25)
+    reach = sampled.parts[ALL].reach.mean(axis=0)
+    assert reach[:, :BETS] == pytest.approx(ahead.parts[ALL].reach[0, :, :BETS], rel=0.25)
+    assert reach[:, BETS] == pytest.approx(ahead.parts[ALL].reach[0, :, BETS], rel=0.05)
     for quantity, estimator in [
         (LENGTH, "adaptive"),
         (UPPER, "adaptive"),
@@ -111,6 +112,26 @@ def test_lengths_are_within_a_tenth_in_3072_dimensions(q: float, n: int, runs: i
         (Quantity(ALL, "l1", "upper"), "adaptive"),
     ]:
         _agrees(getattr(y, quantity.norm), _bound(quantity, sampled, estimator), _bound(quantity, ahead, estimator))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_larger_coordinates_of_a_proposal_bound_l1_as_sampling_does(shape: str, shipped: Table) -> None:
+    d, q, rho, n, c, rng = 150_528, 0.9, 0.95, 20_000, 0.97, np.random.default_rng(5)
+    y = gradient(d, rho * _rim(q), shape)
+    v, across = _spread(y) / y.l2 * rng.choice([-1.0, 1.0], d), rng.standard_normal(d)
+    across -= (across @ v) * v
+    w = c * v + math.sqrt(1.0 - c * c) * across / np.linalg.norm(across)
+    drawn = summarise([Reduced(v, q, rho, n, _against(q), rng, w).draw() for _ in range(6)], THREATS, 1.0)
+    drawn, ahead = replace(drawn, proposal={"by": "gradient"}), forecast([n], THREATS, d, q, rho, shape=shape, cosine=c)
+    sampled, expected = drawn.parts[ALL].thin.mean(axis=0), ahead.parts[ALL].thin[0]
+    spread = drawn.parts[ALL].thin[:, 0].std(axis=0).max()
+    assert np.abs(sampled[0] - expected[0]).max() <= 0.005 * y.l2 + spread
+    assert sampled[1] == pytest.approx(expected[1], rel=0.03)
+    l1 = Quantity(ALL, "l1", "upper")
+    unthinned = replace(ahead, parts={ALL: replace(ahead.parts[ALL], thin=np.full_like(ahead.parts[ALL].thin, np.nan))})
+    one, other, without = (evaluate(s, THREATS, ALPHA, "adaptive", shipped).bounds[l1] for s in (drawn, ahead, unthinned))
+    assert one.mean() == pytest.approx(other[0], rel=0.01)
+    assert shape == "flat" or without[0] > 1.02 * other[0]
 
 
 def test_bets_on_3072_coordinates_and_the_reduced_draws_agree_with_every_normal_drawn() -> None:
