@@ -213,7 +213,7 @@ class Certifier:
             n=int(statistics.n.sum()),
             runner_up=int(other[0]),
             count_runner_up=int(others[0]),
-            proposal=statistics.proposal["by"],
+            proposal="votes" if statistics.by_votes[0] else "gradient",
             looks=int(statistics.looks[0]),
             verdict=drawn.verdict.value,
         )

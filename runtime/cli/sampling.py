@@ -177,6 +177,7 @@ def sample(
         if card.schedule is not None:
             about += f", {100.0 * (1.0 - sampled.statistics.n.sum(axis=1).mean() / n):.1f} % of samples saved"
         print(f"{part.path(out)}: statistics of {len(sampled.idx)} inputs{about}")
+        _tell_votes(part.path(out))
 
 
 def merge(
@@ -241,19 +242,27 @@ def certify(
             raise typer.BadParameter(
                 "--from-counts gives Cohen's radii: no --threat, --estimator, --certificate, --table or --explain"
             )
-        names = None if columns is None else columns.split(",")
-        _summary(out, certify_counts(from_counts, out, sigma, alpha, d, n, names))
+        _summary(out, certify_counts(from_counts, out, sigma, alpha, d, n, None if columns is None else columns.split(",")))
         return
     if statistics is None or any(given is not None for given in (sigma, d, n, columns)):
         raise typer.BadParameter("expected STATISTICS, or --from-counts FILE with --sigma")
     from ..runs.certify import certify_statistics
     from ..threats.specs import parse_threats
 
-    chosen = parse_threats(threat or ())
-    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, chosen, certificate=certificate)
+    threats = parse_threats(threat or ())
+    budget, rows = certify_statistics(statistics, out, alpha, estimator, table, threats, certificate=certificate)
     if explain:
         print(budget)
+        _tell_votes(statistics)
     _summary(out, rows)
+
+
+def _tell_votes(statistics: Path) -> None:
+    """Which inputs the gradient did not serve, where there are any."""
+    from ..statistics.file import by_votes
+
+    if line := by_votes(statistics):
+        print(line)
 
 
 def _summary(out: Path, rows: int) -> None:

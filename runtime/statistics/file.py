@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..jobs.atomic import replacing
 from ..threats.declare import KINDS
-from ..threats.sets import Threat
+from ..threats.sets import ALL, Threat
 from .summary import BETS, REACHES, SCALARS, Part, Statistics
 from .votes import Tail, none_counted
 
@@ -151,6 +151,18 @@ def count_inputs(path: str | os.PathLike[str]) -> int:
     read_statistics(path, slice(0, 0))
     with h5py.File(path, "r", locking=False) as file:
         return len(file["idx"])
+
+
+def by_votes(path: str | os.PathLike[str]) -> str:
+    """In a line, for how many inputs of a file votes proposed where gradients were asked for; empty where none."""
+    count_inputs(path)
+    with h5py.File(path, "r", locking=False) as file:
+        if json.loads(file.attrs.get("proposal", "{}")).get("by") != "gradient":
+            return ""
+        bet = file[f"parts/{ALL}/thin"][:, 0, 0]
+        why = "no gradient, or stopped before it was asked for" if json.loads(file.attrs["schedule"]) else "no gradient"
+    count = int(np.isnan(bet).sum())
+    return f"{count} of {len(bet)} inputs: votes proposed ({why})" if count else ""
 
 
 def _write_threat(group: h5py.Group, threat: Threat, place: int) -> None:

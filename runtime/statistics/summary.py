@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..kernels.arrays import Array, Counts
+from ..kernels.arrays import Array, Counts, Mask
 from ..threats.projections import Identity, Projection, norm
 from ..threats.sets import ALL, Threat, projections
 from .votes import Tail, check_classes, none_counted
@@ -158,6 +158,11 @@ class Statistics:
     def proposed(self) -> bool:
         """Whether the model's gradient proposed it."""
         return bool(self.proposal["by"] == "gradient")
+
+    @property
+    def by_votes(self) -> Mask:
+        """Inputs that votes proposed for, shape (N,): all, or those without a gradient or stopped before it was asked for."""
+        return np.asarray(np.isnan(self.parts[ALL].thin).any(axis=(1, 2)) | (not self.proposed))
 
     @property
     def charge(self) -> float:

@@ -16,6 +16,7 @@ from certlut.runs.sample import sample_dataset
 from certlut.sampling.card import Sampling
 from certlut.sampling.sampler import Sampler
 from certlut.sampling.scores import Model
+from certlut.statistics.file import by_votes
 from certlut.statistics.summary import Statistics
 from certlut.threats.sets import ALL
 
@@ -177,6 +178,7 @@ def test_levels_stay_the_gradients_where_one_input_has_none() -> None:
 
     statistics = sampler(saturated).sample(X + 100.0 * W, Sampling(n=N, seed=1)).statistics
     assert statistics.proposal == GRADIENT
+    assert statistics.by_votes.all()
     assert statistics.count.sum() == N
     with pytest.raises(ValueError, match=r"the model gives none \(its margins have deviation 0\)"):
         sampler(saturated).sample(X + 100.0 * W, Sampling(n=N, seed=1, proposal="gradient"))
@@ -224,6 +226,23 @@ def test_files_tell_what_proposed(tmp_path: Path, shipped: Table) -> None:
     assert {"runner_up", "count_runner_up"} <= columns.keys()
     assert columns["runner_up"].tolist() == [0.0] * 3
     assert (columns["count_runner_up"] == columns["n"] - columns["count"]).all()
+
+
+def test_an_input_without_a_gradient_is_marked_in_the_file_and_in_its_certificate(tmp_path: Path, shipped: Table) -> None:
+    def saturated(x: torch.Tensor) -> torch.Tensor:
+        score = torch.clamp((x.to(torch.float64) * torch.from_numpy(W)).sum(dim=1), -3.0, 3.0)
+        return torch.stack((torch.zeros_like(score), score), dim=1)
+
+    data, out = [*_data(), (X + 100.0 * W, 1)], tmp_path / "s.h5"
+    sampled = sample_dataset(sampler(saturated), data, out, Sampling(n0=50, n=N, seed=3), progress=False)
+    assert sampled.statistics.by_votes.tolist() == [False, False, False, True]
+    assert by_votes(out) == "1 of 4 inputs: votes proposed (no gradient)"
+    certifier = Certifier(saturated, SIGMA, 2, shipped, seed=3)
+    assert [certifier.certify(x, n0=50, n=N).proposal for x in (X, X + 100.0 * W)] == ["gradient", "votes"]
+    # Nothing to tell where all inputs have one, and where votes propose throughout.
+    for name, card in (("g.h5", Sampling(n0=50, n=N, seed=3)), ("v.h5", Sampling(n0=50, n=N, seed=3, proposal="votes"))):
+        kept = sample_dataset(sampler(saturated), data[:3], tmp_path / name, card, progress=False).statistics
+        assert (by_votes(tmp_path / name), kept.by_votes.tolist()) == ("", [name == "v.h5"] * 3)
 
 
 def test_a_gradient_that_is_not_the_votes_costs_radius_only(shipped: Table) -> None:
