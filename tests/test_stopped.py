@@ -20,11 +20,13 @@ from certlut.runs.certify import certify_statistics
 from certlut.runs.results import read_tsv
 from certlut.runs.sample import sample_dataset
 from certlut.runs.summary import read_results
+from certlut.sampling import looking
 from certlut.sampling.card import Sampling
 from certlut.sampling.engine import Engine
 from certlut.sampling.sampler import Sampler
 from certlut.statistics.summary import Statistics
 from certlut.threats.sets import L1, L2, LINF
+from reference.fields import flat
 
 Array = npt.NDArray[np.float64]
 V = np.array([0.9, 0.4, 0.2]) / math.sqrt(1.01)
@@ -156,3 +158,23 @@ def test_votes_that_turn_at_a_look_are_counted_for_the_class_of_the_selection(ro
         found = evaluate(statistics, method.threats, ALPHA, "adaptive", method.table, method.tails)
         assert bool(found.sure[0]) == (found.radius["l2"][0] > 0.0) == (for_it > 0.55 * n)
     assert one.statistics.classes[0, 0] == 0
+
+
+@pytest.mark.parametrize("room", [0, 5000])
+def test_noise_that_is_drawn_again_is_the_noise_that_would_have_been_kept(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, noise, drawn = Sampler(Half(), SIGMA, 2), Engine.noise, [0]
+
+    def counted(*args: Any) -> Any:
+        drawn[-1] += 1
+        return noise(*args)
+
+    monkeypatch.setattr(Engine, "noise", counted)
+    found = []
+    for size in (looking.ROOM, room):
+        monkeypatch.setattr(looking, "ROOM", size)
+        drawn.append(0)
+        found.append([flat(one.drawn.statistics) for one in sampler.draw(_data(), range(len(Z)), CARD, 1, lambda d: Spy())])
+    assert found[0] == found[1]
+    # The selection, and all inputs together for each look; then also one by one for all looks but the first.
+    assert drawn[1] == 1 + 4
+    assert drawn[2] > drawn[1] + 3 * (len(Z) - 4)

@@ -2,7 +2,8 @@
 
 At look k an input has the first n_k / 2 samples of either half, and what is made of them is what a run with n = n_k makes of them,
 up to the order of sums: halves, stages and stakes are that run's. Bets of an earlier look were staked for other numbers of samples;
-they are placed anew from the start: the noise is drawn again, being keyed, and the classes that the model gave were kept.
+they are placed anew from the start: the classes that the model gave were kept, and as much of the noise as there is room for; the
+rest is drawn again, being keyed.
 
 The model's gradient costs some thousand passes: it is proposed from the first look on that has DEAR samples for each of its copies,
 and at the last one. That depends on the schedule alone; before, bets go by votes, at the same levels.
@@ -23,10 +24,16 @@ from ..threats.projections import Projection
 from .card import Sampling
 from .engine import Choice, Counted, Engine, Input, both_halves
 from .memory import BatchSize
+<<<<<<< HEAD
+=======
+from .noise import FIRST, SECOND, Piece, Segment
+>>>>>>> main
 from .proposal import VOTES, Proposal
 from .streams import FIRST, SECOND, Piece
 
 DEAR = 10
+# Numbers of noise that a group keeps.
+ROOM = 2**24
 
 Rows = tuple[torch.Tensor, torch.Tensor, list[Piece]]
 
@@ -49,10 +56,19 @@ class Wanted:
 
 @dataclass
 class _Seen:
-    """The classes that the model gave an input's samples, by half, and the votes for its own."""
+    """The classes that the model gave an input's samples and their noise, both by half, and the votes for its own."""
 
     halves: dict[int, list[torch.Tensor]] = field(default_factory=lambda: {FIRST: [], SECOND: []})
+    noise: dict[int, list[torch.Tensor]] = field(default_factory=lambda: {FIRST: [], SECOND: []})
     count: int | torch.Tensor = 0
+    whole: bool = True
+    """Whether all of the noise was kept."""
+
+    def forget(self) -> int:
+        """Let the noise go; how many numbers it was."""
+        freed = sum(u.numel() for kept in self.noise.values() for u in kept)
+        self.noise, self.whole = {FIRST: [], SECOND: []}, False
+        return freed
 
 
 class Looking:
@@ -71,6 +87,7 @@ class Looking:
         self._kind = torch.int16 if engine.num_classes < 2**15 else torch.int32
         self._seen = [_Seen() for _ in inputs]
         self._proposals: dict[int, Proposal] = {}
+        self._room = ROOM
 
     def until(self, rule: Rule) -> list[Looked]:
         """Draw until the rule has stopped every input."""
@@ -96,6 +113,7 @@ class Looking:
             for slot, verdict in verdicts.items():
                 if verdict is not None and (verdict is not Verdict.GO_ON or n == looks.n):
                     done[slot] = Looked(replace(known[slot], looks=look), verdict)
+                    self._room += self._seen[slot].forget()
                     self._seen[slot] = _Seen()
             going, before = [slot for slot in going if slot not in done], n
             if not going:
@@ -110,13 +128,28 @@ class Looking:
                 seen = self._seen[segment.slot]
                 seen.halves[segment.stage].append(predicted[where].to(self._kind))
                 seen.count = seen.count + (predicted[where] == self.choices[segment.slot].label).sum()
+                if seen.whole:
+                    self._keep(seen, segment.stage, u[where])
             yield u, predicted, pieces
 
+    def _keep(self, seen: _Seen, stage: int, u: torch.Tensor) -> None:
+        """An input's noise, all of it or none."""
+        if u.numel() > self._room:
+            self._room += seen.forget()
+            return
+        self._room -= u.numel()
+        seen.noise[stage].append(u.clone())
+
     def _again(self, slot: int, n: int) -> Iterator[Rows]:
-        """All samples of an input once more."""
-        classes = torch.cat([*self._seen[slot].halves[FIRST], *self._seen[slot].halves[SECOND]]).long()
-        # Alone: its noise needs no room for the others.
-        one, start = self.inputs[slot], 0
+        """All samples of an input once more, in batches of its own: its noise needs no room for the others."""
+        one, seen, start = self.inputs[slot], self._seen[slot], 0
+        classes = torch.cat([*seen.halves[FIRST], *seen.halves[SECOND]]).long()
+        if seen.whole:
+            u, segments = torch.cat([*seen.noise[FIRST], *seen.noise[SECOND]]), both_halves(slot, one.idx, 0, n)
+            for rows in u.split(self.card.batch_size):
+                yield rows, classes[start : start + len(rows)], list(_cut(segments, start, len(rows)))
+                start += len(rows)
+            return
         for batch in self.engine.noise([one], both_halves(0, one.idx, 0, n), self.card, BatchSize(self.card.batch_size)):
             pieces = [Piece(replace(segment, slot=slot), rows) for segment, rows in batch.pieces]
             yield batch.u, classes[start : start + len(batch.u)], pieces
@@ -141,3 +174,13 @@ class Looking:
                 self._proposals[slot] = self.engine.proposal(one, choice, self.card)
             proposal = self._proposals[slot]
         return self.engine.counted(one, choice, proposal, card, self.wanted.parts, self.wanted.families)
+
+
+def _cut(segments: Sequence[Segment], start: int, size: int) -> Iterator[Piece]:
+    """The pieces of rows start to start + size - 1 of the segments, one after another."""
+    for segment in segments:
+        length = segment.stop - segment.start
+        first, last = max(start, 0), min(start + size, length)
+        if first < last:
+            yield Piece(segment, slice(first - start, last - start))
+        start -= length
