@@ -24,12 +24,8 @@ from ..threats.projections import Projection
 from .card import Sampling
 from .engine import Choice, Counted, Engine, Input, both_halves
 from .memory import BatchSize
-<<<<<<< HEAD
-=======
-from .noise import FIRST, SECOND, Piece, Segment
->>>>>>> main
 from .proposal import VOTES, Proposal
-from .streams import FIRST, SECOND, Piece
+from .streams import FIRST, SECOND, Piece, Segment
 
 DEAR = 10
 # Numbers of noise that a group keeps.
