@@ -66,7 +66,7 @@ class Reduced(Tally):
         whole = self.sums, self.top, self._square, self.d
         self.sums, self.top = torch.zeros(2, 2, seen).double(), torch.zeros(2, BETS, seen).double()
         self._square, self.d = torch.zeros(seen).double(), seen
-        self._squares, self._pending_factors = torch.empty(self._strip, seen).double(), torch.ones(2, BETS, seen).double()
+        self._kept, self._pending_factors = {}, torch.ones(2, BETS, seen).double()
         self._stage = dataclasses.replace(stage, directions=frame.T @ stage.directions)
         half, votes, squares = int(self._index == 3), 0, 0.0
         for start in range(0, size, ROWS):
@@ -82,6 +82,8 @@ class Reduced(Tally):
             squares += float(s @ s)
         inside, square, self._stage = self.sums[half], self._square, stage
         self.sums, self.top, self._square, self.d = whole
+        # Bets on coordinates are left out.
+        self._pending = 0
         for_, against = (math.sqrt(count) * torch.as_tensor(self.rng.standard_normal(self.d)) for count in (votes, size - votes))
         drawn = torch.stack((for_, for_ + against))
         self.sums[half] += drawn - (drawn @ frame) @ frame.T + inside @ frame.T

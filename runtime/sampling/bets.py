@@ -124,8 +124,7 @@ class Tally:
         self.rho_max, self.tail = RHO_MAX, TAIL
         """The largest rho of the prediction, and the allowance of a bet."""
         self.against, self.n0 = against
-        eps = (self.against + 0.5) / (self.n0 + 1.0)
-        self.b = chosen_b(eps)
+        self.b = chosen_b((self.against + 0.5) / (self.n0 + 1.0))
         count = len(parts)
 
         def zeros(*shape: int) -> torch.Tensor:
@@ -152,8 +151,7 @@ class Tally:
         self._targets = torch.tensor(TARGETS, dtype=torch.float64, device=device)
         self._fixed = torch.tensor([part.vector is not None for part in parts.values()], device=device)
         self._vectors = zeros(d, count)
-        self._bases: dict[int, torch.Tensor] = {}
-        self._masks: dict[int, torch.Tensor] = {}
+        self._bases, self._masks = dict[int, torch.Tensor](), dict[int, torch.Tensor]()
         for column, part in enumerate(parts.values()):
             if part.vector is not None:
                 self._vectors[:, column] = torch.as_tensor(part.vector, device=device)
@@ -165,10 +163,9 @@ class Tally:
         self._blind, self._w = w is None, zeros(d) if w is None else w.to(device, torch.float64)
         self._index, self._left, self._taken = -1, 0, 0
         self._stage: _Stage | None = None
-        self._cpu = cpu = device.type == "cpu"
-        self._strip = max(1, (STRIP if cpu else DEVICE_STRIP) // d)
-        self._rows = ROWS if cpu else self._strip
-        self._squares = torch.empty((self._strip, d), dtype=torch.float64, device=device)
+        self._cpu = device.type == "cpu"
+        self._strip = max(1, (STRIP if self._cpu else DEVICE_STRIP) // d)
+        self._kept: dict[str, torch.Tensor] = {}
         # Factors of bets on coordinates since the last logarithm, and of how many samples.
         self._pending_factors, self._pending = torch.ones_like(self.top), 0
 
@@ -178,7 +175,7 @@ class Tally:
         while start < len(u):
             while self._left == 0:
                 self._begin()
-            stop = min(len(u), start + self._left, start + self._rows)
+            stop = min(len(u), start + self._left, start + (ROWS if self._cpu else self._strip))
             self._add(u[start:stop], votes[start:stop].to(torch.float64))
             self._left -= stop - start
             self._taken += stop - start
@@ -297,6 +294,12 @@ class Tally:
             self._multiply(m, s[rows], exact)
         self._along(t, s)
 
+    def _room(self, name: str, rows: int) -> torch.Tensor:
+        """A buffer of so many rows, the same for every strip."""
+        if name not in self._kept or len(self._kept[name]) < rows:
+            self._kept[name] = torch.empty((rows, self.d), dtype=torch.float64, device=self.device)
+        return self._kept[name][:rows]
+
     def _means(self, u: torch.Tensor) -> torch.Tensor:
         """E[u | what is known of it], overwritten by the next."""
         return u
@@ -312,7 +315,7 @@ class Tally:
         a = beta * REACH * near.abs()
         lost = (0.5 + a / (3.0 * (1.0 - a))) * (beta * near) ** 2
         linear = torch.stack((f, torch.ones_like(f), near)) @ m
-        square = torch.cat(((s * s)[None], lost)) @ torch.mul(m, m, out=self._squares[: len(m)])
+        square = torch.cat(((s * s)[None], lost)) @ torch.mul(m, m, out=self._room("squares", len(m)))
         self.sums[half] += linear[:2]
         self._square += square[0]
         won = beta * linear[2]

@@ -36,13 +36,12 @@ class GridTally(Tally):
         self.law, self._ratio = law, float(law.ratio)
         self.rho_max, self.tail = most_rho(self._ratio), TAIL + mean_error(self._ratio, d)
         self._cells = torch.from_numpy(law.mean.copy()).to(device)
-        self._m = torch.empty_like(self._squares)
 
     def _mean(self, z: torch.Tensor, rho: torch.Tensor, rim: torch.Tensor) -> torch.Tensor:
         return mean_along(self._ratio, z, rho, rim)
 
     def _means(self, u: torch.Tensor) -> torch.Tensor:
-        m: torch.Tensor = self._m[: len(u)]
+        m = self._room("means", len(u))
         if self._cpu:
             look_up(u.numpy(), self.law.low, self.law.mean, m.numpy())
         else:
@@ -51,7 +50,7 @@ class GridTally(Tally):
 
     def _seen(self, u: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         assert self._stage is not None
-        k = self._squares[: len(u)]
+        k = self._room("squares", len(u))
         if self._cpu:
             numbers(u.numpy(), self.law.bits, k.numpy())
         else:
