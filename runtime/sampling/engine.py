@@ -1,6 +1,6 @@
 """Votes and moments of a model under noise, in torch, on the model's device.
 
-No host round-trip within a batch, except that counting tails waits once for which samples voted against.
+No host round-trip within a batch, except to pick the samples that bets take logarithms of, and those that tails are counted of.
 
 Sums are float64 throughout (bets.py). A sum of n terms in batches of B rounds by at most (B + n/B) 2^-53 sum |u| per coordinate,
 for n = 1e6 and B = 1000 less than 4e-10 of its standard deviation sqrt(n)/2.

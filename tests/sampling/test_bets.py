@@ -312,13 +312,16 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("w", [None, torch.full((6,), 6.0**-0.5)])
-def test_nothing_waits_for_the_device_while_samples_are_drawn(w: torch.Tensor | None) -> None:
+def test_the_device_is_waited_for_to_pick_samples_alone(w: torch.Tensor | None) -> None:
     u, f = (torch.from_numpy(a) for a in _rows(6, 400))
-    tally = Tally(projections(_every_part(6)), 6, 400, (9, 100), CPU, w)
-    with Waits() as waits:
-        for start in range(0, 400, 37):
-            tally.add(u[start : start + 37], f[start : start + 37])
-    assert waits.found == []
+    for cpu, expected in ((True, set()), (False, {"aten.nonzero.default", "aten.index.Tensor"})):
+        tally = Tally(projections(_every_part(6)), 6, 400, (9, 100), CPU, w)
+        tally._cpu = cpu
+        with Waits() as waits:
+            for start in range(0, 400, 37):
+                tally.add(u[start : start + 37], f[start : start + 37])
+        # Of a GPU: to pick the samples that logarithms are taken of.
+        assert set(waits.found) == expected
     with Waits() as waits:
         float(u.sum())
     assert waits.found != []
