@@ -27,14 +27,17 @@ def families() -> dict[str, GridSpec]:
     default = PRESETS["default"]
     z, rho, theta = default.z, default.rho, default.theta
     return {
-        "default: z sqrt 240, rho rim 40, theta fan 45": default,
+        "default: z sqrt 240, rho rim.7 44, theta across 62": default,
+        "before: rho rim 40, theta fan 45": replace(
+            default, rho=replace(rho, count=40, spacing="rim"), theta=replace(theta, count=45, spacing="fan")
+        ),
         "z linear": replace(default, z=replace(z, spacing="linear")),
         "rho linear": replace(default, rho=replace(rho, spacing="linear")),
         "theta linear": replace(default, theta=replace(theta, spacing="linear")),
         "z 120": replace(default, z=replace(z, count=120)),
-        "z 160, rho 60": replace(default, z=replace(z, count=160), rho=replace(rho, count=60)),
-        "z 160, theta 69": replace(default, z=replace(z, count=160), theta=replace(theta, count=69)),
-        "z 360, rho 27": replace(default, z=replace(z, count=360), rho=replace(rho, count=27)),
+        "z 160, rho 66": replace(default, z=replace(z, count=160), rho=replace(rho, count=66)),
+        "z 160, theta 93": replace(default, z=replace(z, count=160), theta=replace(theta, count=93)),
+        "z 360, rho 29": replace(default, z=replace(z, count=360), rho=replace(rho, count=29)),
         "rho to 0.99999": replace(default, rho=replace(rho, high=0.99999)),
     }
 

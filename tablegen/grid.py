@@ -12,12 +12,17 @@ import numpy as np
 from certlut.kernels.arrays import Array
 from certlut.lookup.format import LIMITS, check_axis
 
+# The spacing "across": its share of steps below 90 degrees (of 61 there, a knot falls on 90), and where they begin to widen.
+BELOW, NARROW = 50 / 61, 9.0
+
 # Each spacing is uniform in a transform of the coordinate: (forward, inverse).
 _SPACINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "linear": (lambda x: x, lambda x: x),
     "sqrt": (np.sqrt, np.square),
     # Stretched toward the rim rho = 1, where the radius and its slopes diverge.
     "rim": (lambda x: np.sqrt(-np.log1p(-x)), lambda x: -np.expm1(-np.square(x))),
+    # The same with more of the knots next to the rim, where gradients of real votes are.
+    "rim.7": (lambda x: (-np.log1p(-x)) ** 0.7, lambda x: -np.expm1(-(x ** (1.0 / 0.7)))),
     # Degrees 0 to 180, three quarters of the way for 0 to 90, dense on both sides of 90, where the radius bends most.
     "fan": (
         lambda x: np.where(
@@ -29,12 +34,25 @@ _SPACINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
             x <= 0.75, 90.0 * np.sin(np.minimum(x, 0.75) * np.pi / 1.5), 180.0 - 90.0 * np.cos((x - 0.75) * np.pi / 0.5)
         ),
     ),
+    # Degrees 0 to 180, finer still below 90: on the rim the radius bends within NARROW degrees of it. Linear above.
+    "across": (
+        lambda x: np.where(
+            x <= 90.0,
+            BELOW * (1.0 - np.arcsinh((90.0 - np.minimum(x, 90.0)) / NARROW) / np.arcsinh(90.0 / NARROW)),
+            BELOW + (1.0 - BELOW) * (x / 90.0 - 1.0),
+        ),
+        lambda x: np.where(
+            x <= BELOW,
+            90.0 - NARROW * np.sinh(np.arcsinh(90.0 / NARROW) * (1.0 - np.minimum(x, BELOW) / BELOW)),
+            90.0 + 90.0 * (x - BELOW) / (1.0 - BELOW),
+        ),
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Axis:
-    """`count` knots from `low` to `high`, uniform after the transform `spacing` (linear, sqrt, rim or fan).
+    """`count` knots from `low` to `high`, uniform after the transform `spacing` (linear, sqrt, rim, rim.7, fan or across).
 
     Examples:
         >>> from certlut.tablegen import Axis
@@ -103,7 +121,7 @@ class GridSpec:
 
 PRESETS = {
     "small": GridSpec(Axis(0.02, 4.5, 24, "sqrt"), Axis(0.0, 0.999, 12, "rim"), Axis(0.0, 180.0, 13, "fan")),
-    "default": GridSpec(Axis(2.5e-4, 5.3, 240, "sqrt"), Axis(0.0, 0.9999, 40, "rim"), Axis(0.0, 180.0, 45, "fan")),
+    "default": GridSpec(Axis(2.5e-4, 5.3, 240, "sqrt"), Axis(0.0, 0.9999, 44, "rim.7"), Axis(0.0, 180.0, 62, "across")),
     "dense": GridSpec(Axis(2.5e-4, 5.3, 384, "sqrt"), Axis(0.0, 0.9999, 64, "rim"), Axis(0.0, 180.0, 89, "fan")),
 }
 

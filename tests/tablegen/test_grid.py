@@ -16,7 +16,12 @@ FRESH = settings(deadline=None, derandomize=True, max_examples=100)
 GRID = GridSpec(Axis(0.1, 3.0, 5, "sqrt"), Axis(0.0, 0.9, 4, "rim"), Axis(0.0, 180.0, 7, "linear"))
 
 # What makes the knots of each spacing equidistant, written out once more.
-FORWARD = {"linear": lambda x: x, "sqrt": np.sqrt, "rim": lambda x: np.sqrt(-np.log(1.0 - x))}
+FORWARD = {
+    "linear": lambda x: x,
+    "sqrt": np.sqrt,
+    "rim": lambda x: np.sqrt(-np.log(1.0 - x)),
+    "rim.7": lambda x: (-np.log(1.0 - x)) ** 0.7,
+}
 
 
 @FRESH
@@ -41,6 +46,35 @@ def test_every_preset_spacing_of_theta_covers_the_half_circle_in_order(count: in
         assert knots[0] == 0.0
         assert knots[-1] == 180.0
         assert (np.diff(knots) > 0.0).all()
+
+
+@pytest.mark.parametrize(
+    ("spacing", "below", "count"), [("fan", 33, 45), ("fan", 66, 89), ("across", 50, 62), ("across", 100, 123)]
+)
+def test_a_knot_is_on_90_degrees_and_steps_shrink_towards_it(spacing: str, below: int, count: int) -> None:
+    knots = Axis(0.0, 180.0, count, spacing).knots()
+    assert knots[below] == pytest.approx(90.0, abs=1e-13)
+    steps = np.diff(knots)
+    assert (np.diff(steps[:below]) < 0.0).all()
+    assert (np.diff(steps[below:]) > -1e-12).all()
+    # From across the gradient on, a step is never finer than the last below.
+    assert steps[below] > 0.5 * steps[below - 1]
+
+
+def test_across_has_its_steps_where_sinh_of_them_is_the_angle_from_90() -> None:
+    knots = Axis(0.0, 180.0, 62, "across").knots()
+    assert np.diff(np.arcsinh((90.0 - knots[:51]) / 9.0)) == pytest.approx(-math.asinh(10.0) / 50.0, rel=1e-9)
+    assert np.diff(knots[50:]) == pytest.approx(90.0 / 11.0, rel=1e-12)
+
+
+@FRESH
+@given(st.sampled_from(["fan", "across"]), st.floats(0.0, 100.0), st.floats(110.0, 180.0), st.integers(2, 200))
+def test_an_axis_of_angles_begins_and_ends_anywhere(spacing: str, low: float, high: float, count: int) -> None:
+    knots = Axis(low, high, count, spacing).knots()
+    assert (knots[0], knots[-1]) == (low, high)
+    assert (np.diff(knots) > 1e-3).all()
+    # Twice the steps: every other knot is one of these.
+    assert Axis(low, high, 2 * count - 1, spacing).knots()[::2] == pytest.approx(knots, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["small", "default", "dense"])
