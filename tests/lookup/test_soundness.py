@@ -131,13 +131,19 @@ def test_10_000_radii_are_proven_in_ball_arithmetic(shipped: Table) -> None:
     assert unproven(queries[:20], 1.001 * exact(queries[:20])) == [tuple(query) for query in queries[:20]]
 
 
-def test_the_shipped_table_loses_little(shipped: Table) -> None:
-    rng = np.random.default_rng(5)
-    queries = place(rng.uniform(0.05, 5.0, 10_000), rng.uniform(0.0, 0.9995, 10_000), rng.uniform(0.0, 90.0, 10_000))
+# Median, 99 % and worst loss of random queries; the target of the rim, where the gradients of real votes are, is 1e-3 at 99 %.
+LOSSES = {"bulk": (1e-4, 6e-4, 1e-2), "rim": (1.2e-4, 1e-3, 3e-2), "toward the gradient": (2e-4, 1.2e-2, 1.0)}
+
+
+@pytest.mark.parametrize("region", LOSSES)
+def test_the_shipped_table_loses_little(region: str, shipped: Table) -> None:
+    rng, n = np.random.default_rng(5), 20_000
+    z, theta = rng.uniform(0.05, 5.0, n), rng.uniform(0.0, 90.0, n) + 90.0 * (region == "toward the gradient")
+    rho = 1.0 - np.exp(rng.uniform(math.log(5e-4), 0.0, n)) if region == "rim" else rng.uniform(0.0, 0.9995, n)
+    queries = place(z, rho, theta)
     lost = loss(shipped, queries, exact(queries))
-    assert np.median(lost) <= 1e-4
-    assert np.quantile(lost, 0.99) <= 1e-3
-    assert lost.max() <= 1e-2
+    for found, most in zip(np.quantile(lost, (0.5, 0.99, 1.0)), LOSSES[region], strict=True):
+        assert found <= most
 
 
 def test_at_m2_0_it_loses_next_to_nothing(shipped: Table) -> None:

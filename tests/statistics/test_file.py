@@ -155,6 +155,7 @@ def test_a_file_of_format_2_gives_the_radii_that_the_version_before_gave(
     estimator: str, tmp_path: Path, shipped: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The file and both results were written by that version.
+    # Radii between Cohen's and the rim have since moved with the table, by its loss (up by 6e-5 to down by 4e-4).
     monkeypatch.setattr("certlut.runs.certify.load", lambda path: shipped)
     old = read_statistics(DATA / "statistics_2.h5")
     threats = [threat for threat in old.threats if estimator == "adaptive" or threat.name != "l3"]
