@@ -72,7 +72,7 @@ def test_across_has_its_steps_where_sinh_of_them_is_the_angle_from_90() -> None:
 def test_an_axis_of_angles_begins_and_ends_anywhere(spacing: str, low: float, high: float, count: int) -> None:
     knots = Axis(low, high, count, spacing).knots()
     assert (knots[0], knots[-1]) == (low, high)
-    # Next to 90 degrees a fan of 200 knots has its least steps: some 90 (2 / 1000)^2 / 4.
+    # Least next to 90 degrees, where a fan is flat.
     assert (np.diff(knots) > 1e-5).all()
     # Twice the steps: every other knot is one of these.
     assert Axis(low, high, 2 * count - 1, spacing).knots()[::2] == pytest.approx(knots, abs=1e-9)
