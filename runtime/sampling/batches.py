@@ -103,8 +103,10 @@ def _buffers(
     """Room for the noise and the noisy inputs of `rows` rows, or of as many as memory allows."""
     while True:
         try:
-            u = torch.empty((rows, d), dtype=dtypes[0], device=device)
-            return u, torch.empty((rows, d), dtype=dtypes[1], device=device)
+            # A caller's inference mode is not that of the threads that fill them.
+            with torch.inference_mode(False):
+                u = torch.empty((rows, d), dtype=dtypes[0], device=device)
+                return u, torch.empty((rows, d), dtype=dtypes[1], device=device)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or not size.halve(device):
                 raise

@@ -28,7 +28,7 @@ from .proposal import VOTES, Proposal
 from .streams import FIRST, SECOND, Piece, Segment
 
 DEAR = 10
-# Numbers of noise that a group keeps.
+# Numbers of noise that a group keeps; one input's are copied once more when they are counted.
 ROOM = 2**24
 
 Rows = tuple[torch.Tensor, torch.Tensor, list[Piece]]

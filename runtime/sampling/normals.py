@@ -30,7 +30,7 @@ PER_CHUNK = PER_CALL * LANES
 
 @lru_cache(maxsize=1)
 def _cells() -> Array:
-    """The middle of every cell, and the coefficients around it from the constant term up: shape (cells, 8), a cache line each."""
+    """The middle of every cell, and the coefficients around it from the constant term up: shape (cells, 8)."""
     edges = (np.arange(OCTAVES * 2**MANTISSA + 2, dtype=np.uint64) + _FIRST << _SHIFT).view(np.float64)
     middle = (edges[:-1] + edges[1:]) / 2.0
     w = np.array([upper_quantile(p) if p <= 0.5 else -upper_quantile(1.0 - p) for p in middle])

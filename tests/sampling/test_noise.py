@@ -121,6 +121,20 @@ def test_threads_change_nothing() -> None:
     assert [u.tobytes() for u in together] == [u.tobytes() for u in alone]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_caller_in_inference_mode_changes_nothing(dtype: torch.dtype) -> None:
+    threads, segments = torch.get_num_threads(), [Segment(0, 3, FIRST, 0, 20)]
+    torch.set_num_threads(2)
+    try:
+        centers = torch.zeros((1, 2**17), dtype=torch.float64)
+        plain = [batch.noisy.clone() for batch in _batches(1, centers, 1.0, segments, BatchSize(20), dtype)]
+        with torch.inference_mode():
+            inside = [batch.noisy.clone() for batch in _batches(1, centers, 1.0, segments, BatchSize(20), dtype)]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(inside[0], plain[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_a_noisy_input_is_rounded_once_and_can_be_formed_again(dtype: torch.dtype) -> None:
     centers = torch.full((1, 300), 1 / 3, dtype=torch.float64)
