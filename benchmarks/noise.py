@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import chi2, norm
 
+from certlut.sampling.batches import batches
 from certlut.sampling.cells import TOTAL, Law, law
 from certlut.sampling.grid import draw, draw_torch, form_torch, perturb
 from certlut.sampling.grid_bets import GridTally
-from certlut.sampling.noise import FIRST, BatchSize, Segment, batches
-from certlut.sampling.streams import Stream
+from certlut.sampling.memory import BatchSize
+from certlut.sampling.noise import Gaussian
+from certlut.sampling.normals import draw as draw_normals
+from certlut.sampling.streams import FIRST, Segment, Stream
 from certlut.sampling.sums import Ranks, look_up
 from certlut.threats.sets import L1, L2, LINF, projections
 
@@ -54,7 +57,7 @@ def loops(rows: int) -> dict[str, Callable[[], None]]:
         batch + torch.randn_like(batch) * SIGMA
 
     def gaussian() -> None:
-        for _ in batches(1, x[None].double(), SIGMA, segments, BatchSize(rows), torch.float32):
+        for _ in batches(Gaussian(1, x[None].double(), SIGMA, torch.float32), segments, BatchSize(rows)):
             pass
 
     def on_torch() -> None:
@@ -65,6 +68,7 @@ def loops(rows: int) -> dict[str, Callable[[], None]]:
         "torch normal_, float32, in place": lambda: one.normal_(),
         "torch normal_, float64, in place": lambda: two.normal_(),
         "NumPy standard_normal, float64, in place": lambda: generator.standard_normal(out=two.numpy()),
+        "draw of normals.py, float64": lambda: draw_normals(Stream(1, 0, 1), 0, two.numpy()),
         "grid draw": lambda: draw(fine, Stream(1, 0, 1), 0, codes),
         "noisy inputs: the field's loop, x + torch.randn_like(x) * sigma": field,
         "noisy inputs: noise.py, float64": gaussian,
